@@ -1,0 +1,3 @@
+//! The controller as a library: from what the user means to what the kernel holds.
+
+pub mod policy;

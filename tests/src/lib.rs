@@ -1,0 +1,1 @@
+//! The laboratory that the promises are proven in.
