@@ -3,43 +3,84 @@
 //! IPv4 is held as an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2), so that nothing after the
 //! parser needs to know families. A real IPv6 packet that carries a mapped address is malformed.
 
+use core::cmp::Ordering;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IPv4 or IPv6 address in network byte order.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(C, align(4))]
-pub struct Addr([u8; 16]);
+///
+/// Held as four words whose bytes in memory are the address's, so that two are compared in four
+/// steps.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Addr([u32; 4]);
+
+/// The word whose bytes in memory are these.
+#[inline(always)]
+const fn word(a: u8, b: u8, c: u8, d: u8) -> u32 {
+    u32::from_be_bytes([a, b, c, d]).to_be()
+}
 
 impl Addr {
     /// `::`, and what an unset address reads as.
-    pub const UNSPECIFIED: Self = Self([0; 16]);
+    pub const UNSPECIFIED: Self = Self([0; 4]);
     /// `0.0.0.0`, which a DHCP client without a lease sends from.
     pub const V4_UNSPECIFIED: Self = Self::from_v4([0; 4]);
+    /// The third word of every mapped address.
+    const MAPPED: u32 = word(0, 0, 0xff, 0xff);
 
     /// Holds an IPv4 address as `::ffff:a.b.c.d`.
     #[inline(always)]
     pub const fn from_v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self([0, 0, Self::MAPPED, word(a, b, c, d)])
     }
 
     /// Holds an IPv6 address; a mapped one becomes indistinguishable from IPv4.
     #[inline(always)]
     pub const fn from_v6(octets: [u8; 16]) -> Self {
-        Self(octets)
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self([
+            word(a, b, c, d),
+            word(e, f, g, h),
+            word(i, j, k, l),
+            word(m, n, o, p),
+        ])
     }
 
     /// The sixteen bytes, in network order.
-    #[inline(always)]
     pub const fn octets(&self) -> [u8; 16] {
+        let [first, second, third, fourth] = self.words();
+        let [a, b, c, d] = first.to_be_bytes();
+        let [e, f, g, h] = second.to_be_bytes();
+        let [i, j, k, l] = third.to_be_bytes();
+        let [m, n, o, p] = fourth.to_be_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The four words as numbers.
+    #[inline(always)]
+    pub const fn words(&self) -> [u32; 4] {
+        let [a, b, c, d] = self.0;
+        [
+            u32::from_be(a),
+            u32::from_be(b),
+            u32::from_be(c),
+            u32::from_be(d),
+        ]
+    }
+
+    /// The four words as they lie in memory, for hashing.
+    #[inline(always)]
+    pub const fn raw_words(&self) -> [u32; 4] {
         self.0
     }
 
     /// Whether this is an IPv4 address.
     #[inline(always)]
     pub const fn is_v4(&self) -> bool {
-        matches!(self.0, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+        let [a, b, c, _] = self.0;
+        (a | b | (c ^ Self::MAPPED)) == 0
     }
 
     /// The family as tables index it.
@@ -52,51 +93,49 @@ impl Addr {
     /// with the limited broadcast (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3 and §2.7).
     #[inline(always)]
     pub const fn is_impossible_source(&self) -> bool {
-        match self.0 {
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, first, ..] => first == 127 || first >= 224,
-            [0xff, ..] => true,
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] => true,
-            _ => false,
+        let [a, b, c, d] = self.words();
+        if self.is_v4() {
+            return d >> 24 == 127 || d >> 24 >= 224;
         }
+        a >> 24 == 0xff || (a | b | c) == 0 && d == 1
     }
 
     /// Whether this is an IPv6 link-local unicast address, `fe80::/10`.
     #[inline(always)]
     pub const fn is_v6_link_local(&self) -> bool {
-        matches!(self.0, [0xfe, 0x80..=0xbf, ..])
+        let [a, ..] = self.words();
+        a >> 22 == 0xfe80 >> 6
     }
 
     /// Whether a link-local service may live here: 169.254.0.0/16, fe80::/10 or fd00:ec2::/32.
     #[inline(always)]
     pub const fn may_be_link_local_service(&self) -> bool {
-        matches!(
-            self.0,
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 169, 254, ..]
-                | [0xfe, 0x80..=0xbf, ..]
-                | [0xfd, 0x00, 0x0e, 0xc2, ..]
-        )
-    }
-
-    /// The four 32-bit words as they lie in memory, for hashing only.
-    #[inline(always)]
-    pub const fn words(&self) -> [u32; 4] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        [
-            u32::from_be_bytes([a, b, c, d]),
-            u32::from_be_bytes([e, f, g, h]),
-            u32::from_be_bytes([i, j, k, l]),
-            u32::from_be_bytes([m, n, o, p]),
-        ]
+        let [a, _, _, d] = self.words();
+        if self.is_v4() {
+            return d >> 16 == 0xa9fe;
+        }
+        a >> 22 == 0xfe80 >> 6 || a == 0xfd00_0ec2
     }
 
     /// The address as the standard library holds it.
     pub const fn to_ip(self) -> IpAddr {
-        match self.0 {
-            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => {
-                IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-            }
-            octets => IpAddr::V6(Ipv6Addr::from_octets(octets)),
+        if self.is_v4() {
+            let [.., d] = self.words();
+            return IpAddr::V4(Ipv4Addr::from_bits(d));
         }
+        IpAddr::V6(Ipv6Addr::from_octets(self.octets()))
+    }
+}
+
+impl Ord for Addr {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.words().cmp(&other.words())
+    }
+}
+
+impl PartialOrd for Addr {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -141,15 +180,32 @@ mod tests {
     use super::*;
 
     fn addr(text: &str) -> Addr {
-        Addr::from(text.parse::<IpAddr>().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
+        Addr::from(
+            text.parse::<IpAddr>()
+                .unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        )
     }
 
     #[test]
     fn sources_that_cannot_be() {
-        for text in ["127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "ff02::1"] {
+        for text in [
+            "127.0.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "ff02::1",
+        ] {
             assert!(addr(text).is_impossible_source(), "{text}");
         }
-        for text in ["0.0.0.0", "10.0.0.1", "223.255.255.255", "::", "fe80::1", "2001:db8::1"] {
+        for text in [
+            "0.0.0.0",
+            "10.0.0.1",
+            "223.255.255.255",
+            "::",
+            "fe80::1",
+            "2001:db8::1",
+        ] {
             assert!(!addr(text).is_impossible_source(), "{text}");
         }
     }

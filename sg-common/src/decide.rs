@@ -5,11 +5,9 @@
 //! rules first, so that a refused flood never reaches the flow tables.
 
 use crate::addr::Addr;
-use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase};
+use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
 use crate::packet::{Direction, Framing, Packet};
-use crate::parse::{
-    self, Content, Headers, ICMP, ICMPV6, IGMP, IcmpRole, Part, TCP, TcpFlags, UDP,
-};
+use crate::parse::{self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, TCP, TcpFlags, UDP};
 use crate::report::{Decision, Reason, Verdict};
 use crate::tables::{
     DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface, InterfaceFlags,
@@ -19,12 +17,12 @@ use crate::tables::{
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {
     /// One step was taken.
-    fn step(&mut self, step: Step);
+    fn step(&self, step: Step);
 }
 
 impl Trace for () {
     #[inline(always)]
-    fn step(&mut self, _step: Step) {}
+    fn step(&self, _step: Step) {}
 }
 
 /// What a decision looked at, in order.
@@ -70,18 +68,6 @@ pub enum RuleSource {
 /// because the identification is bound to the same addresses and protocol.
 const FRAGMENT_TICKS: u32 = 30 * 1000 / 32;
 
-/// A question: this packet, at this interface, in this direction.
-pub struct Question<'a, P: ?Sized, T> {
-    /// The frame.
-    pub packet: &'a P,
-    /// Relative to what is protected.
-    pub direction: Direction,
-    /// What is in force on the interface.
-    pub interface: &'a Interface,
-    /// The compiled policy and the flows.
-    pub tables: &'a T,
-}
-
 /// Which way a packet goes, from which hook saw it.
 #[inline(always)]
 pub const fn direction_of(interface: &Interface, received: bool) -> Direction {
@@ -92,57 +78,191 @@ pub const fn direction_of(interface: &Interface, received: bool) -> Direction {
     }
 }
 
-/// Judges one packet, and leaves in `headers` what was read of it.
-#[inline(always)]
-pub fn decide<P: Packet + ?Sized, T: Tables>(
+/// What a decision writes on.
+///
+/// The kernel keeps it in a map: its stack is small, and the verifier forgets what is known of a
+/// map's bytes, so that all the ways through the parser become one.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Desk {
+    /// What was read of the packet.
+    pub headers: Headers,
+    /// The packet that an ICMP error quotes, or the one that opened a flow.
+    pub other: Headers,
+    /// The flow that is looked for.
+    pub key: FlowKey,
+    /// What is found, or written.
+    pub state: FlowState,
+}
+
+impl Desk {
+    /// Reads a packet. The returned reason is for [`judge`].
+    #[inline(always)]
+    pub fn read<P: Packet + ?Sized>(&mut self, packet: &P, framing: Framing) -> Reason {
+        parse::read(packet, framing, &mut self.headers, &mut self.other)
+    }
+}
+
+/// Reads and judges one packet, and leaves on the desk what was read of it.
+pub fn decide<P: Packet + ?Sized, T: Tables, R: Trace>(
     packet: &P,
     direction: Direction,
     interface: &Interface,
     tables: &T,
-    headers: &mut Headers,
-    trace: &mut impl Trace,
+    desk: &mut Desk,
+    trace: &R,
 ) -> Decision {
-    let question = Question { packet, direction, interface, tables };
-    match question.judge(headers, trace) {
+    let framing = if interface.flags.has(InterfaceFlags::BARE) {
+        Framing::Bare
+    } else {
+        Framing::Ethernet
+    };
+    let refusal = desk.read(packet, framing);
+    judge(desk, refusal, direction, interface, tables, trace)
+}
+
+/// Judges the packet that was read. `refusal` is what [`Desk::read`] returned.
+#[inline(always)]
+pub fn judge<T: Tables, R: Trace>(
+    desk: &mut Desk,
+    refusal: Reason,
+    direction: Direction,
+    interface: &Interface,
+    tables: &T,
+    trace: &R,
+) -> Decision {
+    let question = Question {
+        direction,
+        interface,
+        tables,
+        trace,
+    };
+    match question.judge(desk, refusal) {
         Ok(decision) => decision,
         Err(reason) => Decision::without_rule(reason),
     }
 }
 
+/// A part of the judgement that the kernel verifies by itself, so that the ways through one don't
+/// multiply with those through the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Is the quoted packet that of an allowed flow? [`Reason::Related`] or [`Reason::NoRule`].
+    Related,
+    /// What does a known flow say? [`Reason::NoFlow`] when none is known; [`Reason::TableFull`] when
+    /// the flow has been seen from both sides, until [`Stage::Assure`] has found room for it.
+    Flow,
+    /// Moves the flow that [`Stage::Flow`] has found to where it is never forgotten.
+    Assure,
+    /// Is it of no tracked flow, by rules open to everyone? Otherwise [`Reason::NoFlow`].
+    Untracked,
+    /// Does a SYN that no rule admits answer another? Otherwise [`Reason::NoRule`].
+    CrossingSyn,
+    /// Opens a flow that this rule admits.
+    Open(RuleSlot),
+    /// Neighbor discovery, DHCP and others that groups never filter; otherwise [`Reason::NoRule`].
+    Exempt,
+    /// What became of the first fragment?
+    Fragment,
+    /// Remembers what became of a first fragment.
+    Remember(Decision),
+}
+
+/// Runs one stage, for an implementation of [`Tables::stage`].
+#[inline(always)]
+pub fn run_stage<T: Tables, R: Trace>(
+    stage: Stage,
+    desk: &mut Desk,
+    direction: Direction,
+    interface: &Interface,
+    tables: &T,
+    trace: &R,
+) -> Decision {
+    let question = Question {
+        direction,
+        interface,
+        tables,
+        trace,
+    };
+    let mut rule = RuleSlot::NONE;
+    let reason = match stage {
+        Stage::Related if question.is_related(desk) => Reason::Related,
+        Stage::Related => Reason::NoRule,
+        Stage::Flow => question.by_flow(desk, &mut rule),
+        Stage::Assure => question.assure(desk, &mut rule),
+        Stage::Untracked if question.is_untracked(&desk.headers, direction, &mut rule) => {
+            Reason::Untracked
+        }
+        Stage::Untracked => Reason::NoFlow,
+        Stage::CrossingSyn if question.joins_crossing_syn(desk, &mut rule) => Reason::Tracked,
+        Stage::CrossingSyn => Reason::NoRule,
+        Stage::Open(admitted) => {
+            rule = admitted;
+            question.open(desk, &mut rule)
+        }
+        Stage::Exempt => question.exempt(&desk.headers),
+        Stage::Fragment => question.follow_first(&desk.headers, &mut rule),
+        Stage::Remember(decision) => {
+            question.remember(&desk.headers, decision);
+            decision.reason
+        }
+    };
+    Decision { reason, rule }
+}
+
 /// A decision, or a reason that rests on no rule.
 type Judgement = Result<Decision, Reason>;
 
-impl<P: Packet + ?Sized, T: Tables> Question<'_, P, T> {
+/// At this interface, in this direction.
+struct Question<'a, T, R> {
+    direction: Direction,
+    interface: &'a Interface,
+    tables: &'a T,
+    trace: &'a R,
+}
+
+impl<T: Tables, R: Trace> Question<'_, T, R> {
     #[inline(always)]
-    fn judge(&self, headers: &mut Headers, trace: &mut impl Trace) -> Judgement {
-        let framing = if self.interface.flags.has(InterfaceFlags::BARE) {
-            Framing::Bare
-        } else {
-            Framing::Ethernet
-        };
-        match parse::parse(self.packet, framing, headers)? {
+    fn judge(&self, desk: &mut Desk, refusal: Reason) -> Judgement {
+        let headers = &desk.headers;
+        match headers.content {
+            Content::Refused => return Err(refusal),
             Content::Ip => {}
-            Content::Arp => return self.arp(headers),
-            Content::LinkProtocol => return self.link_protocol(),
+            Content::Arp => return Err(self.arp(headers)),
+            Content::OtherArp => return Err(self.other_arp()),
+            Content::LinkProtocol => return Err(self.link_protocol()),
             Content::Other => return Err(self.other_ethertype(headers)),
         }
-        trace.step(Step::Parsed(*headers));
-        self.exempt(headers)?;
-        if self.is_guest() {
-            self.guard(headers)?;
+        self.trace.step(Step::Parsed(*headers));
+        if may_be_exempt(headers) {
+            let exempt = self.stage(Stage::Exempt, desk);
+            if exempt.reason != Reason::NoRule {
+                return Ok(exempt);
+            }
+        }
+        let headers = &desk.headers;
+        if self.is_guest() && !self.is_guarded(headers) {
+            return Err(self.guard_reason());
         }
         if self.is_link_local_service(headers) {
             return Err(Reason::LinkLocalService);
         }
         match headers.part {
-            Part::Whole => self.stateful(headers, trace),
+            Part::Whole => self.stateful(desk),
             Part::First => {
-                let judgement = self.stateful(headers, trace);
-                self.remember(headers, judgement);
-                judgement
+                let judgement = self.stateful(desk);
+                let decision = judgement.unwrap_or_else(Decision::without_rule);
+                self.stage(Stage::Remember(decision), desk);
+                Ok(decision)
             }
-            Part::Later => self.follow_first(headers),
+            Part::Later => Ok(self.stage(Stage::Fragment, desk)),
         }
+    }
+
+    #[inline(always)]
+    fn stage(&self, stage: Stage, desk: &mut Desk) -> Decision {
+        self.tables
+            .stage(stage, desk, self.direction, self.interface, self.trace)
     }
 
     #[inline(always)]
@@ -158,26 +278,43 @@ impl<P: Packet + ?Sized, T: Tables> Question<'_, P, T> {
     }
 
     #[inline(always)]
-    fn arp(&self, headers: &Headers) -> Judgement {
+    fn arp(&self, headers: &Headers) -> Reason {
         if !self.is_guest() {
-            return Err(Reason::LinkProtocol);
+            return Reason::LinkProtocol;
         }
-        let arp = parse::arp(self.packet, headers)?;
+        let (sender, target) = (&headers.source, &headers.destination);
         let speaks_for_guest = match self.direction {
             // A probe (RFC 5227 §2.1.1) has no sender address yet.
             Direction::Egress => {
-                self.is_guests(&arp.sender)
-                    || (arp.sender == Addr::V4_UNSPECIFIED && self.is_guests(&arp.target))
+                self.is_guests(sender)
+                    || (*sender == Addr::V4_UNSPECIFIED && self.is_guests(target))
             }
             // Others ask for the guest, answer it, or announce themselves.
-            Direction::Ingress => arp.sender == arp.target || self.is_guests(&arp.target),
+            Direction::Ingress => sender == target || self.is_guests(target),
         };
-        Err(if speaks_for_guest { Reason::LinkProtocol } else { Reason::GuestArp })
+        if speaks_for_guest {
+            Reason::LinkProtocol
+        } else {
+            Reason::GuestArp
+        }
     }
 
     #[inline(always)]
-    fn link_protocol(&self) -> Judgement {
-        Err(if self.is_guest() { Reason::Ethertype } else { Reason::LinkProtocol })
+    fn other_arp(&self) -> Reason {
+        if self.is_guest() {
+            Reason::MalformedArp
+        } else {
+            Reason::LinkProtocol
+        }
+    }
+
+    #[inline(always)]
+    fn link_protocol(&self) -> Reason {
+        if self.is_guest() {
+            Reason::Ethertype
+        } else {
+            Reason::LinkProtocol
+        }
     }
 
     #[inline(always)]
@@ -192,129 +329,124 @@ impl<P: Packet + ?Sized, T: Tables> Question<'_, P, T> {
             || ethertype == f
             || ethertype == g
             || ethertype == h;
-        if listed && ethertype != 0 { Reason::ListedEthertype } else { Reason::Ethertype }
+        if listed && ethertype != 0 {
+            Reason::ListedEthertype
+        } else {
+            Reason::Ethertype
+        }
     }
 
-    /// Traffic that groups never filter ends here, with its reason as the error.
+    /// The reason for traffic that groups never filter, and for what pretends to be such.
     #[inline(always)]
-    fn exempt(&self, headers: &Headers) -> Result<(), Reason> {
+    fn exempt(&self, headers: &Headers) -> Reason {
         match headers.protocol {
             ICMPV6 => self.exempt_icmpv6(headers),
-            IGMP if self.direction == Direction::Egress && headers.part == Part::Whole => {
-                if self.is_guest() && !self.is_guests(&headers.source) {
-                    return Err(Reason::GuestSource);
-                }
-                Err(Reason::MulticastMembership)
-            }
-            UDP if headers.part != Part::Later => self.exempt_dhcp(headers),
-            _ => Ok(()),
+            IGMP if self.direction == Direction::Egress => self.exempt_igmp(headers),
+            UDP => self.exempt_dhcp(headers),
+            _ => Reason::NoRule,
         }
     }
 
     #[inline(always)]
-    fn exempt_icmpv6(&self, headers: &Headers) -> Result<(), Reason> {
+    fn exempt_igmp(&self, headers: &Headers) -> Reason {
+        if self.is_guest() && !self.is_guests(&headers.source) {
+            Reason::GuestSource
+        } else {
+            Reason::MulticastMembership
+        }
+    }
+
+    /// [`Reason::NoRule`]: it is for the rules to say.
+    #[inline(always)]
+    fn exempt_icmpv6(&self, headers: &Headers) -> Reason {
         const ROUTER_SOLICITATION: u8 = 133;
         const ROUTER_ADVERTISEMENT: u8 = 134;
         const NEIGHBOR_ADVERTISEMENT: u8 = 136;
         const REDIRECT: u8 = 137;
-        if headers.part == Part::Later {
-            return Ok(());
-        }
+        let source = &headers.source;
         let from_guest = self.is_guest() && self.direction == Direction::Egress;
         match headers.icmp_type {
             ROUTER_SOLICITATION..=REDIRECT => {
                 let from_router = matches!(headers.icmp_type, ROUTER_ADVERTISEMENT | REDIRECT);
-                // RFC 4861 §6.1 and §7.1; RFC 6980 for fragments.
+                // RFC 4861 §6.1 and §7.1; RFC 6980 for fragments, the atomic one included.
                 if headers.hop_limit != 255
                     || headers.icmp_code != 0
                     || headers.fragment_start != 0
-                    || (from_router && !headers.source.is_v6_link_local())
+                    || (from_router && !source.is_v6_link_local())
                 {
-                    return Err(Reason::MalformedDiscovery);
+                    return Reason::MalformedDiscovery;
                 }
-                if from_guest {
-                    if from_router {
-                        return Err(Reason::GuestRouter);
-                    }
-                    if headers.icmp_type == NEIGHBOR_ADVERTISEMENT {
-                        let target = parse::discovery_target(self.packet, headers)
-                            .ok_or(Reason::MalformedDiscovery)?;
-                        if !self.is_guests(&target) {
-                            return Err(Reason::GuestDiscovery);
-                        }
-                    }
-                    self.guard_link_source(headers)?;
+                if !from_guest {
+                    return Reason::NeighborDiscovery;
                 }
-                Err(Reason::NeighborDiscovery)
+                if from_router {
+                    return Reason::GuestRouter;
+                }
+                if headers.icmp_type == NEIGHBOR_ADVERTISEMENT && !self.is_guests(&headers.target) {
+                    return Reason::GuestDiscovery;
+                }
+                // On its own link a guest also speaks from `::` and from its link-local address.
+                if *source == Addr::UNSPECIFIED
+                    || source.is_v6_link_local()
+                    || self.is_guests(source)
+                {
+                    Reason::NeighborDiscovery
+                } else {
+                    Reason::GuestSource
+                }
             }
             // Query, report, done (RFC 2710); report (RFC 3810).
-            130..=132 | 143 if headers.part == Part::Whole && headers.hop_limit == 1 => {
-                let source = &headers.source;
-                if source.is_v6_link_local() || *source == Addr::UNSPECIFIED {
-                    Err(Reason::MulticastMembership)
-                } else {
-                    Ok(())
-                }
+            130..=132 | 143
+                if headers.part == Part::Whole
+                    && headers.hop_limit == 1
+                    && (source.is_v6_link_local() || *source == Addr::UNSPECIFIED) =>
+            {
+                Reason::MulticastMembership
             }
-            _ => Ok(()),
+            _ => Reason::NoRule,
         }
     }
 
-    /// On its own link a guest also speaks from `::` and from its link-local address.
+    /// RFC 2131 §4.1, RFC 8415 §7.2. [`Reason::NoRule`]: it is for the rules to say.
     #[inline(always)]
-    fn guard_link_source(&self, headers: &Headers) -> Result<(), Reason> {
-        let source = &headers.source;
-        let plausible = *source == Addr::UNSPECIFIED
-            || source.is_v6_link_local()
-            || self.is_guests(source);
-        if plausible { Ok(()) } else { Err(Reason::GuestSource) }
-    }
-
-    /// RFC 2131 §4.1, RFC 8415 §7.2.
-    #[inline(always)]
-    fn exempt_dhcp(&self, headers: &Headers) -> Result<(), Reason> {
-        let from_guest = self.is_guest() && self.direction == Direction::Egress;
+    fn exempt_dhcp(&self, headers: &Headers) -> Reason {
         let v4 = headers.source.is_v4();
         let (client, server) = if v4 { (68, 67) } else { (546, 547) };
-        let ports = (headers.source_port, headers.destination_port);
-        let as_client = match self.direction {
-            Direction::Egress => ports == (client, server),
-            Direction::Ingress => ports == (server, client),
-        };
-        if as_client {
-            if from_guest {
+        let (from, to) = (headers.source_port, headers.destination_port);
+        match self.direction {
+            Direction::Egress if from == client && to == server => {
                 let without_lease =
                     headers.source == Addr::V4_UNSPECIFIED || headers.source.is_v6_link_local();
-                if !without_lease && !self.is_guests(&headers.source) {
-                    return Err(Reason::GuestSource);
+                if self.is_guest() && !without_lease && !self.is_guests(&headers.source) {
+                    Reason::GuestSource
+                } else {
+                    Reason::DhcpClient
                 }
             }
-            if self.direction == Direction::Ingress && !v4 && !headers.source.is_v6_link_local() {
-                return Ok(());
+            Direction::Egress if self.is_guest() && from == server => Reason::GuestDhcpServer,
+            Direction::Ingress
+                if from == server && to == client && (v4 || headers.source.is_v6_link_local()) =>
+            {
+                Reason::DhcpClient
             }
-            return Err(Reason::DhcpClient);
+            _ => Reason::NoRule,
         }
-        if from_guest && headers.source_port == server {
-            return Err(Reason::GuestDhcpServer);
-        }
-        Ok(())
     }
 
-    /// The source and destination check: a guest sends from its own addresses and gets what is
-    /// for them.
+    /// The source and destination check: a guest sends from its own addresses, and gets what is
+    /// for them and from others.
     #[inline(always)]
-    fn guard(&self, headers: &Headers) -> Result<(), Reason> {
-        if !self.is_guests(headers.local(self.direction)) {
-            return Err(match self.direction {
-                Direction::Egress => Reason::GuestSource,
-                Direction::Ingress => Reason::GuestDestination,
-            });
+    fn is_guarded(&self, headers: &Headers) -> bool {
+        self.is_guests(headers.local(self.direction))
+            && (self.direction == Direction::Egress || !self.is_guests(&headers.source))
+    }
+
+    #[inline(always)]
+    fn guard_reason(&self) -> Reason {
+        match self.direction {
+            Direction::Egress => Reason::GuestSource,
+            Direction::Ingress => Reason::GuestDestination,
         }
-        // Nobody else sends from the guest's addresses.
-        if self.direction == Direction::Ingress && self.is_guests(&headers.source) {
-            return Err(Reason::MalformedSource);
-        }
-        Ok(())
     }
 
     #[inline(always)]
@@ -330,7 +462,9 @@ impl<P: Packet + ?Sized, T: Tables> Question<'_, P, T> {
         {
             return false;
         }
-        self.tables.set(Scope::services(self.interface.vpc, peer.family()), peer).is_some()
+        self.tables
+            .set(Scope::services(self.interface.vpc, peer.family()), peer)
+            .is_some()
     }
 
     #[inline(always)]
@@ -347,378 +481,436 @@ impl<P: Packet + ?Sized, T: Tables> Question<'_, P, T> {
     }
 
     #[inline(always)]
-    fn remember(&self, headers: &Headers, judgement: Judgement) {
-        let (passed, rule) = match judgement {
-            Ok(decision) => (decision.reason.verdict() == Verdict::Pass, decision.rule),
-            Err(reason) => (reason.verdict() == Verdict::Pass, RuleSlot::NONE),
-        };
+    fn remember(&self, headers: &Headers, decision: Decision) {
+        let passed = decision.reason.verdict() == Verdict::Pass;
         let verdict = FragmentVerdict {
             deadline: self.tables.now().after(FRAGMENT_TICKS),
-            judged_bytes: headers.end - headers.fragment_start,
-            rule,
+            judged_bytes: headers.end.wrapping_sub(headers.fragment_start),
+            rule: decision.rule,
             passed: u32::from(passed),
         };
-        self.tables.remember_fragment(&self.fragment_key(headers), &verdict);
+        self.tables
+            .remember_fragment(&self.fragment_key(headers), &verdict);
     }
 
     #[inline(always)]
-    fn follow_first(&self, headers: &Headers) -> Judgement {
-        let first = self
-            .tables
-            .recall_fragment(&self.fragment_key(headers))
-            .filter(|first| !first.deadline.has_passed(self.tables.now()))
-            .ok_or(Reason::FragmentUnknown)?;
+    fn follow_first(&self, headers: &Headers, rule: &mut RuleSlot) -> Reason {
+        let Some(first) = self.tables.recall_fragment(&self.fragment_key(headers)) else {
+            return Reason::FragmentUnknown;
+        };
+        if first.deadline.has_passed(self.tables.now()) {
+            return Reason::FragmentUnknown;
+        }
         if headers.fragment_offset < first.judged_bytes {
-            return Err(Reason::FragmentOverlap);
+            return Reason::FragmentOverlap;
         }
         if first.passed != 1 {
-            return Err(Reason::FragmentDropped);
+            return Reason::FragmentDropped;
         }
-        Ok(Decision { reason: Reason::FragmentPass, rule: first.rule })
+        *rule = first.rule;
+        Reason::FragmentPass
     }
 
+    /// Flows first and rules second, but for a plain SYN: a refused one then costs no flow lookup but
+    /// one, for the crossing SYNs of a simultaneous open.
     #[inline(always)]
-    fn stateful(&self, headers: &Headers, trace: &mut impl Trace) -> Judgement {
-        match headers.icmp_role() {
-            IcmpRole::Error => {
-                if self.is_related(headers) {
-                    return Err(Reason::Related);
+    fn stateful(&self, desk: &mut Desk) -> Judgement {
+        let role = desk.headers.icmp_role();
+        if role == IcmpRole::Error && self.stage(Stage::Related, desk).reason == Reason::Related {
+            return Err(Reason::Related);
+        }
+        let is_syn = is_plain_syn(&desk.headers);
+        let opens_nothing = matches!(role, IcmpRole::Error | IcmpRole::Notice);
+        if !is_syn && !opens_nothing {
+            let mut known = self.stage(Stage::Flow, desk);
+            if known.reason == Reason::TableFull {
+                known = self.stage(Stage::Assure, desk);
+            }
+            if known.reason != Reason::NoFlow {
+                return Ok(known);
+            }
+            if matches!(desk.headers.protocol, TCP | UDP) {
+                let untracked = self.stage(Stage::Untracked, desk);
+                if untracked.reason != Reason::NoFlow {
+                    return Ok(untracked);
                 }
-                self.by_rules_alone(headers, trace)
             }
-            IcmpRole::Notice => self.by_rules_alone(headers, trace),
-            _ if headers.protocol == TCP && headers.tcp_flags.is_plain_syn() => {
-                self.plain_syn(headers, trace)
+            if desk.headers.protocol == TCP && !self.may_pick_up(&desk.headers) {
+                return Err(Reason::NoFlow);
             }
-            _ => self.by_flow(headers, trace),
         }
-    }
-
-    /// Messages that neither ask nor answer open no flow.
-    #[inline(always)]
-    fn by_rules_alone(&self, headers: &Headers, trace: &mut impl Trace) -> Judgement {
-        let admitted = self.admitted(headers, self.direction, trace)?;
-        Ok(Decision { reason: Reason::RuleAlone, rule: admitted.rule })
-    }
-
-    /// The rules are asked before any table: a refused SYN costs no flow lookup but one, for the
-    /// crossing SYNs of a simultaneous open.
-    #[inline(always)]
-    fn plain_syn(&self, headers: &Headers, trace: &mut impl Trace) -> Judgement {
-        let key = headers.flow(self.direction, self.interface.zone);
-        let admitted = match self.admitted(headers, self.direction, trace) {
+        let admitted = match self.admitted(&desk.headers, self.direction) {
             Ok(admitted) => admitted,
-            Err(reason) => return self.crossing_syn(headers, &key, reason),
+            Err(Reason::NoRule) if is_syn => return Ok(self.stage(Stage::CrossingSyn, desk)),
+            Err(refusal) => return Err(refusal),
         };
-        if admitted.untracked {
-            return Ok(Decision { reason: Reason::Untracked, rule: admitted.rule });
+        if opens_nothing || role == IcmpRole::Reply {
+            // What neither asks nor answers, or answers nothing, opens nothing.
+            return Ok(Decision {
+                reason: Reason::RuleAlone,
+                rule: admitted.rule,
+            });
         }
-        if let Some((flow, state)) = self.find(FlowTable::Assured, &key, trace) {
-            if !state.phase.may_reopen() {
-                // The receiver answers a SYN on a live connection with a challenge (RFC 5961 §4);
-                // the flow is not touched.
-                self.count(flow, headers);
-                return Ok(Decision { reason: Reason::Tracked, rule: state.rule });
+        if is_syn && admitted.untracked {
+            return Ok(Decision {
+                reason: Reason::Untracked,
+                rule: admitted.rule,
+            });
+        }
+        Ok(self.stage(Stage::Open(admitted.rule), desk))
+    }
+
+    /// A packet that is not a plain SYN, if a flow knows it; otherwise [`Reason::NoFlow`].
+    #[inline(always)]
+    fn by_flow(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
+        desk.key = desk.headers.flow(self.direction, self.interface.zone);
+        let Some(found) = self.find_either(desk) else {
+            return Reason::NoFlow;
+        };
+        // Where removing a rule terminates, what an earlier policy admitted is judged again.
+        if desk
+            .state
+            .generation
+            .is_before(self.interface.judge_again_before)
+            && !self.stands(desk, found.flow)
+        {
+            return Reason::NoRule;
+        }
+        self.go_on(desk, found, rule)
+    }
+
+    /// Judges a flow by the policy in force, and ends it when no rule admits it.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    fn stands(&self, desk: &mut Desk, flow: T::Flow) -> bool {
+        let Desk {
+            headers,
+            other: opening,
+            state,
+            ..
+        } = desk;
+        let direction = state.initiator();
+        *opening = *headers;
+        opening.turn_towards(self.direction, direction);
+        match self.admitted(opening, direction) {
+            Ok(admitted) => {
+                state.rule = admitted.rule;
+                state.generation = self.tables.generation();
+                self.tables.update_flow(flow, state);
+                true
             }
-            self.tables.remove_flow(flow, state.owner);
+            Err(_) => {
+                self.tables.remove_flow(flow, state.owner);
+                false
+            }
         }
-        let scale = parse::window_scale(self.packet, headers);
-        if let Some((flow, mut state)) = self.find(FlowTable::Embryonic, &key, trace) {
-            state.grow(headers, self.direction, scale);
-            self.settle(flow, &state);
-            self.count(flow, headers);
-            return Ok(Decision { reason: Reason::Tracked, rule: state.rule });
+    }
+
+    /// Looks into both tables; most packets belong to assured flows.
+    #[inline(always)]
+    fn find_either(&self, desk: &mut Desk) -> Option<Found<T::Flow>> {
+        if let Some(flow) = self.find(FlowTable::Assured, desk) {
+            return Some(Found {
+                table: FlowTable::Assured,
+                flow,
+            });
         }
-        self.open(headers, &key, admitted.rule, scale)
+        let flow = self.find(FlowTable::Embryonic, desk)?;
+        Some(Found {
+            table: FlowTable::Embryonic,
+            flow,
+        })
+    }
+
+    #[inline(always)]
+    fn find(&self, table: FlowTable, desk: &mut Desk) -> Option<T::Flow> {
+        let found = self.tables.find_flow(table, &desk.key, &mut desk.state);
+        self.trace.step(Step::Flow {
+            table,
+            state: found.map(|_| desk.state),
+        });
+        found
+    }
+
+    /// Whether a TCP packet that no flow knows may be the first that is seen of one.
+    #[inline(always)]
+    fn may_pick_up(&self, headers: &Headers) -> bool {
+        let flags = headers.tcp_flags;
+        self.interface.flags.has(InterfaceFlags::TCP_PICKUP)
+            && !flags.has(TcpFlags::SYN)
+            && !flags.has(TcpFlags::RST)
+            && !flags.has(TcpFlags::FIN)
+    }
+
+    /// A packet of a known flow.
+    #[inline(always)]
+    fn go_on(&self, desk: &mut Desk, found: Found<T::Flow>, rule: &mut RuleSlot) -> Reason {
+        let Desk { headers, state, .. } = desk;
+        *rule = state.rule;
+        if let FlowTable::Assured = found.table {
+            if state.live(headers, self.direction) {
+                self.tables.update_flow(found.flow, state);
+            }
+            self.extend(found.flow, state.phase);
+            self.count(found.flow, headers);
+            return Reason::Tracked;
+        }
+        match state.grow(headers, self.direction) {
+            Growth::Refuse => {
+                *rule = RuleSlot::NONE;
+                Reason::ImplausibleReply
+            }
+            Growth::Stay => {
+                self.settle(found.flow, state, headers);
+                Reason::Tracked
+            }
+            Growth::End => {
+                self.tables.remove_flow(found.flow, state.owner);
+                Reason::Tracked
+            }
+            Growth::Assure => Reason::TableFull,
+        }
+    }
+
+    /// Moves a flow that was seen from both sides to where it is never forgotten.
+    #[inline(always)]
+    fn assure(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
+        let grown = desk.state;
+        let Some(embryo) = self.find(FlowTable::Embryonic, desk) else {
+            return Reason::NoFlow;
+        };
+        let Desk {
+            headers,
+            key,
+            state,
+            ..
+        } = desk;
+        *state = grown;
+        if self.tables.flows_of(state.owner) >= self.interface.max_flows {
+            self.tables.reclaim_flows();
+            return Reason::QuotaFull;
+        }
+        let deadline = self.deadline(state.phase);
+        let assured = self
+            .tables
+            .insert_flow(FlowTable::Assured, key, state, deadline);
+        let Some(assured) = assured else {
+            return Reason::TableFull;
+        };
+        self.tables.carry_counts(embryo, assured);
+        self.tables.remove_flow(embryo, state.owner);
+        self.count(assured, headers);
+        *rule = state.rule;
+        Reason::Tracked
     }
 
     /// A SYN that no rule admits may still answer one that was sent (RFC 9293 figure 7).
     #[inline(always)]
-    fn crossing_syn(&self, headers: &Headers, key: &FlowKey, refusal: Reason) -> Judgement {
-        let Some((flow, mut state)) = self.tables.find_flow(FlowTable::Embryonic, key) else {
-            return Err(refusal);
+    fn joins_crossing_syn(&self, desk: &mut Desk, rule: &mut RuleSlot) -> bool {
+        desk.key = desk.headers.flow(self.direction, self.interface.zone);
+        let Some(flow) = self.find(FlowTable::Embryonic, desk) else {
+            return false;
         };
+        let Desk { headers, state, .. } = desk;
         if state.initiator() == self.direction
             || !matches!(state.phase, Phase::SYN_SENT | Phase::SYN_RECEIVED)
+            || state.grow(headers, self.direction) == Growth::Refuse
         {
-            return Err(refusal);
+            return false;
         }
-        let scale = parse::window_scale(self.packet, headers);
-        if state.grow(headers, self.direction, scale) == Growth::Refuse {
-            return Err(refusal);
-        }
-        self.settle(flow, &state);
-        self.count(flow, headers);
-        Ok(Decision { reason: Reason::Tracked, rule: state.rule })
+        self.settle(flow, state, headers);
+        *rule = state.rule;
+        true
     }
 
+    /// Opens an embryonic flow, unless a SYN comes again or into a live connection.
     #[inline(always)]
-    fn by_flow(&self, headers: &Headers, trace: &mut impl Trace) -> Judgement {
-        let key = headers.flow(self.direction, self.interface.zone);
-        if let Some((flow, mut state)) = self.find(FlowTable::Assured, &key, trace) {
-            let standing = self.judge_again(&mut state, headers, trace);
-            if let Standing::Falls = standing {
-                self.tables.remove_flow(flow, state.owner);
-                return Err(Reason::NoRule);
+    fn open(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
+        desk.key = desk.headers.flow(self.direction, self.interface.zone);
+        if is_plain_syn(&desk.headers)
+            && let Some(found) = self.find_either(desk)
+        {
+            if !desk.state.phase.may_reopen() {
+                return self.go_on(desk, found, rule);
             }
-            let moved = state.live(headers, self.direction);
-            if moved || standing == Standing::Renewed {
-                self.tables.update_flow(flow, &state);
-            }
-            let timeout = state.phase.timeout(&self.interface.timeouts);
-            self.tables.extend_flow(flow, self.tables.now().after(timeout));
-            self.count(flow, headers);
-            return Ok(Decision { reason: Reason::Tracked, rule: state.rule });
+            self.tables.remove_flow(found.flow, desk.state.owner);
         }
-        if let Some((flow, state)) = self.find(FlowTable::Embryonic, &key, trace) {
-            return self.by_embryonic(headers, &key, flow, state, trace);
-        }
-        self.new_flow(headers, &key, trace)
-    }
-
-    /// Whether a flow that an earlier policy admitted may go on, where removing a rule terminates.
-    #[inline(always)]
-    fn judge_again(
-        &self,
-        state: &mut FlowState,
-        headers: &Headers,
-        trace: &mut impl Trace,
-    ) -> Standing {
-        if !state.generation.is_before(self.interface.judge_again_before) {
-            return Standing::Stands;
-        }
-        let opening = opening_of(headers, self.direction, state.initiator());
-        match self.admitted(&opening, state.initiator(), trace) {
-            Ok(admitted) => {
-                state.rule = admitted.rule;
-                state.generation = self.tables.generation();
-                Standing::Renewed
-            }
-            Err(_) => Standing::Falls,
-        }
-    }
-
-    #[inline(always)]
-    fn by_embryonic(
-        &self,
-        headers: &Headers,
-        key: &FlowKey,
-        flow: T::Flow,
-        found: FlowState,
-        trace: &mut impl Trace,
-    ) -> Judgement {
-        let mut state = found;
-        if let Standing::Falls = self.judge_again(&mut state, headers, trace) {
-            self.tables.remove_flow(flow, state.owner);
-            return Err(Reason::NoRule);
-        }
-        let scale = if headers.tcp_flags.has(TcpFlags::SYN) {
-            parse::window_scale(self.packet, headers)
-        } else {
-            0
-        };
-        match state.grow(headers, self.direction, scale) {
-            Growth::Refuse => return Err(Reason::ImplausibleReply),
-            Growth::Stay => {
-                self.settle(flow, &state);
-                self.count(flow, headers);
-            }
-            Growth::End => {
-                self.tables.remove_flow(flow, state.owner);
-            }
-            Growth::Assure => {
-                if self.tables.flows_of(state.owner) >= self.interface.max_flows {
-                    self.tables.reclaim_flows();
-                    return Err(Reason::QuotaFull);
-                }
-                let timeout = state.phase.timeout(&self.interface.timeouts);
-                let deadline = self.tables.now().after(timeout);
-                let assured = self
-                    .tables
-                    .insert_flow(FlowTable::Assured, key, &state, deadline)
-                    .ok_or(Reason::TableFull)?;
-                self.tables.carry_counts(flow, assured);
-                self.tables.remove_flow(flow, state.owner);
-                self.count(assured, headers);
-            }
-        }
-        Ok(Decision { reason: Reason::Tracked, rule: state.rule })
-    }
-
-    /// No flow knows this packet: the rules judge it.
-    #[inline(always)]
-    fn new_flow(&self, headers: &Headers, key: &FlowKey, trace: &mut impl Trace) -> Judgement {
-        if headers.protocol == TCP || headers.protocol == UDP {
-            if let Some(rule) = self.untracked_as(headers, self.direction)? {
-                return Ok(Decision { reason: Reason::Untracked, rule });
-            }
-        }
-        if headers.protocol == TCP {
-            let flags = headers.tcp_flags;
-            let belongs_to_a_flow =
-                flags.has(TcpFlags::SYN) || flags.has(TcpFlags::RST) || flags.has(TcpFlags::FIN);
-            if belongs_to_a_flow || !self.interface.flags.has(InterfaceFlags::TCP_PICKUP) {
-                return Err(Reason::NoFlow);
-            }
-        }
-        let admitted = self.admitted(headers, self.direction, trace)?;
-        if let IcmpRole::Reply = headers.icmp_role() {
-            // An answer to nothing opens nothing.
-            return Ok(Decision { reason: Reason::RuleAlone, rule: admitted.rule });
-        }
-        self.open(headers, key, admitted.rule, 0)
-    }
-
-    /// Opens an embryonic flow.
-    #[inline(always)]
-    fn open(&self, headers: &Headers, key: &FlowKey, rule: RuleSlot, scale: u8) -> Judgement {
-        let mut state = FlowState::opened_by(headers, self.direction, scale);
-        state.rule = rule;
+        let Desk {
+            headers,
+            key,
+            state,
+            ..
+        } = desk;
+        *state = FlowState::opened_by(headers, self.direction);
+        state.rule = *rule;
         state.generation = self.tables.generation();
         state.owner = self.interface.slot;
-        let deadline = self.tables.now().after(state.phase.timeout(&self.interface.timeouts));
-        let flow = self
+        let deadline = self.deadline(state.phase);
+        match self
             .tables
-            .insert_flow(FlowTable::Embryonic, key, &state, deadline)
-            .ok_or(Reason::TableFull)?;
-        self.count(flow, headers);
-        Ok(Decision { reason: Reason::Rule, rule })
+            .insert_flow(FlowTable::Embryonic, key, state, deadline)
+        {
+            Some(flow) => {
+                self.count(flow, headers);
+                Reason::Rule
+            }
+            None => Reason::TableFull,
+        }
     }
 
+    /// Writes an embryonic flow's state, gives it its phase's time, and counts the packet.
     #[inline(always)]
-    fn find(
-        &self,
-        table: FlowTable,
-        key: &FlowKey,
-        trace: &mut impl Trace,
-    ) -> Option<(T::Flow, FlowState)> {
-        let found = self.tables.find_flow(table, key);
-        trace.step(Step::Flow { table, state: found.map(|(_, state)| state) });
-        found
-    }
-
-    /// Writes an embryonic flow's state and gives it its phase's time.
-    #[inline(always)]
-    fn settle(&self, flow: T::Flow, state: &FlowState) {
+    fn settle(&self, flow: T::Flow, state: &FlowState, headers: &Headers) {
         self.tables.update_flow(flow, state);
-        let timeout = state.phase.timeout(&self.interface.timeouts);
-        self.tables.extend_flow(flow, self.tables.now().after(timeout));
+        self.extend(flow, state.phase);
+        self.count(flow, headers);
+    }
+
+    #[inline(always)]
+    fn deadline(&self, phase: Phase) -> Ticks {
+        self.tables
+            .now()
+            .after(phase.timeout(&self.interface.timeouts))
+    }
+
+    #[inline(always)]
+    fn extend(&self, flow: T::Flow, phase: Phase) {
+        self.tables.extend_flow(flow, self.deadline(phase));
     }
 
     #[inline(always)]
     fn count(&self, flow: T::Flow, headers: &Headers) {
         let leg = Leg::sending(self.direction);
-        self.tables.count_flow(flow, leg, self.packet.segments(), headers.bytes(self.packet));
+        self.tables
+            .count_flow(flow, leg, headers.packets, headers.bytes);
     }
 
     /// Whether an ICMP error quotes a packet of an allowed flow. It creates and refreshes nothing.
     #[inline(always)]
-    fn is_related(&self, headers: &Headers) -> bool {
-        let mut inner = Headers::default();
-        if headers.part != Part::Whole
-            || parse::quoted(self.packet, headers, &mut inner).is_none()
-            || inner.source != headers.destination
+    fn is_related(&self, desk: &mut Desk) -> bool {
+        let inner = &desk.other;
+        if inner.content != Content::Ip
+            || inner.source != desk.headers.destination
+            || matches!(inner.icmp_role(), IcmpRole::Error | IcmpRole::Notice)
         {
             return false;
         }
         // What is quoted went the other way.
         let direction = self.direction.opposite();
-        if let IcmpRole::Error | IcmpRole::Notice = inner.icmp_role() {
+        desk.key = inner.flow(direction, self.interface.zone);
+        let mut rule = RuleSlot::NONE;
+        self.find_either(desk).is_some() || self.is_untracked(&desk.other, direction, &mut rule)
+    }
+
+    #[inline(always)]
+    fn direction_policy(&self, direction: Direction) -> Option<&DirectionPolicy> {
+        Some(
+            self.tables
+                .policy(self.interface.policy)?
+                .direction(direction),
+        )
+    }
+
+    /// Whether a packet that goes in `direction` belongs to no tracked flow: rules open to everyone
+    /// allow it, as a first packet or as a reply, and everything that goes the other way.
+    #[inline(always)]
+    fn is_untracked(&self, headers: &Headers, direction: Direction, rule: &mut RuleSlot) -> bool {
+        if headers.protocol != TCP && headers.protocol != UDP {
             return false;
         }
-        let key = inner.flow(direction, self.interface.zone);
-        if self.tables.find_flow(FlowTable::Assured, &key).is_some()
-            || self.tables.find_flow(FlowTable::Embryonic, &key).is_some()
-        {
-            return true;
-        }
-        (inner.protocol == TCP || inner.protocol == UDP)
-            && matches!(self.untracked_as(&inner, direction), Ok(Some(_)))
-    }
-
-    #[inline(always)]
-    fn direction_policy(&self, direction: Direction) -> Result<&DirectionPolicy, Reason> {
-        let policy = self.tables.policy(self.interface.policy).ok_or(Reason::NoPolicy)?;
-        Ok(policy.direction(direction))
-    }
-
-    /// Whether rules open to everyone allow a TCP or UDP packet that goes in `direction` both as a
-    /// first packet and as a reply, so that it belongs to no tracked flow. Returns the rule that
-    /// opens it.
-    #[inline(always)]
-    fn untracked_as(
-        &self,
-        headers: &Headers,
-        direction: Direction,
-    ) -> Result<Option<RuleSlot>, Reason> {
+        let (Some(forward), Some(backward)) = (
+            self.direction_policy(direction),
+            self.direction_policy(direction.opposite()),
+        ) else {
+            return false;
+        };
         let family = headers.family();
         let whole = PolicyFlags::open(family, headers.protocol);
-        let forward = self.direction_policy(direction)?;
-        let backward = self.direction_policy(direction.opposite())?;
         if backward.flags.has(whole) {
             // As the packet of an initiator: its destination port is the service.
-            let rule = self.search(forward.open_to(family), headers.service());
+            *rule = self
+                .tables
+                .rule_in(forward.open_to(family), headers.service());
             if rule.is_some() {
-                return Ok(Some(rule));
+                return true;
             }
         }
         if forward.flags.has(whole) {
             // As a reply: its source port is the service.
             let service = Service::new(headers.protocol, headers.source_port);
-            let rule = self.search(backward.open_to(family), service);
-            if rule.is_some() {
-                return Ok(Some(rule));
-            }
+            *rule = self.tables.rule_in(backward.open_to(family), service);
         }
-        Ok(None)
+        rule.is_some()
     }
 
     /// The rule that admits a packet as the first of its flow.
     #[inline(always)]
-    fn admitted(
-        &self,
-        headers: &Headers,
-        direction: Direction,
-        trace: &mut impl Trace,
-    ) -> Result<Admitted, Reason> {
-        let policy = self.direction_policy(direction)?;
+    fn admitted(&self, headers: &Headers, direction: Direction) -> Result<Admitted, Reason> {
+        let policy = self.direction_policy(direction).ok_or(Reason::NoPolicy)?;
         let peer = headers.peer(direction);
         let family = headers.family();
         let service = headers.service();
 
-        let rule = self.search(policy.open_to(family), service);
-        trace.step(Step::Rules { source: RuleSource::Open, service, rule });
+        let rule = self.tables.rule_in(policy.open_to(family), service);
+        self.trace.step(Step::Rules {
+            source: RuleSource::Open,
+            service,
+            rule,
+        });
         if rule.is_some() {
             let untracked = (headers.protocol == TCP || headers.protocol == UDP)
                 && self
-                    .direction_policy(direction.opposite())?
-                    .flags
-                    .has(PolicyFlags::open(family, headers.protocol));
+                    .direction_policy(direction.opposite())
+                    .is_some_and(|backward| {
+                        backward
+                            .flags
+                            .has(PolicyFlags::open(family, headers.protocol))
+                    });
             return Ok(Admitted { rule, untracked });
         }
         if policy.flags.has(PolicyFlags::prefixes(family)) {
             let table = self.tables.prefix(Scope::policy(policy.id, family), peer);
-            let rule = self.search(table, service);
-            trace.step(Step::Rules { source: RuleSource::Prefix, service, rule });
+            let rule = self.tables.rule_in(table, service);
+            self.trace.step(Step::Rules {
+                source: RuleSource::Prefix,
+                service,
+                rule,
+            });
             if rule.is_some() {
-                return Ok(Admitted { rule, untracked: false });
+                return Ok(Admitted {
+                    rule,
+                    untracked: false,
+                });
             }
         }
         if policy.flags.has(PolicyFlags::PREFIX_LISTS) {
             let scope = Scope::prefix_lists(self.interface.vpc, family);
             let identity = self.tables.set(scope, peer);
             let rule = self.granted(policy, identity, service);
-            trace.step(Step::Rules { source: RuleSource::PrefixLists(identity), service, rule });
+            self.trace.step(Step::Rules {
+                source: RuleSource::PrefixLists(identity),
+                service,
+                rule,
+            });
             if rule.is_some() {
-                return Ok(Admitted { rule, untracked: false });
+                return Ok(Admitted {
+                    rule,
+                    untracked: false,
+                });
             }
         }
         if policy.flags.has(PolicyFlags::GROUPS) {
             let identity = self.tables.member(self.interface.vpc, peer);
             let rule = self.granted(policy, identity, service);
-            trace.step(Step::Rules { source: RuleSource::Groups(identity), service, rule });
+            self.trace.step(Step::Rules {
+                source: RuleSource::Groups(identity),
+                service,
+                rule,
+            });
             if rule.is_some() {
-                return Ok(Admitted { rule, untracked: false });
+                return Ok(Admitted {
+                    rule,
+                    untracked: false,
+                });
             }
         }
         Err(Reason::NoRule)
@@ -729,67 +921,67 @@ impl<P: Packet + ?Sized, T: Tables> Question<'_, P, T> {
         if !identity.is_some() {
             return RuleSlot::NONE;
         }
-        let key = GrantKey { direction_policy: policy.id, identity };
-        self.search(self.tables.grant(&key), service)
-    }
-
-    /// The rule of the last entry that begins at or before the service.
-    #[inline(always)]
-    fn search(&self, table: PortTable, service: Service) -> RuleSlot {
-        let mut low = 0_u32;
-        let mut high = table.length;
-        let mut rule = RuleSlot::NONE;
-        for _ in 0..PORT_SEARCH_STEPS {
-            if low >= high {
-                break;
-            }
-            let middle = low + (high - low) / 2;
-            let Some(entry) = self.tables.port_entry(table.offset.wrapping_add(middle)) else {
-                return RuleSlot::NONE;
-            };
-            if entry.start <= service {
-                rule = entry.rule;
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        rule
+        let key = GrantKey {
+            direction_policy: policy.id,
+            identity,
+        };
+        self.tables.rule_in(self.tables.grant(&key), service)
     }
 }
 
-/// What becomes of a flow that is judged again.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// It need not be.
-    Stands,
-    /// A rule of the policy in force admits it.
-    Renewed,
-    /// No rule does.
-    Falls,
+/// The rule of the table's last entry that begins at or before the service.
+#[inline(always)]
+pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
+    let mut low = 0_u32;
+    let mut high = table.length;
+    let mut rule = RuleSlot::NONE;
+    for _ in 0..PORT_SEARCH_STEPS {
+        low = tables.forget(low);
+        high = tables.forget(high);
+        if low >= high {
+            break;
+        }
+        let middle = low + (high - low) / 2;
+        let Some(entry) = tables.port_entry(table.offset.wrapping_add(middle)) else {
+            return RuleSlot::NONE;
+        };
+        if entry.start <= service {
+            rule = entry.rule;
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    rule
+}
+
+/// Where a flow was found.
+struct Found<F> {
+    table: FlowTable,
+    flow: F,
+}
+
+/// Whether [`Stage::Exempt`] could find anything.
+#[inline(always)]
+const fn may_be_exempt(headers: &Headers) -> bool {
+    if let Part::Later = headers.part {
+        return false;
+    }
+    match headers.protocol {
+        ICMPV6 | IGMP => true,
+        UDP => matches!(headers.source_port, 67 | 68 | 546 | 547),
+        _ => false,
+    }
+}
+
+/// Whether the packet asks for a new TCP connection.
+#[inline(always)]
+const fn is_plain_syn(headers: &Headers) -> bool {
+    headers.protocol == TCP && headers.tcp_flags.is_plain_syn()
 }
 
 /// What admits a packet.
 struct Admitted {
     rule: RuleSlot,
     untracked: bool,
-}
-
-/// The headers as they were on the first packet of the flow, seen from any packet of it.
-#[inline(always)]
-fn opening_of(headers: &Headers, direction: Direction, initiator: Direction) -> Headers {
-    let mut opening = *headers;
-    if direction != initiator {
-        opening.source = headers.destination;
-        opening.destination = headers.source;
-        opening.source_port = headers.destination_port;
-        opening.destination_port = headers.source_port;
-        // The request that this reply answers.
-        opening.icmp_type = match (headers.protocol, headers.icmp_type) {
-            (ICMP, 0) => 8,
-            (_, reply) => reply.wrapping_sub(1),
-        };
-        opening.icmp_code = 0;
-    }
-    opening
 }

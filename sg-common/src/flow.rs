@@ -43,7 +43,11 @@ impl Ticks {
     /// Ticks from `now` until this deadline; zero when it has passed.
     #[inline(always)]
     pub const fn until(self, now: Self) -> u32 {
-        if self.has_passed(now) { 0 } else { self.0.wrapping_sub(now.0) }
+        if self.has_passed(now) {
+            0
+        } else {
+            self.0.wrapping_sub(now.0)
+        }
     }
 }
 
@@ -118,8 +122,8 @@ impl FlowKey {
     #[inline(always)]
     pub const fn places(&self, key: &HashKey) -> FlowPlaces {
         let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9] = key.0;
-        let [a, b, c, d] = self.local.words();
-        let [e, f, g, h] = self.peer.words();
+        let [a, b, c, d] = self.local.raw_words();
+        let [e, f, g, h] = self.peer.raw_words();
         let ports = (self.local_port as u32) << 16 | self.peer_port as u32;
         let rest = self.zone ^ (self.protocol as u32) << 24 ^ (self.asker as u32) << 16;
         let sum = product(a, k0, b, k1)
@@ -255,6 +259,37 @@ pub struct FlowState {
     pub scales: u8,
 }
 
+/// A search for a flow: what it is told, and what it finds. `repr(C)` because the kernel checks a
+/// function that takes one by itself, by the size of its argument.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FlowSearch {
+    /// Whose flow.
+    pub key: FlowKey,
+    /// What was found.
+    pub state: FlowState,
+    /// Hash bits that choose the first bucket.
+    pub first: u32,
+    /// Hash bits that choose the second bucket.
+    pub second: u32,
+    /// What is compared before the key.
+    pub tag: u32,
+    /// 1 for assured flows, 0 for embryonic ones.
+    pub assured: u32,
+    /// The time.
+    pub now: Ticks,
+    /// Where it was found.
+    pub bucket: u32,
+    /// Which of the bucket's places.
+    pub lane: u32,
+    /// The place's stamp.
+    pub stamp: u32,
+    /// Until when a flow to be placed lives.
+    pub deadline: Ticks,
+    /// Always zero.
+    pub padding: u32,
+}
+
 /// A place for one flow.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -304,6 +339,7 @@ impl FlowBucket {
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<FlowState>() == 36);
+    assert!(size_of::<FlowSearch>() == 120);
     assert!(size_of::<FlowSlot>() == 120);
     assert!(size_of::<FlowBucket>() == 1024);
 };
@@ -357,11 +393,14 @@ const fn put<T: Copy>(pair: &mut [T; 2], leg: Leg, value: T) {
 }
 
 impl FlowState {
-    /// A flow that opens with this packet. `scale` is the SYN's window scale.
+    /// A flow that opens with this packet.
     #[inline(always)]
-    pub fn opened_by(headers: &Headers, direction: Direction, scale: u8) -> Self {
+    pub fn opened_by(headers: &Headers, direction: Direction) -> Self {
         let leg = Leg::sending(direction);
-        let mut state = Self { initiator: direction as u8, ..Self::default() };
+        let mut state = Self {
+            initiator: direction as u8,
+            ..Self::default()
+        };
         state.phase = match headers.protocol {
             crate::parse::TCP if headers.tcp_flags.has(TcpFlags::SYN) => Phase::SYN_SENT,
             crate::parse::TCP => Phase::PICKED_UP,
@@ -370,7 +409,11 @@ impl FlowState {
             _ => Phase::OTHER,
         };
         if headers.protocol == crate::parse::TCP {
-            put(&mut state.end, leg, headers.tcp_seq.wrapping_add(headers.tcp_length));
+            put(
+                &mut state.end,
+                leg,
+                headers.tcp_seq.wrapping_add(headers.tcp_length),
+            );
             put(&mut state.window, leg, headers.tcp_window);
             // A SYN acknowledges nothing: its place keeps where an answer's acknowledgment begins.
             let ack = if headers.tcp_flags.has(TcpFlags::SYN) {
@@ -380,7 +423,7 @@ impl FlowState {
             };
             put(&mut state.ack, leg, ack);
             if headers.tcp_flags.has(TcpFlags::SYN) {
-                state.set_scale(leg, scale);
+                state.set_scale(leg, headers.window_scale);
             } else {
                 state.scales = LARGEST_SCALE << 4 | LARGEST_SCALE;
             }
@@ -414,13 +457,18 @@ impl FlowState {
         };
     }
 
-    /// What a packet does to this embryonic flow. `scale` is the window scale, if it is a SYN.
-    #[inline(always)]
-    pub fn grow(&mut self, headers: &Headers, direction: Direction, scale: u8) -> Growth {
+    /// What a packet does to this embryonic flow. A function of its own in the kernel: few packets
+    /// need it, and its stack is then free for the others.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    pub fn grow(&mut self, headers: &Headers, direction: Direction) -> Growth {
         let leg = Leg::sending(direction);
         let from_initiator = direction as u8 == self.initiator;
         if headers.protocol != crate::parse::TCP {
-            return if from_initiator { Growth::Stay } else { Growth::Assure };
+            return if from_initiator {
+                Growth::Stay
+            } else {
+                Growth::Assure
+            };
         }
         let flags = headers.tcp_flags;
         match (self.phase, from_initiator) {
@@ -429,15 +477,19 @@ impl FlowState {
                     rule: self.rule,
                     generation: self.generation,
                     owner: self.owner,
-                    ..Self::opened_by(headers, direction, scale)
+                    ..Self::opened_by(headers, direction)
                 };
                 Growth::Stay
             }
             (Phase::SYN_SENT | Phase::SYN_RECEIVED, true) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == of(&self.end, leg) { Growth::End } else { Growth::Stay }
+                if headers.tcp_seq == of(&self.end, leg) {
+                    Growth::End
+                } else {
+                    Growth::Stay
+                }
             }
             (Phase::SYN_SENT, true) => Growth::Stay,
-            (Phase::SYN_SENT, false) => self.answer_syn(headers, leg, scale),
+            (Phase::SYN_SENT, false) => self.answer_syn(headers, leg),
             (Phase::SYN_RECEIVED, true)
                 if flags.has(TcpFlags::ACK)
                     && !flags.has(TcpFlags::SYN)
@@ -450,7 +502,11 @@ impl FlowState {
             }
             (Phase::SYN_RECEIVED, true) => Growth::Stay,
             (Phase::SYN_RECEIVED, false) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == of(&self.end, leg) { Growth::End } else { Growth::Refuse }
+                if headers.tcp_seq == of(&self.end, leg) {
+                    Growth::End
+                } else {
+                    Growth::Refuse
+                }
             }
             (Phase::SYN_RECEIVED, false) => {
                 if flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg) {
@@ -478,7 +534,11 @@ impl FlowState {
             }
             (_, false) if flags.has(TcpFlags::SYN) => Growth::Refuse,
             (_, false) => {
-                put(&mut self.end, leg, headers.tcp_seq.wrapping_add(headers.tcp_length));
+                put(
+                    &mut self.end,
+                    leg,
+                    headers.tcp_seq.wrapping_add(headers.tcp_length),
+                );
                 put(&mut self.ack, leg, headers.tcp_ack);
                 put(&mut self.window, leg, headers.tcp_window);
                 self.phase = Phase::ESTABLISHED;
@@ -497,16 +557,24 @@ impl FlowState {
 
     /// The other side's first packet after a SYN.
     #[inline(always)]
-    fn answer_syn(&mut self, headers: &Headers, leg: Leg, scale: u8) -> Growth {
+    fn answer_syn(&mut self, headers: &Headers, leg: Leg) -> Growth {
         let flags = headers.tcp_flags;
         let acknowledges = flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg);
         if flags.has(TcpFlags::RST) {
-            return if acknowledges { Growth::End } else { Growth::Refuse };
+            return if acknowledges {
+                Growth::End
+            } else {
+                Growth::Refuse
+            };
         }
         if !flags.has(TcpFlags::SYN) || (flags.has(TcpFlags::ACK) && !acknowledges) {
             return Growth::Refuse;
         }
-        put(&mut self.end, leg, headers.tcp_seq.wrapping_add(headers.tcp_length));
+        put(
+            &mut self.end,
+            leg,
+            headers.tcp_seq.wrapping_add(headers.tcp_length),
+        );
         put(&mut self.window, leg, headers.tcp_window);
         let ack = if flags.has(TcpFlags::ACK) {
             headers.tcp_ack
@@ -516,7 +584,7 @@ impl FlowState {
         put(&mut self.ack, leg, ack);
         // Scaling is in force only when both SYNs offer it (RFC 7323 §2.2); an absent option reads
         // as 0 and leaves the other side's scale in place, which only widens the window.
-        self.set_scale(leg, scale);
+        self.set_scale(leg, headers.window_scale);
         self.phase = Phase::SYN_RECEIVED;
         Growth::Stay
     }
@@ -601,7 +669,11 @@ impl FlowState {
             return false;
         }
         self.fins |= 1 << leg as u8;
-        self.phase = if self.fins == 3 { Phase::CLOSING } else { Phase::HALF_CLOSED };
+        self.phase = if self.fins == 3 {
+            Phase::CLOSING
+        } else {
+            Phase::HALF_CLOSED
+        };
         true
     }
 }

@@ -7,7 +7,12 @@
 //! refuses.
 #![no_std]
 #![forbid(unsafe_code)]
-#![deny(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+#![deny(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 pub mod addr;
 pub mod decide;

@@ -62,6 +62,13 @@ pub trait Packet {
 
     /// The EtherType, for a device that has no Ethernet header.
     fn protocol_beside(&self) -> u16;
+
+    /// Returns the number as it is. In the kernel the verifier forgets on the way what it knows of
+    /// the number, so that all turns of a loop look alike to it and it follows one of them.
+    #[inline(always)]
+    fn forget(&self, number: u32) -> u32 {
+        number
+    }
 }
 
 /// How a device frames its packets.

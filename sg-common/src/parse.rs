@@ -74,12 +74,19 @@ impl TcpFlags {
 }
 
 /// What a frame carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Content {
+    /// What must be dropped.
+    #[default]
+    Refused,
     /// IP, and [`Headers`] is filled in.
     Ip,
-    /// ARP; [`Headers::l3`] is where it begins.
+    /// ARP for IPv4 over Ethernet: [`Headers::source`] is its sender, [`Headers::destination`] its
+    /// target.
     Arp,
+    /// Any other ARP.
+    OtherArp,
     /// A link protocol that groups never filter.
     LinkProtocol,
     /// Another EtherType, in [`Headers::ethertype`].
@@ -88,6 +95,7 @@ pub enum Content {
 
 /// How much of an IP packet this is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Part {
     /// All of it.
     #[default]
@@ -146,8 +154,18 @@ pub struct Headers {
     pub l4: u32,
     /// Where the IP packet ends in the frame.
     pub end: u32,
+    /// The address a neighbor solicitation or advertisement speaks of.
+    pub target: Addr,
+    /// Packets of the wire that the frame stands for.
+    pub packets: u32,
+    /// Bytes to count for the frame.
+    pub bytes: u32,
     /// The innermost EtherType.
     pub ethertype: u16,
+    /// The window scale a SYN offers; 0 when it offers none.
+    pub window_scale: u8,
+    /// What the frame carries.
+    pub content: Content,
 }
 
 impl Headers {
@@ -183,11 +201,25 @@ impl Headers {
         Service::new(self.protocol, low)
     }
 
-    /// Bytes to count for the frame. A frame in several buffers says the length of its first one
-    /// only; its IP packet says more.
+    /// Turns the headers of a packet that went in `from` into those of the packet that opened its
+    /// flow, which went in `to`.
     #[inline(always)]
-    pub fn bytes<P: Packet + ?Sized>(&self, packet: &P) -> u32 {
-        packet.length().max(self.end)
+    pub const fn turn_towards(&mut self, from: Direction, to: Direction) {
+        if from as u8 == to as u8 {
+            return;
+        }
+        (self.source, self.destination) = (self.destination, self.source);
+        (self.source_port, self.destination_port) = (self.destination_port, self.source_port);
+        if let IcmpRole::Reply = self.icmp_role() {
+            // Echo in ICMP is 8 and 0; every other request comes just before its reply.
+            let echo = self.protocol == ICMP && self.icmp_type == 0;
+            self.icmp_type = if echo {
+                8
+            } else {
+                self.icmp_type.wrapping_sub(1)
+            };
+            self.icmp_code = 0;
+        }
     }
 
     /// What role an ICMP message plays.
@@ -250,9 +282,37 @@ impl IcmpRole {
     }
 }
 
-/// Reads a frame's headers. The error is why the frame must be dropped.
+/// Reads a frame's headers into `headers`, and those of the packet that an ICMP error quotes into
+/// `quoted`. The returned reason counts where [`Content::Refused`] is left.
 #[inline(always)]
-pub fn parse<P: Packet + ?Sized>(
+pub fn read<P: Packet + ?Sized>(
+    packet: &P,
+    framing: Framing,
+    headers: &mut Headers,
+    quoted: &mut Headers,
+) -> Reason {
+    *headers = Headers::default();
+    headers.packets = packet.segments();
+    let reason = match parse(packet, framing, headers) {
+        Ok(content) => {
+            headers.content = content;
+            Reason::NoRule
+        }
+        Err(refusal) => refusal,
+    };
+    // A frame in several buffers says the length of its first one only; its packet says more.
+    headers.bytes = packet.length().max(headers.end);
+    if headers.content == Content::Ip && headers.icmp_role() == IcmpRole::Error {
+        *quoted = Headers::default();
+        if headers.part == Part::Whole && quote(packet, headers, quoted).is_some() {
+            quoted.content = Content::Ip;
+        }
+    }
+    reason
+}
+
+#[inline(always)]
+fn parse<P: Packet + ?Sized>(
     packet: &P,
     framing: Framing,
     headers: &mut Headers,
@@ -281,7 +341,7 @@ pub fn parse<P: Packet + ?Sized>(
         return Err(Reason::VlanDepth);
     }
     headers.ethertype = ethertype;
-    headers.l3 = offset;
+    headers.l3 = packet.forget(offset);
     match ethertype {
         0x0800 => {
             ipv4(packet, headers)?;
@@ -293,7 +353,7 @@ pub fn parse<P: Packet + ?Sized>(
             l4(packet, headers)?;
             Ok(Content::Ip)
         }
-        0x0806 => Ok(Content::Arp),
+        0x0806 => Ok(arp(packet, headers).unwrap_or(Content::OtherArp)),
         // LLDP, LACP and other slow protocols, EAPOL, PTP.
         0x88cc | 0x8809 | 0x888e | 0x88f7 => Ok(Content::LinkProtocol),
         // MPLS, PPPoE session.
@@ -323,7 +383,11 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
         return Err(Reason::MalformedIpv4);
     }
     // A packet the kernel has merged beyond 64 KiB says 0 (BIG TCP): its frame is its length.
-    let end = if total == 0 && packet.segments() > 1 { packet.length() } else { l3 + total };
+    let end = if total == 0 && packet.segments() > 1 {
+        packet.length()
+    } else {
+        l3 + total
+    };
     if end < l3 + header || !packet.reaches(end) {
         return Err(Reason::MalformedIpv4);
     }
@@ -332,7 +396,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     headers.hop_limit = ttl;
     headers.protocol = protocol;
     headers.l4 = l3 + header;
-    headers.end = end;
+    headers.end = packet.forget(end);
     if headers.source.is_impossible_source() || headers.source == headers.destination {
         return Err(Reason::MalformedSource);
     }
@@ -351,7 +415,11 @@ fn fragment(headers: &mut Headers, offset: u32, more: bool) -> Result<(), Reason
         return Ok(());
     }
     headers.fragment_offset = offset;
-    headers.part = if offset == 0 { Part::First } else { Part::Later };
+    headers.part = if offset == 0 {
+        Part::First
+    } else {
+        Part::Later
+    };
     let length = headers.end - headers.fragment_start;
     let tiny_offset = offset == 8 && headers.fragment_protocol == TCP;
     if length == 0 || (more && !length.is_multiple_of(8)) || offset + length > 65_535 || tiny_offset
@@ -374,14 +442,18 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     }
     let payload = u32::from(u16::from_be_bytes([len1, len0]));
     // As for IPv4: a merged packet beyond 64 KiB says 0.
-    let end = if payload == 0 && packet.segments() > 1 { packet.length() } else { l3 + 40 + payload };
+    let end = if payload == 0 && packet.segments() > 1 {
+        packet.length()
+    } else {
+        l3 + 40 + payload
+    };
     if !packet.reaches(end) {
         return Err(Reason::MalformedIpv6);
     }
     headers.source = Addr::from_v6(source);
     headers.destination = Addr::from_v6(destination);
     headers.hop_limit = hop_limit;
-    headers.end = end;
+    headers.end = packet.forget(end);
     if headers.source.is_v4() || headers.destination.is_v4() {
         return Err(Reason::MalformedMapped);
     }
@@ -403,6 +475,8 @@ fn extensions<P: Packet + ?Sized>(
     let mut offset = start;
     let mut fragmented = false;
     for index in 0..=MAX_EXTENSIONS {
+        offset = packet.forget(offset);
+        next = packet.forget(u32::from(next)) as u8;
         if !matches!(
             next,
             HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
@@ -434,7 +508,11 @@ fn extensions<P: Packet + ?Sized>(
             headers.fragment_id = u32::from_be_bytes([i3, i2, i1, i0]);
             headers.fragment_start = offset;
             let more = fourth & 1 != 0;
-            fragment(headers, u32::from(u16::from_be_bytes([third, fourth]) & !7), more)?;
+            fragment(
+                headers,
+                u32::from(u16::from_be_bytes([third, fourth]) & !7),
+                more,
+            )?;
             if let Part::Later = headers.part {
                 next = following;
                 break;
@@ -456,7 +534,9 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reaso
     if let Part::Later = headers.part {
         return Ok(());
     }
-    let length = headers.end - headers.l4;
+    headers.l4 = packet.forget(headers.l4);
+    headers.protocol = packet.forget(u32::from(headers.protocol)) as u8;
+    let length = packet.forget(headers.end).wrapping_sub(headers.l4);
     match headers.protocol {
         TCP => tcp(packet, headers, length),
         UDP => {
@@ -477,6 +557,13 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reaso
             headers.icmp_type = icmp_type;
             headers.icmp_code = icmp_code;
             set_identifier(headers, [id1, id0]);
+            // The target of a neighbor solicitation or advertisement (RFC 4861 §4.3, §4.4).
+            if headers.protocol == ICMPV6 && matches!(icmp_type, 135 | 136) && length >= 24 {
+                let target = packet
+                    .load::<16>(headers.l4 + 8)
+                    .ok_or(Reason::MalformedIcmp)?;
+                headers.target = Addr::from_v6(target);
+            }
             Ok(())
         }
         _ => Ok(()),
@@ -499,7 +586,11 @@ fn l4_bytes<const N: usize, P: Packet + ?Sized>(
     headers: &Headers,
     length: u32,
 ) -> Option<[u8; N]> {
-    if length < N as u32 { None } else { packet.load::<N>(headers.l4) }
+    if length < N as u32 {
+        None
+    } else {
+        packet.load::<N>(headers.l4)
+    }
 }
 
 /// RFC 9293.
@@ -523,44 +614,42 @@ fn tcp<P: Packet + ?Sized>(packet: &P, headers: &mut Headers, length: u32) -> Re
     headers.tcp_flags = flags;
     headers.tcp_window = u16::from_be_bytes([w1, w0]);
     headers.tcp_header = header as u8;
-    headers.tcp_length = length - header
-        + u32::from(flags.has(TcpFlags::SYN))
-        + u32::from(flags.has(TcpFlags::FIN));
+    headers.tcp_length =
+        length - header + u32::from(flags.has(TcpFlags::SYN)) + u32::from(flags.has(TcpFlags::FIN));
+    if flags.has(TcpFlags::SYN) {
+        headers.window_scale = window_scale(packet, headers);
+    }
     Ok(())
 }
 
 /// The window scale a SYN offers (RFC 7323 §2.2); 0 when it offers none.
 #[inline(always)]
-pub fn window_scale<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> u8 {
+fn window_scale<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> u8 {
     let end = headers.l4 + u32::from(headers.tcp_header);
-    // Senders align options, often to odd offsets; the bytes are read in even pairs.
-    let mut skip = 0_u32;
-    for step in 0..20_u32 {
-        let offset = headers.l4 + 20 + step * 2;
-        if offset + 2 > end {
-            break;
+    let mut at = headers.l4 + 20;
+    // No SYN has more than a dozen options in its 40 bytes but for padding.
+    for _ in 0..12_u32 {
+        at = packet.forget(at);
+        let Some(kind) = option_byte(packet, at, end) else {
+            return 0;
+        };
+        if kind == 0 {
+            return 0;
         }
-        let Some([even, odd]) = packet.load::<2>(offset) else { break };
-        for (place, byte) in [even, odd].into_iter().enumerate() {
-            let at = offset + place as u32;
-            if at < skip {
-                continue;
-            }
-            match byte {
-                0 => return 0,
-                1 => {}
-                kind => {
-                    let Some(length) = option_byte(packet, at + 1, end) else { return 0 };
-                    if kind == 3 && length == 3 {
-                        return option_byte(packet, at + 2, end).unwrap_or(0).min(14);
-                    }
-                    if length < 2 {
-                        return 0;
-                    }
-                    skip = at + u32::from(length);
-                }
-            }
+        if kind == 1 {
+            at += 1;
+            continue;
         }
+        let Some(length) = option_byte(packet, at + 1, end) else {
+            return 0;
+        };
+        if kind == 3 && length == 3 {
+            return option_byte(packet, at + 2, end).unwrap_or(0).min(14);
+        }
+        if length < 2 {
+            return 0;
+        }
+        at += u32::from(length);
     }
     0
 }
@@ -580,7 +669,7 @@ fn option_byte<P: Packet + ?Sized>(packet: &P, offset: u32, end: u32) -> Option<
 /// Senders quote as little as 8 bytes beyond the inner IP header (RFC 792), so nothing is asked of
 /// the inner packet's length.
 #[inline(always)]
-pub fn quoted<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers) -> Option<()> {
+fn quote<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers) -> Option<()> {
     let l3 = headers.l4 + 8;
     inner.end = headers.end;
     if headers.protocol == ICMP {
@@ -627,31 +716,16 @@ pub fn quoted<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Hea
     Some(())
 }
 
-/// What an ARP packet says (RFC 826), for IPv4 over Ethernet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Arp {
-    /// The sender's protocol address.
-    pub sender: Addr,
-    /// The target's protocol address.
-    pub target: Addr,
-}
-
-/// Reads an ARP packet that begins at [`Headers::l3`].
+/// Reads an ARP packet (RFC 826) for IPv4 over Ethernet.
 #[inline(always)]
-pub fn arp<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> Result<Arp, Reason> {
-    let fixed = packet.load::<8>(headers.l3).ok_or(Reason::MalformedArp)?;
-    let [0, 1, 0x08, 0x00, 6, 4, 0, 1 | 2] = fixed else { return Err(Reason::MalformedArp) };
+fn arp<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<Content> {
+    let [0, 1, 0x08, 0x00, 6, 4, 0, 1 | 2] = packet.load::<8>(headers.l3)? else {
+        return None;
+    };
     #[rustfmt::skip]
     let [_, _, _, _, _, _, s3, s2, s1, s0, _, _, _, _, _, _, t3, t2, t1, t0] =
-        packet.load::<20>(headers.l3 + 8).ok_or(Reason::MalformedArp)?;
-    Ok(Arp { sender: Addr::from_v4([s3, s2, s1, s0]), target: Addr::from_v4([t3, t2, t1, t0]) })
-}
-
-/// The target of a neighbor solicitation or advertisement (RFC 4861 §4.3, §4.4).
-#[inline(always)]
-pub fn discovery_target<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> Option<Addr> {
-    if headers.l4 + 24 > headers.end {
-        return None;
-    }
-    packet.load::<16>(headers.l4 + 8).map(Addr::from_v6)
+        packet.load::<20>(headers.l3 + 8)?;
+    headers.source = Addr::from_v4([s3, s2, s1, s0]);
+    headers.destination = Addr::from_v4([t3, t2, t1, t0]);
+    Some(Content::Arp)
 }

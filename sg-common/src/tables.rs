@@ -9,8 +9,10 @@
 //! every packet sees the old policy or the new one, whole.
 
 use crate::addr::{Addr, Family};
+use crate::decide::{Desk, Stage, Trace, run_stage, search_ports};
 use crate::flow::{FlowKey, FlowState, FlowTable, HashKey, Leg, Ticks};
 use crate::packet::Direction;
+use crate::report::Decision;
 
 /// The layout of the maps. A program never works on maps of another number.
 pub const ABI: u32 = 1;
@@ -195,7 +197,10 @@ pub struct PortTable {
 
 impl PortTable {
     /// Admits nothing.
-    pub const EMPTY: Self = Self { offset: 0, length: 0 };
+    pub const EMPTY: Self = Self {
+        offset: 0,
+        length: 0,
+    };
     /// The most entries one table may have: every boundary of every protocol's ports would be more,
     /// but the search is bounded at [`PORT_SEARCH_STEPS`] halvings.
     pub const MAX_LENGTH: u32 = (1 << PORT_SEARCH_STEPS) - 1;
@@ -304,7 +309,11 @@ impl PolicyFlags {
     /// One rule admits every port of the protocol (6 or 17) for every address of the family.
     #[inline(always)]
     pub const fn open(family: Family, protocol: u8) -> Self {
-        let bit = if protocol == crate::parse::TCP { Self::OPEN_TCP_V4 } else { Self::OPEN_UDP_V4 };
+        let bit = if protocol == crate::parse::TCP {
+            Self::OPEN_TCP_V4
+        } else {
+            Self::OPEN_UDP_V4
+        };
         Self(bit << family as u32)
     }
 
@@ -373,7 +382,10 @@ impl PrefixKey {
     /// Builds the key.
     #[inline(always)]
     pub const fn new(scope: Scope, address: Addr) -> Self {
-        Self { scope: scope.0.to_be_bytes(), address }
+        Self {
+            scope: scope.0.to_be_bytes(),
+            address,
+        }
     }
 }
 
@@ -491,7 +503,10 @@ pub const INTERFACE_PROBES: u32 = 8;
 #[inline(always)]
 pub const fn interface_home(netns: u32, ifindex: u32) -> u32 {
     // Consecutive ifindexes take consecutive slots; namespaces start apart.
-    netns.wrapping_mul(0x9e37_79b1).wrapping_shr(16).wrapping_add(ifindex)
+    netns
+        .wrapping_mul(0x9e37_79b1)
+        .wrapping_shr(16)
+        .wrapping_add(ifindex)
 }
 
 /// What the decision asks. The kernel's maps answer it, and so does the host's copy.
@@ -501,12 +516,40 @@ pub trait Tables {
 
     /// The time.
     fn now(&self) -> Ticks;
+    /// Returns the number as it is, as [`Packet::forget`](crate::packet::Packet::forget) does.
+    #[inline(always)]
+    fn forget(&self, number: u32) -> u32 {
+        number
+    }
     /// The policy in force.
     fn generation(&self) -> Generation;
     /// The set of groups with this number.
     fn policy(&self, id: u32) -> Option<&Policy>;
     /// One port entry.
     fn port_entry(&self, index: u32) -> Option<PortEntry>;
+    /// The rule by which a port table admits the service.
+    #[inline(always)]
+    fn rule_in(&self, table: PortTable, service: Service) -> RuleSlot
+    where
+        Self: Sized,
+    {
+        search_ports(self, table, service)
+    }
+    /// Runs a stage of the judgement; the kernel has a function for each.
+    #[inline(always)]
+    fn stage<R: Trace>(
+        &self,
+        stage: Stage,
+        desk: &mut Desk,
+        direction: Direction,
+        interface: &Interface,
+        trace: &R,
+    ) -> Decision
+    where
+        Self: Sized,
+    {
+        run_stage(stage, desk, direction, interface, self, trace)
+    }
     /// The port table of the longest prefix that covers the address.
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable;
     /// The set that the longest prefix covering the address stands for.
@@ -516,8 +559,14 @@ pub trait Tables {
     /// What an identity is granted.
     fn grant(&self, key: &GrantKey) -> PortTable;
 
-    /// A flow that is in this table and not past its deadline.
-    fn find_flow(&self, table: FlowTable, key: &FlowKey) -> Option<(Self::Flow, FlowState)>;
+    /// Looks for a flow that is in this table and not past its deadline, and says where it is and
+    /// what its state is.
+    fn find_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        state: &mut FlowState,
+    ) -> Option<Self::Flow>;
     /// Puts a flow into a table. `None`: there is no room.
     fn insert_flow(
         &self,

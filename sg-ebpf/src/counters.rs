@@ -4,7 +4,7 @@ use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use sg_common::flow::Ticks;
-use sg_common::packet::{Direction, Packet};
+use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
 
@@ -12,7 +12,7 @@ use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
 static REASONS: PerCpuArray<ReasonCounter, 1> = PerCpuArray::new();
 #[btf_map]
 static RULES: PerCpuArray<RuleCounter, 1> = PerCpuArray::new();
-/// What came to an interface that has no entry.
+/// Frames that came to an interface without an entry.
 #[btf_map]
 static STRAYS: PerCpuArray<ReasonCounter, 1> = PerCpuArray::new();
 
@@ -41,8 +41,8 @@ pub(crate) fn count_reason(
 }
 
 #[inline(always)]
-pub(crate) fn count_stray<P: Packet>(packet: &P) {
-    add(STRAYS.get_ptr_mut(0), u64::from(packet.segments()), u64::from(packet.length()));
+pub(crate) fn count_stray() {
+    add(STRAYS.get_ptr_mut(0), 1, 0);
 }
 
 #[inline(always)]

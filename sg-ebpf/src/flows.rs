@@ -7,14 +7,21 @@
 //!
 //! Expired flows are no flows: their places are reused by whoever needs one, and each new assured
 //! flow sweeps one more bucket, so that quotas become true again without any process.
+//!
+//! What is called from several places is a function of its own in the kernel too: a call costs less
+//! than the instructions and the stack of another copy.
 
 use core::intrinsics::{self, AtomicOrdering};
 
-use aya_ebpf::btf_maps::Array;
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
-use sg_common::flow::{FlowBucket, FlowKey, FlowSlot, FlowState, FlowTable, Leg, Ticks};
+use sg_common::flow::{
+    FlowBucket, FlowKey, FlowSearch, FlowSlot, FlowState, FlowTable, Leg, Ticks,
+};
 use sg_common::tables::Globals;
+
+use crate::maps::GLOBALS;
 
 #[btf_map]
 static EMBRYONIC: Array<FlowBucket, 1> = Array::new();
@@ -27,131 +34,257 @@ static OWNED: Array<u32, 1> = Array::new();
 #[btf_map]
 static SWEEP: Array<u32, 1> = Array::new();
 
-const SLOTS: usize = FlowBucket::SLOTS;
+const SLOTS: u32 = FlowBucket::SLOTS as u32;
 /// Less than this is not worth moving a deadline: about a second.
 const DEADLINE_GRAIN: u32 = 8;
+/// No owner.
+const NOBODY: u32 = u32::MAX;
 
 /// Where a flow was found.
 #[derive(Clone, Copy)]
 pub(crate) struct FoundFlow {
-    bucket: *mut FlowBucket,
-    place: u32,
+    table: FlowTable,
+    bucket: u32,
+    lane: u32,
     stamp: u32,
-    assured: bool,
 }
 
 impl FoundFlow {
     #[inline(always)]
+    fn lane(self) -> Option<Lane> {
+        Some(Lane {
+            bucket: bucket(self.table, self.bucket)?,
+            lane: self.lane,
+        })
+    }
+}
+
+#[inline(always)]
+fn bucket(table: FlowTable, index: u32) -> Option<*mut FlowBucket> {
+    match table {
+        FlowTable::Embryonic => EMBRYONIC.get_ptr_mut(index),
+        FlowTable::Assured => ASSURED.get_ptr_mut(index),
+    }
+}
+
+/// One of a bucket's eight places.
+#[derive(Clone, Copy)]
+struct Lane {
+    bucket: *mut FlowBucket,
+    lane: u32,
+}
+
+impl Lane {
+    #[inline(always)]
+    fn index(self) -> usize {
+        (self.lane & (SLOTS - 1)) as usize
+    }
+
+    #[inline(always)]
     fn slot(self) -> *mut FlowSlot {
-        // SAFETY: `place` is below the number of slots, which the mask shows the verifier.
-        unsafe { (&raw mut (*self.bucket).slots).cast::<FlowSlot>().add(place_of(self.place)) }
+        // SAFETY: the index is below the number of slots.
+        unsafe {
+            (&raw mut (*self.bucket).slots)
+                .cast::<FlowSlot>()
+                .add(self.index())
+        }
     }
 
     #[inline(always)]
     fn deadline(self) -> *mut Ticks {
         // SAFETY: as in `slot`.
-        unsafe { (&raw mut (*self.bucket).deadlines).cast::<Ticks>().add(place_of(self.place)) }
+        unsafe {
+            (&raw mut (*self.bucket).deadlines)
+                .cast::<Ticks>()
+                .add(self.index())
+        }
     }
 
     #[inline(always)]
     fn tag(self) -> *mut u16 {
         // SAFETY: as in `slot`.
-        unsafe { (&raw mut (*self.bucket).tags).cast::<u16>().add(place_of(self.place)) }
+        unsafe {
+            (&raw mut (*self.bucket).tags)
+                .cast::<u16>()
+                .add(self.index())
+        }
     }
 }
 
+/// Which lanes of a word of four tags hold the tag: bits 0 to 3, and never too few.
+///
+/// A lane that is equal becomes zero, and subtraction borrows from the top bit of zero lanes only,
+/// or of their neighbours; the key is compared afterwards.
 #[inline(always)]
-fn place_of(place: u32) -> usize {
-    (place as usize) & (SLOTS - 1)
+fn matching(word: u64, tag: u16) -> u32 {
+    const ONES: u64 = 0x0001_0001_0001_0001;
+    const TOPS: u64 = 0x8000_8000_8000_8000;
+    let difference = word ^ u64::from(tag).wrapping_mul(ONES);
+    let zero = difference.wrapping_sub(ONES) & !difference & TOPS;
+    // Gathers the four top bits.
+    const GATHER: u64 = 1 << 48 | 1 << 33 | 1 << 18 | 1 << 3;
+    ((zero >> 15).wrapping_mul(GATHER) >> 48) as u32 & 0xf
+}
+
+/// The number of the only bit set among the lowest eight, without a branch: the verifier then keeps
+/// one state for all lanes.
+#[inline(always)]
+fn bit_number(bit: u32) -> u32 {
+    (bit >> 1 & 1)
+        + (bit >> 2 & 1) * 2
+        + (bit >> 3 & 1) * 3
+        + (bit >> 4 & 1) * 4
+        + (bit >> 5 & 1) * 5
+        + (bit >> 6 & 1) * 6
+        + (bit >> 7 & 1) * 7
+}
+
+/// This CPU's search; programs on one CPU run one after the other.
+#[btf_map]
+static SEARCHES: PerCpuArray<FlowSearch, 1> = PerCpuArray::new();
+
+#[inline(always)]
+fn begin_search(
+    globals: &Globals,
+    table: FlowTable,
+    key: &FlowKey,
+    now: Ticks,
+) -> Option<&'static mut FlowSearch> {
+    let search = SEARCHES.get_ptr_mut(0)?;
+    // SAFETY: one program at a time runs on a CPU, and begins a search when the last one is over.
+    let search = unsafe { &mut *search };
+    let places = key.places(&globals.hash_key);
+    let mask = match table {
+        FlowTable::Embryonic => globals.embryonic_mask,
+        FlowTable::Assured => globals.assured_mask,
+    };
+    search.key = *key;
+    search.first = places.first & mask;
+    search.second = places.second & mask;
+    search.tag = u32::from(places.tag);
+    search.assured = u32::from(table == FlowTable::Assured);
+    search.now = now;
+    Some(search)
 }
 
 #[inline(always)]
-fn bucket(globals: &Globals, table: FlowTable, place: u32) -> Option<*mut FlowBucket> {
-    match table {
-        FlowTable::Embryonic => EMBRYONIC.get_ptr_mut(place & globals.embryonic_mask),
-        FlowTable::Assured => ASSURED.get_ptr_mut(place & globals.assured_mask),
+fn table_of(search: &FlowSearch) -> FlowTable {
+    if search.assured == 0 {
+        FlowTable::Embryonic
+    } else {
+        FlowTable::Assured
     }
 }
 
-/// Finds a live flow.
+/// Finds a live flow. Returns 1 when there is one.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let tag = search.tag as u16;
+    let mut index = search.first;
+    for _ in 0..2 {
+        let Some(bucket) = bucket(table_of(search), index) else {
+            return 0;
+        };
+        // SAFETY: array elements live as long as the program; what is read may change meanwhile,
+        // and is compared again below.
+        unsafe {
+            let words = (&raw const (*bucket).tags).cast::<u64>();
+            let mut lanes = matching(words.read_volatile(), tag)
+                | matching(words.add(1).read_volatile(), tag) << 4;
+            for _ in 0..SLOTS {
+                if lanes == 0 {
+                    break;
+                }
+                let bit = lanes & lanes.wrapping_neg();
+                lanes &= !bit;
+                let lane = Lane {
+                    bucket,
+                    lane: bit_number(bit),
+                };
+                let slot = lane.slot();
+                let stamp = (&raw const (*slot).stamp).read_volatile();
+                if lane.deadline().read_volatile().has_passed(search.now)
+                    || (*slot).key != search.key
+                {
+                    continue;
+                }
+                search.state = (*slot).state;
+                search.bucket = index;
+                search.lane = lane.lane;
+                search.stamp = stamp;
+                let same = lane.tag().read_volatile() == tag
+                    && (&raw const (*slot).stamp).read_volatile() == stamp;
+                if same {
+                    return 1;
+                }
+            }
+        }
+        index = search.second;
+    }
+    0
+}
+
 #[inline(always)]
 pub(crate) fn find(
     globals: &Globals,
     table: FlowTable,
     key: &FlowKey,
     now: Ticks,
-) -> Option<(FoundFlow, FlowState)> {
-    let places = key.places(&globals.hash_key);
-    for place in [places.first, places.second] {
-        let bucket = bucket(globals, table, place)?;
-        let found = find_in(bucket, places.tag, key, now, table == FlowTable::Assured);
-        if found.is_some() {
-            return found;
-        }
+    state: &mut FlowState,
+) -> Option<FoundFlow> {
+    let search = begin_search(globals, table, key, now)?;
+    if sg_search_flow(search) == 0 {
+        return None;
     }
-    None
+    *state = search.state;
+    Some(found(search))
 }
 
 #[inline(always)]
-fn find_in(
-    bucket: *mut FlowBucket,
-    tag: u16,
-    key: &FlowKey,
-    now: Ticks,
-    assured: bool,
-) -> Option<(FoundFlow, FlowState)> {
-    for place in 0..SLOTS as u32 {
-        let mut flow = FoundFlow { bucket, place, stamp: 0, assured };
-        // SAFETY: the pointers lie in the bucket; what is read may change meanwhile, and is
-        // compared again below.
-        unsafe {
-            if flow.tag().read_volatile() != tag {
-                continue;
-            }
-            let slot = flow.slot();
-            flow.stamp = (&raw const (*slot).stamp).read_volatile();
-            if flow.deadline().read_volatile().has_passed(now) || (*slot).key != *key {
-                continue;
-            }
-            let state = (*slot).state;
-            let same = flow.tag().read_volatile() == tag
-                && (&raw const (*slot).stamp).read_volatile() == flow.stamp;
-            if same {
-                return Some((flow, state));
-            }
-        }
+fn found(search: &FlowSearch) -> FoundFlow {
+    FoundFlow {
+        table: table_of(search),
+        bucket: search.bucket,
+        lane: search.lane,
+        stamp: search.stamp,
     }
-    None
-}
-
-/// Runs `write` under the bucket's lock, if the flow is still the one that was found.
-macro_rules! locked {
-    ($flow:expr, $write:expr) => {{
-        let flow: FoundFlow = $flow;
-        let slot = flow.slot();
-        // SAFETY: lock and slot lie in one map value; between lock and unlock are plain stores.
-        unsafe {
-            let lock = &raw mut (*flow.bucket).lock;
-            bpf_spin_lock(lock.cast());
-            let same = (*slot).stamp == flow.stamp;
-            if same {
-                $write(flow, slot);
-            }
-            bpf_spin_unlock(lock.cast());
-            same
-        }
-    }};
 }
 
 #[inline(always)]
 pub(crate) fn update(flow: FoundFlow, state: &FlowState) {
+    let Some(lane) = flow.lane() else { return };
+    write_state(lane.bucket, lane.lane, flow.stamp, state);
+}
+
+/// Writes the state, if the place still holds the flow.
+#[inline(never)]
+fn write_state(bucket: *mut FlowBucket, lane: u32, stamp: u32, state: &FlowState) -> u32 {
     let state = *state;
-    locked!(flow, |_flow: FoundFlow, slot: *mut FlowSlot| (*slot).state = state);
+    let slot = Lane { bucket, lane }.slot();
+    // SAFETY: lock and slot lie in one map value; between lock and unlock are plain stores.
+    unsafe {
+        let lock = &raw mut (*bucket).lock;
+        bpf_spin_lock(lock.cast());
+        if (*slot).stamp == stamp {
+            (*slot).state = state;
+        }
+        bpf_spin_unlock(lock.cast());
+    }
+    0
 }
 
 #[inline(always)]
 pub(crate) fn extend(flow: FoundFlow, deadline: Ticks) {
-    let at = flow.deadline();
+    let Some(lane) = flow.lane() else { return };
+    let at = lane.deadline();
     // SAFETY: the pointer lies in the bucket; one aligned word. Whoever moves it at the same time
     // has seen a packet of the same flow within the same second.
     unsafe {
@@ -164,7 +297,8 @@ pub(crate) fn extend(flow: FoundFlow, deadline: Ticks) {
 
 #[inline(always)]
 pub(crate) fn count(flow: FoundFlow, leg: Leg, packets: u32, bytes: u32) {
-    let slot = flow.slot();
+    let Some(lane) = flow.lane() else { return };
+    let slot = lane.slot();
     let place = leg as usize & 1;
     // SAFETY: `place` is 0 or 1.
     unsafe {
@@ -187,6 +321,9 @@ unsafe fn add(to: *mut u64, value: u64) {
 
 #[inline(always)]
 pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
+    let (Some(from), Some(to)) = (from.lane(), to.lane()) else {
+        return;
+    };
     let (from, to) = (from.slot(), to.slot());
     // SAFETY: both lie in their buckets.
     unsafe {
@@ -198,17 +335,35 @@ pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
 
 #[inline(always)]
 pub(crate) fn remove(flow: FoundFlow, owner: u32) {
-    let removed = locked!(flow, |flow: FoundFlow, slot: *mut FlowSlot| {
-        flow.tag().write_volatile(0);
-        flow.deadline().write_volatile(Ticks(0));
-        (*slot).stamp = (*slot).stamp.wrapping_add(1);
-    });
-    if removed && flow.assured {
-        own(owner, u32::MAX);
+    let Some(lane) = flow.lane() else { return };
+    let removed = clear(lane.bucket, lane.lane, flow.stamp);
+    if removed != 0 && flow.table == FlowTable::Assured {
+        own(owner, NOBODY);
     }
 }
 
-/// Adds to an owner's flows; `u32::MAX` takes one away.
+/// Frees a place, if it still holds the flow. Returns 1 when it did.
+#[inline(never)]
+fn clear(bucket: *mut FlowBucket, lane: u32, stamp: u32) -> u32 {
+    let lane = Lane { bucket, lane };
+    let slot = lane.slot();
+    let mut removed = 0;
+    // SAFETY: as in `write_state`.
+    unsafe {
+        let lock = &raw mut (*bucket).lock;
+        bpf_spin_lock(lock.cast());
+        if (*slot).stamp == stamp {
+            lane.tag().write_volatile(0);
+            lane.deadline().write_volatile(Ticks(0));
+            (*slot).stamp = stamp.wrapping_add(1);
+            removed = 1;
+        }
+        bpf_spin_unlock(lock.cast());
+    }
+    removed
+}
+
+/// Adds to an owner's flows; [`NOBODY`] takes one away.
 #[inline(always)]
 fn own(owner: u32, change: u32) {
     if let Some(owned) = OWNED.get_ptr_mut(owner) {
@@ -221,7 +376,7 @@ fn own(owner: u32, change: u32) {
 
 #[inline(always)]
 pub(crate) fn owned(owner: u32) -> u32 {
-    OWNED.get(owner).copied().unwrap_or(u32::MAX)
+    OWNED.get(owner).copied().unwrap_or(NOBODY)
 }
 
 /// Puts a flow into the emptier of its two buckets.
@@ -234,117 +389,156 @@ pub(crate) fn insert(
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
-    let places = key.places(&globals.hash_key);
-    let first = bucket(globals, table, places.first)?;
-    let second = bucket(globals, table, places.second)?;
-    let chosen = if free_places(first, now) >= free_places(second, now) { first } else { second };
+    let search = begin_search(globals, table, key, now)?;
+    search.state = *state;
+    search.deadline = deadline;
+    if sg_place_flow(search) == 0 {
+        return None;
+    }
+    Some(found(search))
+}
+
+/// Writes a flow into the place whose flow has least time left: a free or expired one has none; an
+/// embryonic one gives way. Returns 1 when there was room.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let table = table_of(search);
     let assured = table == FlowTable::Assured;
     if assured {
-        sweep(globals, now);
+        sweep(search.now);
     }
-    let inserted = insert_in(chosen, places.tag, key, state, deadline, now, assured);
-    if inserted.is_some() && assured {
-        own(state.owner, 1);
-    }
-    inserted
-}
-
-#[inline(always)]
-fn free_places(bucket: *mut FlowBucket, now: Ticks) -> u32 {
-    let mut free = 0;
-    for place in 0..SLOTS as u32 {
-        let flow = FoundFlow { bucket, place, stamp: 0, assured: false };
-        // SAFETY: the pointers lie in the bucket.
-        unsafe {
-            let empty = flow.tag().read_volatile() == 0;
-            let expired = flow.deadline().read_volatile().has_passed(now);
-            free += u32::from(empty | expired);
-        }
-    }
-    free
-}
-
-#[inline(always)]
-fn insert_in(
-    bucket: *mut FlowBucket,
-    tag: u16,
-    key: &FlowKey,
-    state: &FlowState,
-    deadline: Ticks,
-    now: Ticks,
-    assured: bool,
-) -> Option<FoundFlow> {
-    let (key, state) = (*key, *state);
-    let mut expired_owner = u32::MAX;
-    let mut flow = FoundFlow { bucket, place: 0, stamp: 0, assured };
-    let mut placed = false;
+    let roomier =
+        free_lanes(table, search.first, search.now) >= free_lanes(table, search.second, search.now);
+    let index = if roomier { search.first } else { search.second };
+    let Some(bucket) = bucket(table, index) else {
+        return 0;
+    };
+    let mut expired_owner = NOBODY;
+    let mut placed = 0;
     // SAFETY: lock and slots lie in one map value; between lock and unlock are plain loads and
     // stores.
     unsafe {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
-        // The place whose flow has least time left: a free or expired one has none.
-        let mut least = u32::MAX;
-        for place in 0..SLOTS as u32 {
-            let at = FoundFlow { bucket, place, stamp: 0, assured };
-            let left = if *at.tag() == 0 { 0 } else { (*at.deadline()).until(now) };
-            if left < least {
-                least = left;
-                flow.place = place;
-            }
+        let mut least = u64::MAX;
+        for lane in 0..SLOTS {
+            let at = Lane { bucket, lane };
+            let left = (*at.deadline()).until(search.now);
+            let candidate = u64::from(left) << 32 | u64::from(lane);
+            least = if candidate < least { candidate } else { least };
         }
-        if least == 0 || !assured {
-            let slot = flow.slot();
-            if assured && *flow.tag() != 0 {
+        if least >> 32 == 0 || !assured {
+            let lane = Lane {
+                bucket,
+                lane: least as u32,
+            };
+            let slot = lane.slot();
+            if *lane.tag() != 0 {
                 expired_owner = (*slot).state.owner;
             }
-            flow.tag().write_volatile(0);
-            flow.stamp = (*slot).stamp.wrapping_add(1);
-            (&raw mut (*slot).stamp).write_volatile(flow.stamp);
-            (*slot).key = key;
-            (*slot).state = state;
+            lane.tag().write_volatile(0);
+            let stamp = (*slot).stamp.wrapping_add(1);
+            (&raw mut (*slot).stamp).write_volatile(stamp);
+            (*slot).key = search.key;
+            (*slot).state = search.state;
             (*slot).packets = [0; 2];
             (*slot).bytes = [0; 2];
-            (*slot).opened = now;
-            flow.deadline().write_volatile(deadline);
-            flow.tag().write_volatile(tag);
-            placed = true;
+            (*slot).opened = search.now;
+            lane.deadline().write_volatile(search.deadline);
+            lane.tag().write_volatile(search.tag as u16);
+            search.bucket = index;
+            search.lane = least as u32 & (SLOTS - 1);
+            search.stamp = stamp;
+            placed = 1;
         }
         bpf_spin_unlock(lock.cast());
     }
-    if expired_owner != u32::MAX {
-        own(expired_owner, u32::MAX);
+    if assured {
+        if expired_owner != NOBODY {
+            own(expired_owner, NOBODY);
+        }
+        if placed == 1 {
+            own(search.state.owner, 1);
+        }
     }
-    placed.then_some(flow)
+    placed
+}
+
+/// How many places of a bucket are free, or hold an expired flow.
+#[inline(always)]
+fn free_lanes(table: FlowTable, index: u32, now: Ticks) -> u32 {
+    let Some(bucket) = bucket(table, index) else {
+        return 0;
+    };
+    let mut free = 0;
+    for lane in 0..SLOTS {
+        let lane = Lane { bucket, lane };
+        // SAFETY: the pointer lies in the bucket. A free place's deadline is past as well.
+        unsafe {
+            let left = lane
+                .deadline()
+                .read_volatile()
+                .0
+                .wrapping_sub(now.0)
+                .wrapping_sub(1);
+            free += left >> 31;
+        }
+    }
+    free
 }
 
 /// Frees the expired flows of the next bucket.
 #[inline(always)]
-pub(crate) fn sweep(globals: &Globals, now: Ticks) {
-    let Some(next) = SWEEP.get_ptr_mut(0) else { return };
+pub(crate) fn sweep(now: Ticks) {
+    sg_sweep_flows(now.0);
+}
+
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_sweep_flows(now: u32) -> u32 {
+    let now = Ticks(now);
+    let Some(globals) = GLOBALS.get(0) else {
+        return 0;
+    };
+    let Some(next) = SWEEP.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: an aligned word in a map value. The old value is used, so the order is AcqRel: a
     // relaxed addition compiles to the instruction that does not return it.
     let next = unsafe { intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(next, 1) };
-    let Some(bucket) = bucket(globals, FlowTable::Assured, next) else { return };
-    let mut owners = [u32::MAX; SLOTS];
-    // SAFETY: as in `insert_in`.
-    unsafe {
-        let lock = &raw mut (*bucket).lock;
-        bpf_spin_lock(lock.cast());
-        for (place, owner) in owners.iter_mut().enumerate() {
-            let flow = FoundFlow { bucket, place: place as u32, stamp: 0, assured: true };
-            if *flow.tag() != 0 && (*flow.deadline()).has_passed(now) {
-                let slot = flow.slot();
-                *owner = (*slot).state.owner;
+    let Some(bucket) = bucket(FlowTable::Assured, next & globals.assured_mask) else {
+        return 0;
+    };
+    for lane in 0..SLOTS {
+        let lane = Lane { bucket, lane };
+        // SAFETY: the pointers lie in the bucket; looked at again under the lock.
+        unsafe {
+            if *lane.tag() == 0 || !(*lane.deadline()).has_passed(now) {
+                continue;
+            }
+            let slot = lane.slot();
+            let mut owner = NOBODY;
+            let lock = &raw mut (*bucket).lock;
+            bpf_spin_lock(lock.cast());
+            if *lane.tag() != 0 && (*lane.deadline()).has_passed(now) {
+                owner = (*slot).state.owner;
                 (*slot).stamp = (*slot).stamp.wrapping_add(1);
-                flow.tag().write_volatile(0);
+                lane.tag().write_volatile(0);
+            }
+            bpf_spin_unlock(lock.cast());
+            if owner != NOBODY {
+                own(owner, NOBODY);
             }
         }
-        bpf_spin_unlock(lock.cast());
     }
-    for owner in owners {
-        if owner != u32::MAX {
-            own(owner, u32::MAX);
-        }
-    }
+    0
 }

@@ -35,21 +35,35 @@ pub(crate) struct Frame<'a, C> {
     end: usize,
     /// Known without asking anybody.
     length: u32,
+    /// A word in a map, whose bytes the verifier knows nothing of.
+    scratch: *mut u32,
 }
 
 impl<'a> Frame<'a, XdpContext> {
     #[inline(always)]
-    pub(crate) fn of_xdp(context: &'a XdpContext) -> Self {
+    pub(crate) fn of_xdp(context: &'a XdpContext, scratch: *mut u32) -> Self {
         let (start, end) = (context.data(), context.data_end());
-        Self { context, start, end, length: (end - start) as u32 }
+        Self {
+            context,
+            start,
+            end,
+            length: (end - start) as u32,
+            scratch,
+        }
     }
 }
 
 impl<'a> Frame<'a, TcContext> {
     #[inline(always)]
-    pub(crate) fn of_skb(context: &'a TcContext) -> Self {
+    pub(crate) fn of_skb(context: &'a TcContext, scratch: *mut u32) -> Self {
         let (start, end) = (context.data(), context.data_end());
-        Self { context, start, end, length: context.len() }
+        Self {
+            context,
+            start,
+            end,
+            length: context.len(),
+            scratch,
+        }
     }
 }
 
@@ -67,7 +81,11 @@ impl<C: Context> Packet for Frame<'_, C> {
         let mut bytes = MaybeUninit::<[u8; N]>::uninit();
         // SAFETY: the buffer is N bytes long, and read only when the helper has filled it.
         unsafe {
-            if self.context.copy(offset, bytes.as_mut_ptr().cast(), N as u32) == 0 {
+            if self
+                .context
+                .copy(offset, bytes.as_mut_ptr().cast(), N as u32)
+                == 0
+            {
                 Some(bytes.assume_init())
             } else {
                 None
@@ -98,6 +116,15 @@ impl<C: Context> Packet for Frame<'_, C> {
     #[inline(always)]
     fn protocol_beside(&self) -> u16 {
         self.context.protocol_beside()
+    }
+
+    #[inline(always)]
+    fn forget(&self, number: u32) -> u32 {
+        // SAFETY: the word is in a map value, and this CPU's.
+        unsafe {
+            self.scratch.write_volatile(number);
+            self.scratch.read_volatile()
+        }
     }
 }
 

@@ -6,33 +6,41 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "the target has atomic instructions, but core offers none")]
+#![expect(
+    internal_features,
+    reason = "the target has atomic instructions, but core offers none"
+)]
 
 mod counters;
 mod flows;
 mod frame;
 mod maps;
+mod stages;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};
+use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{decide, direction_of};
-use sg_common::packet::{Direction, Packet};
-use sg_common::parse::Headers;
-use sg_common::report::{Decision, Reason, Verdict};
+use sg_common::decide::direction_of;
+use sg_common::packet::{Framing, Packet};
+use sg_common::report::{Reason, Verdict};
+use sg_common::tables::InterfaceFlags;
 
 use crate::frame::Frame;
-use crate::maps::Maps;
+use crate::maps::{Job, Maps};
 
 /// `TCX_NEXT`: whoever is attached after this program decides further.
 const TCX_NEXT: i32 = -1;
 
 /// Received frames, before the kernel has made a socket buffer of them.
 #[xdp(frags)]
-pub fn sg_xdp_receive(context: XdpContext) -> u32 {
+pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    match judge(&Frame::of_xdp(&context), ifindex, true) {
+    let verdict = match open(ifindex, true) {
+        Some(job) => finish(job, sg_read_xdp(context.ctx)),
+        None => Verdict::Drop,
+    };
+    match verdict {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
     }
@@ -40,13 +48,13 @@ pub fn sg_xdp_receive(context: XdpContext) -> u32 {
 
 /// Received frames, where XDP is not wanted.
 #[classifier]
-pub fn sg_tc_receive(context: TcContext) -> i32 {
+pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
     classify(&context, true)
 }
 
 /// Frames on their way out of the interface.
 #[classifier]
-pub fn sg_tc_send(context: TcContext) -> i32 {
+pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
     classify(&context, false)
 }
 
@@ -54,42 +62,78 @@ pub fn sg_tc_send(context: TcContext) -> i32 {
 fn classify(context: &TcContext, received: bool) -> i32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
-    match judge(&Frame::of_skb(context), ifindex, received) {
+    let verdict = match open(ifindex, received) {
+        Some(job) => finish(job, sg_read_skb(context.skb.skb)),
+        None => Verdict::Drop,
+    };
+    match verdict {
         Verdict::Pass => TCX_NEXT,
         Verdict::Drop => TC_ACT_SHOT,
     }
 }
 
-/// Decides, and counts the decision.
+/// Lays out the desk. Nothing is judged where there is no interface.
 #[inline(always)]
-fn judge<P: Packet>(packet: &P, ifindex: u32, received: bool) -> Verdict {
-    let Some(maps) = Maps::open() else { return Verdict::Drop };
-    let Some(interface) = maps.interface(ifindex) else {
-        counters::count_stray(packet);
-        return Verdict::Drop;
+fn open(ifindex: u32, received: bool) -> Option<&'static mut Job> {
+    let job = maps::job()?;
+    let maps = Maps::open()?;
+    let Some(place) = maps.interface_place(ifindex) else {
+        counters::count_stray();
+        return None;
     };
-    let direction = direction_of(interface, received);
-    let mut headers = Headers::default();
-    let decision = decide(packet, direction, interface, &maps, &mut headers, &mut ());
-    report(packet, direction, interface.slot, &headers, decision);
-    decision.reason.verdict()
+    let interface = maps.interface(place)?;
+    job.generation = maps.generation;
+    job.interface = place;
+    job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
+    job.direction = direction_of(interface, received).number();
+    Some(job)
+}
+
+/// Judges what was read, and counts.
+#[inline(always)]
+fn finish(job: &'static mut Job, refusal: u32) -> Verdict {
+    job.refusal = refusal;
+    if stages::sg_judge(job) == 0 {
+        Verdict::Drop
+    } else {
+        Verdict::Pass
+    }
+}
+
+/// Reads an XDP frame onto this CPU's desk. Global functions are checked by the verifier once and
+/// by themselves, so that the ways through one don't multiply with those through the next.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_read_xdp(context: *mut xdp_md) -> u32 {
+    let Some(job) = maps::job() else {
+        return Reason::NoInterface.number();
+    };
+    let context = XdpContext::new(context);
+    read(job, &Frame::of_xdp(&context, &mut job.scratch))
+}
+
+/// The same for a socket buffer.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_read_skb(context: *mut __sk_buff) -> u32 {
+    let Some(job) = maps::job() else {
+        return Reason::NoInterface.number();
+    };
+    let context = TcContext::new(context);
+    read(job, &Frame::of_skb(&context, &mut job.scratch))
 }
 
 #[inline(always)]
-fn report<P: Packet>(
-    packet: &P,
-    direction: Direction,
-    interface_slot: u32,
-    headers: &Headers,
-    decision: Decision,
-) {
-    let packets = u64::from(packet.segments());
-    let bytes = u64::from(headers.bytes(packet));
-    counters::count_reason(interface_slot, direction, decision.reason, packets, bytes);
-    if decision.rule.is_some() {
-        let opened = decision.reason == Reason::Rule;
-        counters::count_rule(decision.rule, packets, bytes, opened);
-    }
+fn read<P: Packet>(job: *mut Job, packet: &P) -> u32 {
+    // SAFETY: the job is this CPU's; the frame borrows its scratch word only.
+    let desk = unsafe { &mut (*job).desk };
+    // SAFETY: as above.
+    let framing = if unsafe { (*job).bare } == 0 {
+        Framing::Ethernet
+    } else {
+        Framing::Bare
+    };
+    desk.read(packet, framing).number()
 }
 
 /// The kernel lets only GPL-compatible programs call some helpers.

@@ -3,26 +3,32 @@
 //! Sizes here are placeholders of one entry: the controller sets each map's size when it loads the
 //! object, from the policy and its settings.
 
+use core::hint::black_box;
+
 use aya_ebpf::Global;
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::btf_maps::lpm_trie::Key;
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use sg_common::addr::Addr;
+use sg_common::decide::{Desk, Stage, Trace, search_ports};
 use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
+use sg_common::packet::Direction;
+use sg_common::report::Decision;
 use sg_common::tables::{
     ABI, Faces, FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES,
-    Identity, Interface, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable, PrefixKey, Scope,
-    Tables, interface_home,
+    Identity, Interface, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable, PrefixKey,
+    RuleSlot, Scope, Service, Tables, interface_home,
 };
 
 use crate::flows::{self, FoundFlow};
+use crate::stages;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 #[btf_map]
-static GLOBALS: Array<Globals, 1> = Array::new();
+pub(crate) static GLOBALS: Array<Globals, 1> = Array::new();
 #[btf_map]
 static INTERFACES: Array<InterfaceEntry, 1> = Array::new();
 #[btf_map]
@@ -47,14 +53,49 @@ static GRANTED: Array<Faces<PortTable>, 1> = Array::new();
 #[btf_map]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentVerdict, 1> = LruHashMap::new();
 
+#[btf_map]
+static JOBS: PerCpuArray<Job, 1> = PerCpuArray::new();
+
+/// One packet on its way through the program's functions.
+#[repr(C)]
+pub(crate) struct Job {
+    pub(crate) desk: Desk,
+    pub(crate) generation: Generation,
+    /// Where the interface's entry is.
+    pub(crate) interface: u32,
+    pub(crate) direction: u32,
+    pub(crate) bare: u32,
+    /// What the parser said.
+    pub(crate) refusal: u32,
+    /// A word that numbers pass through to be forgotten.
+    pub(crate) scratch: u32,
+}
+
+/// This CPU's job. Programs on one CPU run one after the other.
+#[inline(always)]
+pub(crate) fn job() -> Option<&'static mut Job> {
+    // SAFETY: one program at a time runs on a CPU, and its functions use the job in turn.
+    JOBS.get_ptr_mut(0).map(|job| unsafe { &mut *job })
+}
+
 /// The network namespace this program is attached in, as the controller numbers them.
 #[unsafe(no_mangle)]
 static NETNS: Global<u32> = Global::new(0);
 
+/// The face that packets of this generation see.
+///
+/// Hidden from LLVM, which otherwise adds the face's offset before the lookup's result is compared
+/// with null; the verifier refuses that.
+#[inline(always)]
+fn face<T>(faces: &'static Faces<T>, generation: Generation) -> &'static T {
+    black_box(faces).at(generation)
+}
+
 /// The maps, as one packet sees them.
 pub(crate) struct Maps {
-    pub(crate) globals: &'static Globals,
-    generation: Generation,
+    globals: &'static Globals,
+    pub(crate) generation: Generation,
+    job: *mut Job,
 }
 
 impl Maps {
@@ -64,32 +105,59 @@ impl Maps {
         let globals = GLOBALS.get_ptr(0)?;
         // SAFETY: array elements live as long as the program; the generation is one aligned word.
         let generation = unsafe { (&raw const (*globals).generation).read_volatile() };
-        // SAFETY: what else is there is written before the program is attached.
-        let globals = unsafe { &*globals };
+        Self::open_at(generation, core::ptr::null_mut())
+    }
+
+    /// The maps as a packet sees them that has read this generation.
+    #[inline(always)]
+    pub(crate) fn open_at(generation: Generation, job: *mut Job) -> Option<Self> {
+        let globals = GLOBALS.get(0)?;
         if globals.abi != ABI {
             return None;
         }
-        Some(Self { globals, generation })
+        Some(Self {
+            globals,
+            generation,
+            job,
+        })
     }
 
-    /// What is in force on the interface.
+    /// Where the interface's entry is.
     #[inline(always)]
-    pub(crate) fn interface(&self, ifindex: u32) -> Option<&'static Interface> {
+    pub(crate) fn interface_place(&self, ifindex: u32) -> Option<u32> {
         let netns = NETNS.load();
         let home = interface_home(netns, ifindex);
         for probe in 0..INTERFACE_PROBES {
-            let slot = home.wrapping_add(probe) & self.globals.interface_mask;
-            let entry = INTERFACES.get_ptr(slot)?;
-            // SAFETY: array elements live as long as the program; a face that packets of this
-            // generation see is not written.
-            let entry = unsafe { &*entry };
+            let place = home.wrapping_add(probe) & self.globals.interface_mask;
+            let entry = INTERFACES.get(place)?;
             if entry.ifindex == ifindex && entry.netns == netns {
-                let interface = entry.faces.at(self.generation);
-                return if interface.policy == 0 { None } else { Some(interface) };
+                return Some(place);
             }
         }
         None
     }
+
+    /// What is in force there; a face that packets of this generation see is not written.
+    #[inline(always)]
+    pub(crate) fn interface(&self, place: u32) -> Option<&'static Interface> {
+        let interface = face(&INTERFACES.get(place)?.faces, self.generation);
+        if interface.policy == 0 {
+            None
+        } else {
+            Some(interface)
+        }
+    }
+}
+
+/// A global function: the verifier checks the search once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_search_ports(offset: u32, length: u32, service: u32) -> u32 {
+    let Some(job) = job() else { return 0 };
+    let Some(maps) = Maps::open_at(job.generation, job) else {
+        return 0;
+    };
+    search_ports(&maps, PortTable { offset, length }, Service(service)).0
 }
 
 #[inline(always)]
@@ -107,13 +175,23 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn forget(&self, number: u32) -> u32 {
+        // SAFETY: the word is in a map value, and this CPU's.
+        unsafe {
+            let scratch = &raw mut (*self.job).scratch;
+            scratch.write_volatile(number);
+            scratch.read_volatile()
+        }
+    }
+
+    #[inline(always)]
     fn generation(&self) -> Generation {
         self.generation
     }
 
     #[inline(always)]
     fn policy(&self, id: u32) -> Option<&Policy> {
-        POLICIES.get(id).map(|faces| faces.at(self.generation))
+        POLICIES.get(id).map(|faces| face(faces, self.generation))
     }
 
     #[inline(always)]
@@ -122,9 +200,29 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn rule_in(&self, table: PortTable, service: Service) -> RuleSlot {
+        if table.length == 0 {
+            return RuleSlot::NONE;
+        }
+        RuleSlot(sg_search_ports(table.offset, table.length, service.0))
+    }
+
+    #[inline(always)]
+    fn stage<R: Trace>(
+        &self,
+        stage: Stage,
+        _desk: &mut Desk,
+        _direction: Direction,
+        _interface: &Interface,
+        _trace: &R,
+    ) -> Decision {
+        stages::call(stage, self.job)
+    }
+
+    #[inline(always)]
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
         match PREFIXES.get(&whole(scope, address)) {
-            Some(faces) => *faces.at(self.generation),
+            Some(faces) => *face(faces, self.generation),
             None => PortTable::EMPTY,
         }
     }
@@ -132,18 +230,23 @@ impl Tables for Maps {
     #[inline(always)]
     fn set(&self, scope: Scope, address: &Addr) -> Identity {
         match SETS.get(&whole(scope, address)) {
-            Some(faces) => *faces.at(self.generation),
+            Some(faces) => *face(faces, self.generation),
             None => Identity::NONE,
         }
     }
 
     #[inline(always)]
     fn member(&self, vpc: u32, address: &Addr) -> Identity {
-        let key = MemberKey { vpc, address: *address };
+        let key = MemberKey {
+            vpc,
+            address: *address,
+        };
         // SAFETY: the value of a key never changes, and keys are freed after a grace period.
-        let Some(index) = (unsafe { MEMBERS.get(&key) }) else { return Identity::NONE };
+        let Some(index) = (unsafe { MEMBERS.get(&key) }) else {
+            return Identity::NONE;
+        };
         match IDENTITIES.get(*index) {
-            Some(faces) => *faces.at(self.generation),
+            Some(faces) => *face(faces, self.generation),
             None => Identity::NONE,
         }
     }
@@ -151,16 +254,23 @@ impl Tables for Maps {
     #[inline(always)]
     fn grant(&self, key: &GrantKey) -> PortTable {
         // SAFETY: as for members.
-        let Some(index) = (unsafe { GRANTS.get(key) }) else { return PortTable::EMPTY };
+        let Some(index) = (unsafe { GRANTS.get(key) }) else {
+            return PortTable::EMPTY;
+        };
         match GRANTED.get(*index) {
-            Some(faces) => *faces.at(self.generation),
+            Some(faces) => *face(faces, self.generation),
             None => PortTable::EMPTY,
         }
     }
 
     #[inline(always)]
-    fn find_flow(&self, table: FlowTable, key: &FlowKey) -> Option<(FoundFlow, FlowState)> {
-        flows::find(self.globals, table, key, self.now())
+    fn find_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        state: &mut FlowState,
+    ) -> Option<FoundFlow> {
+        flows::find(self.globals, table, key, self.now(), state)
     }
 
     #[inline(always)]
@@ -201,7 +311,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn reclaim_flows(&self) {
-        flows::sweep(self.globals, self.now());
+        flows::sweep(self.now());
     }
 
     #[inline(always)]

@@ -1,0 +1,146 @@
+//! The stages of the judgement as global functions.
+//!
+//! The verifier checks a global function once and by itself, assuming nothing of its arguments but
+//! their sizes, so that the ways through one don't multiply with those through the next.
+
+use sg_common::decide::{Stage, judge, run_stage};
+use sg_common::packet::Direction;
+use sg_common::report::{Decision, Reason, Verdict};
+use sg_common::tables::RuleSlot;
+
+use crate::counters;
+use crate::maps::{Job, Maps};
+
+/// Calls the function of a stage.
+#[inline(always)]
+pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
+    unpack(match stage {
+        Stage::Related => sg_stage_related(job),
+        Stage::Flow => sg_stage_flow(job),
+        Stage::Assure => sg_stage_assure(job),
+        Stage::Untracked => sg_stage_untracked(job),
+        Stage::CrossingSyn => sg_stage_crossing_syn(job),
+        Stage::Open(rule) => sg_stage_open(job, rule.0),
+        Stage::Exempt => sg_stage_exempt(job),
+        Stage::Fragment => sg_stage_fragment(job),
+        Stage::Remember(decision) => {
+            sg_stage_remember(job, decision.rule.0, decision.reason.number())
+        }
+    })
+}
+
+/// A decision in one register.
+#[inline(always)]
+fn pack(decision: Decision) -> u64 {
+    u64::from(decision.rule.0) << 8 | u64::from(decision.reason.number())
+}
+
+#[inline(always)]
+fn unpack(packed: u64) -> Decision {
+    let reason = Reason::from_number((packed & 0xff) as u32).unwrap_or(Reason::NoPolicy);
+    Decision {
+        reason,
+        rule: RuleSlot((packed >> 8) as u32),
+    }
+}
+
+#[inline(always)]
+fn run(stage: Stage, job: *mut Job) -> u64 {
+    const REFUSED: Decision = Decision::without_rule(Reason::NoInterface);
+    if job.is_null() {
+        return pack(REFUSED);
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let job = unsafe { &mut *job };
+    let Some(maps) = Maps::open_at(job.generation, job) else {
+        return pack(REFUSED);
+    };
+    let Some(interface) = maps.interface(job.interface) else {
+        return pack(REFUSED);
+    };
+    let direction = direction(job);
+    pack(run_stage(
+        stage,
+        &mut job.desk,
+        direction,
+        interface,
+        &maps,
+        &(),
+    ))
+}
+
+#[inline(always)]
+fn direction(job: &Job) -> Direction {
+    if job.direction == Direction::Ingress.number() {
+        Direction::Ingress
+    } else {
+        Direction::Egress
+    }
+}
+
+macro_rules! stages {
+    ($($name:ident = $stage:ident,)*) => {$(
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $name(job: *mut Job) -> u64 {
+            run(Stage::$stage, job)
+        }
+    )*};
+}
+
+stages! {
+    sg_stage_related = Related,
+    sg_stage_flow = Flow,
+    sg_stage_assure = Assure,
+    sg_stage_untracked = Untracked,
+    sg_stage_crossing_syn = CrossingSyn,
+    sg_stage_exempt = Exempt,
+    sg_stage_fragment = Fragment,
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_stage_open(job: *mut Job, rule: u32) -> u64 {
+    run(Stage::Open(RuleSlot(rule)), job)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_stage_remember(job: *mut Job, rule: u32, reason: u32) -> u64 {
+    let reason = Reason::from_number(reason).unwrap_or(Reason::NoPolicy);
+    run(
+        Stage::Remember(Decision {
+            reason,
+            rule: RuleSlot(rule),
+        }),
+        job,
+    )
+}
+
+/// Judges what is on the desk, and counts. Returns 1 to pass.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
+    if job.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let job = unsafe { &mut *job };
+    let Some(maps) = Maps::open_at(job.generation, job) else {
+        return 0;
+    };
+    let Some(interface) = maps.interface(job.interface) else {
+        return 0;
+    };
+    let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
+    let direction = direction(job);
+    let decision = judge(&mut job.desk, refusal, direction, interface, &maps, &());
+    let packets = u64::from(job.desk.headers.packets);
+    let bytes = u64::from(job.desk.headers.bytes);
+    counters::count_reason(interface.slot, direction, decision.reason, packets, bytes);
+    if decision.rule.is_some() {
+        let opened = decision.reason == Reason::Rule;
+        counters::count_rule(decision.rule, packets, bytes, opened);
+    }
+    u32::from(decision.reason.verdict() == Verdict::Pass)
+}
