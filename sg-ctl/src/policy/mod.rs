@@ -7,5 +7,7 @@ pub mod findings;
 pub mod model;
 pub mod names;
 pub mod prefix;
+pub mod rule_text;
+pub mod services;
 mod spell;
 mod suggest;
