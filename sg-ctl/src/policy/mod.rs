@@ -3,6 +3,7 @@
 pub mod change;
 mod check;
 pub mod defaults;
+pub mod file;
 pub mod findings;
 pub mod model;
 pub mod names;
