@@ -1,8 +1,12 @@
 //! What the user means, sound by construction.
 
+#[cfg(test)]
+mod arbitrary;
 pub mod change;
 mod check;
 pub mod defaults;
+pub mod diff;
+pub mod export;
 pub mod file;
 pub mod findings;
 pub mod model;
