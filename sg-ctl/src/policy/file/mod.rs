@@ -101,12 +101,13 @@ impl PolicyFile {
     ///
     /// Fails when interfaces that the file leaves as they are name groups that it no longer has.
     pub fn to_vpc(&self, existing: Option<&Vpc>) -> Result<Vpc, Findings> {
-        let merged = self.merged(existing);
-        let mut policy = Policy {
-            vpcs: BTreeMap::from([(self.name.clone(), merged.clone())]),
-        };
+        let mut policy = Policy::default();
+        policy.vpcs.insert(self.name.clone(), self.merged(existing));
         self.check(&policy)?;
-        Ok(policy.vpcs.remove(&self.name).unwrap_or(merged))
+        Ok(policy
+            .vpcs
+            .remove(&self.name)
+            .unwrap_or_else(|| self.vpc.clone()))
     }
 
     /// What the policy becomes when its VPC matches the file.
@@ -173,7 +174,7 @@ impl Places {
             .interfaces
             .retain(|interface| !unsound.contains(interface));
         check::check(policy, &BTreeMap::from([(name.clone(), touched)]), findings);
-        // Ids change when a file meets an existing VPC, but only there where nothing is found.
+        // A sound file has no findings, so that its million rules are looked up for none.
         let rules: HashMap<RuleId, Place> = match findings.is_empty() {
             true => HashMap::new(),
             false => self.rules.iter().copied().collect(),

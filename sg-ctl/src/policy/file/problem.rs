@@ -15,6 +15,9 @@ pub enum TextProblem {
         /// The bound.
         most: usize,
     },
+    /// A character that YAML does not have; a reader could take it for the end.
+    #[error("the character {0:?} is no text; remove it")]
+    Control(char),
     /// The text is not YAML.
     #[error("not readable as YAML: {0}; check indentation, quotes and brackets here")]
     Syntax(String),

@@ -68,6 +68,9 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, (Place, TextProblem)> {
             },
         ));
     }
+    if let Some(found) = control_character(text) {
+        return Err(found);
+    }
     let mut builder = Builder::default();
     // Unlike the parser, editors do not count a byte order mark as a column.
     for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {
@@ -82,6 +85,18 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, (Place, TextProblem)> {
             .map_err(|problem| (place(span.start), problem))?;
     }
     builder.root.ok_or((start, TextProblem::Empty))
+}
+
+/// The parser ends at a NUL, and what follows must not be lost without a word.
+fn control_character(text: &str) -> Option<(Place, TextProblem)> {
+    let refused = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    let (before, after) = text.split_at(text.find(refused)?);
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    Some((
+        Place { line, column },
+        TextProblem::Control(after.chars().next()?),
+    ))
 }
 
 fn place(marker: Marker) -> Place {
@@ -277,6 +292,10 @@ mod tests {
             "1:4: tags mean nothing in a policy; leave it out"
         );
         assert!(refusal("a: [1, 2\nb: 3\n").contains("not readable as YAML"));
+        assert_eq!(
+            refusal("a: 1\nb\0: 2\n"),
+            "2:2: the character '\\0' is no text; remove it"
+        );
     }
 
     proptest::proptest! {
