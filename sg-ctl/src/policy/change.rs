@@ -544,6 +544,25 @@ mod tests {
     }
 
     #[test]
+    fn what_goes_is_reported_once_and_not_by_each_that_names_it() {
+        check(
+            &[
+                edit("prod", Edit::DeleteGroup(name("web"))),
+                edit("prod", Edit::RemovePrefixList(name("office"))),
+                add("app", rule(1, "sg:web")),
+                add("app", rule(2, "pl:office")),
+                put("prod", "eth0", interface(&["web"])),
+            ],
+            &[
+                "VPC \"prod\", prefix list \"office\" is still named by rules of group \"app\"; \
+                 remove those rules first",
+                "VPC \"prod\", group \"web\" is still used by interface \"eth0\" and rules of \
+                 group \"app\"; change what uses it first",
+            ],
+        );
+    }
+
+    #[test]
     fn references_lead_somewhere_in_the_same_vpc() {
         check(
             &[
