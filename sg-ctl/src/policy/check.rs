@@ -106,6 +106,10 @@ struct VpcCheck<'a> {
 
 impl VpcCheck<'_> {
     fn check(&mut self, touched: &Touched) {
+        if !self.vpc.groups.contains_key(&GroupName::default_group()) {
+            self.findings
+                .add(Subject::Vpc(self.name.clone()), Problem::NoDefaultGroup);
+        }
         for address in &self.vpc.link_local_services {
             if let Err(error) = check_link_local_service(*address) {
                 self.findings.add(Subject::Vpc(self.name.clone()), error);
@@ -114,20 +118,19 @@ impl VpcCheck<'_> {
         for name in &touched.prefix_lists {
             self.check_prefix_list(name);
         }
-        let gone: BTreeSet<_> = touched
-            .groups
-            .keys()
-            .filter(|name| !self.vpc.groups.contains_key(*name))
-            .collect();
-        self.check_gone_groups(&gone);
+        for name in touched.groups.keys() {
+            if !self.vpc.groups.contains_key(name) {
+                self.check_gone_group(name);
+            }
+        }
         for (name, group) in &self.vpc.groups {
             if touched.groups.contains_key(name) {
-                self.check_group(name, group, &gone);
+                self.check_group(name, group, touched);
             }
         }
         for name in &touched.interfaces {
             if let Some(interface) = self.vpc.interfaces.get(name) {
-                self.check_interface(name, interface, &gone);
+                self.check_interface(name, interface, touched);
             }
         }
     }
@@ -156,17 +159,15 @@ impl VpcCheck<'_> {
         }
     }
 
-    fn check_gone_groups(&mut self, gone: &BTreeSet<&GroupName>) {
-        for name in gone {
-            let dependents = self.vpc.dependents(name);
-            if !dependents.is_empty() {
-                let subject = Subject::Group(self.name.clone(), (*name).clone());
-                self.findings.add(subject, Problem::GroupInUse(dependents));
-            }
+    fn check_gone_group(&mut self, name: &GroupName) {
+        let dependents = self.vpc.dependents(name);
+        if !dependents.is_empty() {
+            let subject = Subject::Group(self.name.clone(), name.clone());
+            self.findings.add(subject, Problem::GroupInUse(dependents));
         }
     }
 
-    fn check_group(&mut self, name: &GroupName, group: &Group, gone: &BTreeSet<&GroupName>) {
+    fn check_group(&mut self, name: &GroupName, group: &Group, touched: &Touched) {
         let subject = || Subject::Group(self.name.clone(), name.clone());
         if let Err(error) = check_description(&group.description) {
             self.findings.add(subject(), error);
@@ -210,7 +211,9 @@ impl VpcCheck<'_> {
             }
             let problem = match &rule.permission.peer {
                 Peer::Prefix(prefix) => check_prefix(*prefix).err().map(Problem::from),
-                Peer::Group(peer) if gone.contains(peer) => None,
+                // What a touched name refers to is there, or its going is a finding already.
+                Peer::Group(peer) if touched.groups.contains_key(peer) => None,
+                Peer::PrefixList(list) if touched.prefix_lists.contains(list) => None,
                 Peer::Group(peer) => self.unknown_group(peer),
                 Peer::PrefixList(list) => self.unknown_prefix_list(list),
             };
@@ -265,12 +268,7 @@ impl VpcCheck<'_> {
         })
     }
 
-    fn check_interface(
-        &mut self,
-        name: &InterfaceName,
-        interface: &Interface,
-        gone: &BTreeSet<&GroupName>,
-    ) {
+    fn check_interface(&mut self, name: &InterfaceName, interface: &Interface, touched: &Touched) {
         let mut problems = Vec::new();
         if interface.groups.is_empty() {
             problems.push(Problem::NoGroups);
@@ -278,7 +276,7 @@ impl VpcCheck<'_> {
         let named = interface
             .groups
             .iter()
-            .filter(|group| !gone.contains(group));
+            .filter(|group| !touched.groups.contains_key(*group));
         problems.extend(named.filter_map(|group| self.unknown_group(group)));
         match interface.side {
             Side::Guest if interface.addresses.is_empty() => {
