@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::policy::suggest::closest;
+
 /// The result of asking the machine about its interfaces.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -76,10 +78,10 @@ impl Error {
     }
 }
 
-/// Names that exist, to go with one that does not: close ones first, else a few of them all.
+/// Names that exist, to go with one that does not: the close one, else a few of them all.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hint {
-    near: Vec<String>,
+    near: Option<String>,
     known: Vec<String>,
 }
 
@@ -90,39 +92,31 @@ impl Hint {
     pub(super) fn new(asked: &str, known: impl IntoIterator<Item = String>) -> Self {
         let mut known: Vec<String> = known.into_iter().collect();
         known.sort();
-        let near = known
-            .iter()
-            .filter(|name| strsim::damerau_levenshtein(asked, name) <= 2)
-            .filter(|name| name.len() > 2 || name.chars().next() == asked.chars().next())
-            .take(3)
-            .cloned()
-            .collect();
+        let near = closest(asked, known.iter().map(String::as_str)).map(str::to_owned);
         Self { near, known }
     }
 
-    /// The names close enough to be what was meant.
-    pub fn near(&self) -> &[String] {
-        &self.near
+    /// The name close enough to be what was meant.
+    pub fn near(&self) -> Option<&str> {
+        self.near.as_deref()
     }
 }
 
 impl fmt::Display for Hint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |names: &[String]| {
-            names
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
-        if !self.near.is_empty() {
-            return write!(f, "; did you mean {}?", quoted(&self.near));
+        if let Some(near) = &self.near {
+            return write!(f, "; did you mean `{near}`?");
         }
-        let listed = &self.known[..self.known.len().min(Self::LISTED)];
+        let listed: Vec<String> = self
+            .known
+            .iter()
+            .take(Self::LISTED)
+            .map(|name| format!("`{name}`"))
+            .collect();
         match self.known.len() - listed.len() {
             _ if listed.is_empty() => Ok(()),
-            0 => write!(f, "; there are {}", quoted(listed)),
-            more => write!(f, "; there are {} and {more} more", quoted(listed)),
+            0 => write!(f, "; there are {}", listed.join(", ")),
+            more => write!(f, "; there are {} and {more} more", listed.join(", ")),
         }
     }
 }

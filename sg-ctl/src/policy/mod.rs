@@ -8,4 +8,4 @@ pub mod model;
 pub mod names;
 pub mod prefix;
 mod spell;
-mod suggest;
+pub(crate) mod suggest;
