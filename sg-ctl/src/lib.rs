@@ -6,3 +6,4 @@ pub mod policy;
 pub mod privileges;
 #[cfg(test)]
 mod scratch;
+pub mod store;
