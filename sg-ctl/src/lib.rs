@@ -1,3 +1,9 @@
 //! The controller as a library: from what the user means to what the kernel holds.
 
+pub mod dirs;
+pub mod interfaces;
 pub mod policy;
+pub mod privileges;
+#[cfg(test)]
+mod scratch;
+pub mod store;

@@ -16,4 +16,4 @@ pub mod prefix;
 pub mod rule_text;
 pub mod services;
 mod spell;
-mod suggest;
+pub(crate) mod suggest;

@@ -1,0 +1,105 @@
+//! One writer at a time on a machine.
+//!
+//! The kernel drops the lock when its holder dies, however it dies; the pid in the file is only
+//! for the sentence that a waiting command ends with.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::DirError;
+
+/// Longer than an update of a large policy takes, shorter than what makes people look.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+const POLL: Duration = Duration::from_millis(20);
+
+/// The right to change what is enforced; given back when dropped.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    pub(super) fn take(path: PathBuf, patience: Duration) -> Result<Self, DirError> {
+        let started = Instant::now();
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(DirError::system("open", &path))?;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(source)) => {
+                    return Err(DirError::System {
+                        doing: "lock",
+                        path,
+                        source,
+                    });
+                }
+                Err(TryLockError::WouldBlock) if started.elapsed() >= patience => {
+                    return Err(DirError::Locked {
+                        holder: holder(&path),
+                        path,
+                        waited: patience,
+                    });
+                }
+                Err(TryLockError::WouldBlock) => thread::sleep(POLL),
+            }
+        }
+        sign(&mut file).map_err(DirError::system("write to", &path))?;
+        Ok(Self { _file: file })
+    }
+}
+
+fn sign(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    writeln!(file, "{}", process::id())
+}
+
+fn holder(path: &Path) -> Option<u32> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_writer_waits_and_then_names_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = Lock::take(path.clone(), PATIENCE).unwrap();
+        let error = Lock::take(path.clone(), Duration::from_millis(60))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(&format!("(pid {})", process::id())),
+            "{error}"
+        );
+        drop(first);
+        Lock::take(path, Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_waiting_writer_goes_on_when_the_first_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let first = Lock::take(path.clone(), PATIENCE).unwrap();
+        thread::scope(|scope| {
+            let second = scope.spawn(|| Lock::take(path.clone(), PATIENCE).map(drop));
+            thread::sleep(3 * POLL);
+            assert!(!second.is_finished());
+            drop(first);
+            second.join().unwrap().unwrap();
+        });
+    }
+}

@@ -1,0 +1,436 @@
+//! One interface as the kernel describes it over netlink.
+//!
+//! The whole list is one question for interfaces and one for addresses, so callers with many
+//! interfaces ask once and look up for themselves.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::net::IpAddr;
+
+use futures_util::TryStreamExt as _;
+use ipnet::IpNet;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use rtnetlink::packet_route::link::{
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp,
+};
+
+use super::error::{Error, Hint, Result};
+use super::netns::Netns;
+
+/// An interface of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's number for it, unique in its network namespace while it lives.
+    pub ifindex: u32,
+    /// Its name.
+    pub name: String,
+    /// What made it.
+    pub kind: Kind,
+    /// What its frames begin with.
+    pub link_layer: LinkLayer,
+    /// Its Ethernet address, where it has one.
+    pub mac: Option<[u8; 6]>,
+    /// The largest packet it sends, in bytes.
+    pub mtu: u32,
+    /// Whether it is administratively up.
+    pub is_up: bool,
+    /// Its own addresses of both families, each with the length of its prefix, in the kernel's
+    /// order. One that another machine was found to have is not among them.
+    pub addresses: Vec<IpNet>,
+    /// The id of an attached XDP program, whoever attached it.
+    pub xdp_program: Option<u32>,
+    /// The driver of a physical device.
+    pub driver: Option<String>,
+}
+
+/// What made an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A device on a bus, virtual machines' included.
+    Physical,
+    /// `lo`.
+    Loopback,
+    /// One end of a pair.
+    Veth,
+    /// A process's device without Ethernet.
+    Tun,
+    /// A process's device with Ethernet; usually a guest's.
+    Tap,
+    /// A switch in software.
+    Bridge,
+    /// A VLAN of another interface.
+    Vlan,
+    /// Several interfaces as one.
+    Bond,
+    /// A WireGuard tunnel.
+    Wireguard,
+    /// One end of a netkit pair.
+    Netkit,
+    /// Any other, by the kernel's name for it.
+    Other(String),
+}
+
+/// What an interface's frames begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LinkLayer {
+    /// An Ethernet header.
+    Ethernet,
+    /// An Ethernet header of zeros.
+    Loopback,
+    /// The IP header itself.
+    Ip,
+    /// Something else, by its ARPHRD number.
+    Other(u16),
+}
+
+/// Every interface of a namespace, by ifindex.
+pub fn links(netns: &Netns) -> Result<Vec<Link>> {
+    let (links, addresses) = netns.enter(ask)??;
+    let mut addresses = by_ifindex(addresses);
+    let mut links: Vec<Link> = links
+        .into_iter()
+        .map(|message| {
+            let own = addresses.remove(&message.header.index).unwrap_or_default();
+            Link::from_message(message, own)
+        })
+        .collect();
+    links.sort_by_key(|link| link.ifindex);
+    Ok(links)
+}
+
+/// The interface of that name.
+pub fn link(netns: &Netns, name: &str) -> Result<Link> {
+    let mut links = links(netns)?;
+    match links.iter().position(|link| link.name == name) {
+        Some(found) => Ok(links.swap_remove(found)),
+        None => Err(Error::InterfaceMissing {
+            name: name.to_owned(),
+            netns: netns.to_string(),
+            hint: Hint::new(name, links.into_iter().map(|link| link.name)),
+        }),
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Physical => "physical",
+            Self::Loopback => "loopback",
+            Self::Veth => "veth",
+            Self::Tun => "tun",
+            Self::Tap => "tap",
+            Self::Bridge => "bridge",
+            Self::Vlan => "vlan",
+            Self::Bond => "bond",
+            Self::Wireguard => "wireguard",
+            Self::Netkit => "netkit",
+            Self::Other(name) => name,
+        })
+    }
+}
+
+impl Kind {
+    fn new(info: Option<&InfoKind>, link_layer: LinkLayer) -> Self {
+        match (info, link_layer) {
+            (None, LinkLayer::Loopback) => Self::Loopback,
+            (None, _) => Self::Physical,
+            (Some(InfoKind::Veth), _) => Self::Veth,
+            // The kernel calls both by one name.
+            (Some(InfoKind::Tun), LinkLayer::Ethernet) => Self::Tap,
+            (Some(InfoKind::Tun), _) => Self::Tun,
+            (Some(InfoKind::Bridge), _) => Self::Bridge,
+            (Some(InfoKind::Vlan), _) => Self::Vlan,
+            (Some(InfoKind::Bond), _) => Self::Bond,
+            (Some(InfoKind::Wireguard), _) => Self::Wireguard,
+            (Some(InfoKind::Netkit), _) => Self::Netkit,
+            (Some(other), _) => Self::Other(other.to_string()),
+        }
+    }
+}
+
+impl From<LinkLayerType> for LinkLayer {
+    fn from(arphrd: LinkLayerType) -> Self {
+        match arphrd {
+            LinkLayerType::Ether => Self::Ethernet,
+            LinkLayerType::Loopback => Self::Loopback,
+            LinkLayerType::None
+            | LinkLayerType::Rawip
+            | LinkLayerType::Tunnel
+            | LinkLayerType::Tunnel6
+            | LinkLayerType::Sit => Self::Ip,
+            other => Self::Other(other.into()),
+        }
+    }
+}
+
+impl Link {
+    fn from_message(message: LinkMessage, addresses: Vec<IpNet>) -> Self {
+        let link_layer = LinkLayer::from(message.header.link_layer_type);
+        let mut info_kind = None;
+        let mut parent = None;
+        let mut bus = None;
+        let mut link = Self {
+            ifindex: message.header.index,
+            name: String::new(),
+            kind: Kind::Physical,
+            link_layer,
+            mac: None,
+            mtu: 0,
+            is_up: message.header.flags.contains(LinkFlags::Up),
+            addresses,
+            xdp_program: None,
+            driver: None,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) if link_layer == LinkLayer::Ethernet => {
+                    link.mac = bytes.try_into().ok();
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Xdp(xdp) => link.xdp_program = xdp.iter().find_map(program_id),
+                LinkAttribute::ParentDevName(name) => parent = Some(name),
+                LinkAttribute::ParentDevBusName(name) => bus = Some(name),
+                LinkAttribute::LinkInfo(info) => {
+                    info_kind = info.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        link.kind = Kind::new(info_kind.as_ref(), link_layer);
+        link.driver = bus
+            .zip(parent)
+            .and_then(|(bus, device)| driver_of(&bus, &device));
+        link
+    }
+}
+
+/// With programs in several modes at once the kernel names none as *the* program, but each in its
+/// mode.
+fn program_id(xdp: &LinkXdp) -> Option<u32> {
+    match xdp {
+        LinkXdp::ProgId(id)
+        | LinkXdp::DrvProgId(id)
+        | LinkXdp::SkbProgId(id)
+        | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    }
+}
+
+/// By way of the bus, because `/sys/class/net` shows only the namespace in which sysfs was mounted.
+fn driver_of(bus: &str, device: &str) -> Option<String> {
+    let driver = fs::read_link(format!("/sys/bus/{bus}/devices/{device}/driver")).ok()?;
+    Some(driver.file_name()?.to_str()?.to_owned())
+}
+
+fn by_ifindex(messages: Vec<AddressMessage>) -> HashMap<u32, Vec<IpNet>> {
+    let mut addresses: HashMap<u32, Vec<IpNet>> = HashMap::new();
+    for message in messages {
+        if let Some(address) = own_address(&message) {
+            addresses
+                .entry(message.header.index)
+                .or_default()
+                .push(address);
+        }
+    }
+    addresses
+}
+
+fn own_address(message: &AddressMessage) -> Option<IpNet> {
+    let mut local: Option<IpAddr> = None;
+    let mut address: Option<IpAddr> = None;
+    for attribute in &message.attributes {
+        match attribute {
+            AddressAttribute::Local(ip) => local = Some(*ip),
+            AddressAttribute::Address(ip) => address = Some(*ip),
+            // Another machine answers for it: it would make that one a member of our groups.
+            AddressAttribute::Flags(flags) if flags.contains(AddressFlags::Dadfailed) => {
+                return None;
+            }
+            _ => {}
+        }
+    }
+    // On a point-to-point interface the plain address is the other end's.
+    IpNet::new(local.or(address)?, message.header.prefix_len).ok()
+}
+
+fn ask() -> Result<(Vec<LinkMessage>, Vec<AddressMessage>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|source| Error::system("start an event loop", source))?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|source| Error::system("open a netlink socket", source))?;
+        tokio::spawn(connection);
+        // Virtual functions' own lists and counters can make one answer larger than a buffer.
+        let links = handle
+            .link()
+            .get()
+            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| Error::Netlink {
+                doing: "list the interfaces",
+                source,
+            })?;
+        let addresses = handle
+            .address()
+            .get()
+            .execute()
+            .try_collect()
+            .await
+            .map_err(|source| Error::Netlink {
+                doing: "list the addresses",
+                source,
+            })?;
+        Ok((links, addresses))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::fs::FileTypeExt as _;
+
+    use super::*;
+    use crate::scratch::{Namespace, is_root};
+
+    fn addresses(link: &Link) -> Vec<String> {
+        let mut texts: Vec<String> = link.addresses.iter().map(IpNet::to_string).collect();
+        texts.sort();
+        texts
+    }
+
+    #[test]
+    fn the_machine_has_a_loopback_interface() {
+        let lo = link(&Netns::current().unwrap(), "lo").unwrap();
+        assert_eq!(
+            (lo.ifindex, lo.kind, lo.link_layer),
+            (1, Kind::Loopback, LinkLayer::Loopback)
+        );
+        assert_eq!(lo.mac, None);
+    }
+
+    #[test]
+    fn an_interface_is_described_whole() {
+        if !is_root("that an interface is described whole") {
+            return;
+        }
+        let namespace = Namespace::new();
+        namespace.ip("link add web0 address 02:00:00:00:00:07 mtu 1400 type veth peer name web1");
+        namespace.ip("address add 192.0.2.7/24 dev web0");
+        namespace.ip("address add 2001:db8::7/64 dev web0 nodad");
+        namespace.ip("link set web0 up");
+        let netns = Netns::resolve(Some(namespace.name())).unwrap();
+
+        let web0 = link(&netns, "web0").unwrap();
+        assert_eq!(web0.kind, Kind::Veth);
+        assert_eq!(web0.link_layer, LinkLayer::Ethernet);
+        assert_eq!(web0.mac, Some([2, 0, 0, 0, 0, 7]));
+        assert_eq!(web0.mtu, 1400);
+        assert!(web0.is_up);
+        assert_eq!(addresses(&web0), ["192.0.2.7/24", "2001:db8::7/64"]);
+        assert_eq!((web0.xdp_program, web0.driver.as_deref()), (None, None));
+
+        let web1 = link(&netns, "web1").unwrap();
+        assert!(!web1.is_up);
+        assert!(web1.addresses.is_empty());
+    }
+
+    #[test]
+    fn the_near_end_of_a_point_to_point_interface_is_its_own() {
+        if !is_root("that the near end of a point-to-point interface is its own") {
+            return;
+        }
+        let namespace = Namespace::new();
+        namespace.ip("link add p0 type veth peer name p1");
+        namespace.ip("address add 192.0.2.1 peer 192.0.2.2/32 dev p0");
+        let netns = Netns::resolve(Some(namespace.name())).unwrap();
+        assert_eq!(addresses(&link(&netns, "p0").unwrap()), ["192.0.2.1/32"]);
+    }
+
+    #[test]
+    fn kinds_and_link_layers_are_told_apart() {
+        if !is_root("that kinds of interfaces are told apart") {
+            return;
+        }
+        let namespace = Namespace::new();
+        let netns = Netns::resolve(Some(namespace.name())).unwrap();
+        namespace.ip("link add br0 type bridge");
+        namespace.ip("link add v0 type veth peer name v1");
+        if has_tun() {
+            namespace.ip("tuntap add tun0 mode tun");
+            namespace.ip("tuntap add tap0 mode tap");
+        } else {
+            eprintln!("no /dev/net/tun; not proven: that tun and tap are told apart");
+        }
+        let mut seen: Vec<(String, String, LinkLayer)> = links(&netns)
+            .unwrap()
+            .into_iter()
+            .map(|link| (link.name, link.kind.to_string(), link.link_layer))
+            .collect();
+        seen.sort();
+        let mut expected = vec![
+            ("br0", "bridge", LinkLayer::Ethernet),
+            ("lo", "loopback", LinkLayer::Loopback),
+            ("v0", "veth", LinkLayer::Ethernet),
+            ("v1", "veth", LinkLayer::Ethernet),
+        ];
+        if has_tun() {
+            expected.extend([
+                ("tap0", "tap", LinkLayer::Ethernet),
+                ("tun0", "tun", LinkLayer::Ip),
+            ]);
+        }
+        expected.sort();
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(n, k, l)| (n.to_owned(), k.to_owned(), l))
+            .collect();
+        assert_eq!(seen, expected);
+    }
+
+    fn has_tun() -> bool {
+        File::open("/dev/net/tun")
+            .and_then(|file| file.metadata())
+            .is_ok_and(|found| found.file_type().is_char_device())
+    }
+
+    #[test]
+    fn a_mistyped_interface_is_met_with_the_one_that_was_meant() {
+        if !is_root("that a mistyped interface is met with the one that was meant") {
+            return;
+        }
+        let namespace = Namespace::new();
+        namespace.ip("link add web0 type veth peer name other");
+        let netns = Netns::resolve(Some(namespace.name())).unwrap();
+        assert_eq!(
+            link(&netns, "wbe0").unwrap_err().to_string(),
+            format!(
+                "no interface `wbe0` in network namespace `{}`; did you mean `web0`?",
+                namespace.name()
+            )
+        );
+    }
+
+    #[test]
+    fn a_hundred_interfaces_are_one_list() {
+        if !is_root("that many interfaces are one list") {
+            return;
+        }
+        let namespace = Namespace::new();
+        for i in 0..50 {
+            namespace.ip(&format!("link add a{i} type veth peer name b{i}"));
+        }
+        let netns = Netns::resolve(Some(namespace.name())).unwrap();
+        assert_eq!(links(&netns).unwrap().len(), 101);
+    }
+}

@@ -1,0 +1,12 @@
+//! What the machine says of its interfaces: which exist, of what kind, with which addresses.
+//!
+//! It reads and never changes anything, and it knows neither the policy nor BPF: what an
+//! interface is protected by is not its business.
+
+mod error;
+mod link;
+mod netns;
+
+pub use error::{Error, Result};
+pub use link::{Kind, Link, LinkLayer, link, links};
+pub use netns::{Netns, NetnsId};

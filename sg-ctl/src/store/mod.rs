@@ -1,0 +1,110 @@
+//! The one durable source of truth: a policy and the number of its revision.
+//!
+//! A store keeps what it is given and knows nothing of what it means: callers make sure, with
+//! [`Policy::apply`], that changes are sound. It does make sure that they were made against the
+//! revision that is replaced, whole, and for good.
+
+mod sqlite;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::policy::change::Change;
+use crate::policy::model::Policy;
+
+pub use sqlite::SqliteStore;
+
+/// Keeps one policy, revision by revision.
+pub trait Store {
+    /// The policy as it is, with the number to give when changing it.
+    fn snapshot(&self) -> Result<(Revision, Policy), StoreError>;
+
+    /// Makes the changes, all or none, if nobody else has changed anything since `expected`.
+    /// When this returns, they survive a loss of power. Without changes nothing is written.
+    fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError>;
+}
+
+/// The number of a stored state of the policy; each commit counts one up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(u64);
+
+impl Revision {
+    /// The number, for people and other programs.
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why the store could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Someone else committed in between.
+    #[error(
+        "the policy was changed in the meantime: it is at revision {found}, and this change was \
+         made for revision {expected}; look at it again and retry"
+    )]
+    Conflict {
+        /// The revision that the changes were made for.
+        expected: Revision,
+        /// The revision that is stored.
+        found: Revision,
+    },
+    /// The changes speak of what is not stored, or leave it unsound.
+    #[error("the changes do not fit what is stored, so none was made: {0}")]
+    Misfit(String),
+    /// Written by a newer program.
+    #[error(
+        "{} was written by a newer sg-ctl (its schema is {found}, this one knows up to {known}); \
+         use that one", path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema's version.
+        found: i64,
+        /// The newest version this program knows.
+        known: i64,
+    },
+    /// A file of something else.
+    #[error(
+        "{} is not a store of sg-ctl; move it away or choose another folder with --state-dir",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is damaged.
+    #[error(
+        "{} is damaged: {why}; move it away and apply the policy file again, or bring the file \
+         back from a backup", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Another program keeps the file busy.
+    #[error("{} is kept busy by another program; try again when it has finished", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refused: no space, no permission, and the like.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    System {
+        /// What was attempted.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What was said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}

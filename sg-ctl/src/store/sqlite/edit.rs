@@ -1,0 +1,353 @@
+//! Changes to rows: each edit writes the rows it is about and no others.
+//!
+//! Where an edit gives a whole set, only the difference is written, so one prefix in a long list
+//! costs one row.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, params};
+
+use super::column::{Address, Code, Text, TrafficColumns, prefix};
+use crate::policy::change::{Change, Edit};
+use crate::policy::model::{Group, Interface, OnRuleRemoval, Peer, Rule, Vpc};
+use crate::policy::names::{GroupId, GroupName, InterfaceName, PrefixListName, VpcName};
+
+/// Why an edit could not be made.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It speaks of what is not there; in words.
+    Missing(String),
+    /// SQLite's own.
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+type Result<T = (), E = Failure> = std::result::Result<T, E>;
+
+/// Makes the changes, in order, within the transaction that `db` is in.
+pub(super) fn make(db: &Connection, changes: &[Change]) -> Result {
+    let mut rows = Rows {
+        db,
+        last_vpc: None,
+        last_group: None,
+    };
+    changes.iter().try_for_each(|change| rows.make(change))
+}
+
+/// The rows, and where the last edit was: the next is usually of the same group.
+struct Rows<'a> {
+    db: &'a Connection,
+    last_vpc: Option<(&'a VpcName, i64)>,
+    last_group: Option<(i64, &'a GroupName, i64)>,
+}
+
+impl<'a> Rows<'a> {
+    fn make(&mut self, Change { vpc: name, edit }: &'a Change) -> Result {
+        if let Edit::CreateVpc { default_group } = edit {
+            return self.create_vpc(name, *default_group);
+        }
+        let vpc = self.vpc(name)?;
+        match edit {
+            // Taken above, where no VPC is looked up.
+            Edit::CreateVpc { .. } => Ok(()),
+            Edit::DeleteVpc => {
+                (self.last_vpc, self.last_group) = (None, None);
+                self.write("DELETE FROM vpc WHERE id = ?", [vpc]).map(drop)
+            }
+            Edit::SetLinkLocalServices(services) => self.put_services(vpc, services),
+            Edit::SetOnRuleRemoval(choice) => self
+                .write(
+                    "UPDATE vpc SET on_rule_removal = ? WHERE id = ?",
+                    (Code(*choice), vpc),
+                )
+                .map(drop),
+            Edit::PutPrefixList(list, prefixes) => self.put_prefix_list(vpc, list, prefixes),
+            Edit::RemovePrefixList(list) => {
+                let gone = self.write(
+                    "DELETE FROM prefix_list WHERE vpc = ? AND name = ?",
+                    (vpc, list.as_str()),
+                )?;
+                self.expect(gone, || {
+                    format!("no prefix list \"{list}\" in VPC \"{name}\"")
+                })
+            }
+            Edit::CreateGroup {
+                name,
+                id,
+                description,
+            } => self.create_group(vpc, name, &Group::bare(*id, description.clone())),
+            Edit::DeleteGroup(group) => {
+                let group = self.group(vpc, group)?;
+                self.last_group = None;
+                self.write("DELETE FROM security_group WHERE id = ?", [group])
+                    .map(drop)
+            }
+            Edit::DescribeGroup(group, text) => {
+                let group = self.group(vpc, group)?;
+                let sql = "UPDATE security_group SET description = ? WHERE id = ?";
+                self.write(sql, (text, group)).map(drop)
+            }
+            Edit::SetMembers(group, members) => {
+                let group = self.group(vpc, group)?;
+                self.put_members(group, members)
+            }
+            Edit::AddRule(group, rule) => {
+                let group = self.group(vpc, group)?;
+                self.add_rule(vpc, group, rule)
+            }
+            Edit::RemoveRule(name, rule) => {
+                let group = self.group(vpc, name)?;
+                let sql = "DELETE FROM rule WHERE security_group = ? AND rule_id = ?";
+                let gone = self.write(sql, (group, Text(rule)))?;
+                self.expect(gone, || format!("no rule {rule} in group \"{name}\""))
+            }
+            Edit::DescribeRule(name, rule, text) => {
+                let group = self.group(vpc, name)?;
+                let sql =
+                    "UPDATE rule SET description = ? WHERE security_group = ? AND rule_id = ?";
+                let told = self.write(sql, (text, group, Text(rule)))?;
+                self.expect(told, || format!("no rule {rule} in group \"{name}\""))
+            }
+            Edit::PutInterface(name, interface) => self.put_interface(vpc, name, interface),
+            Edit::RemoveInterface(interface) => {
+                let sql = "DELETE FROM interface WHERE vpc = ? AND name = ?";
+                let gone = self.write(sql, (vpc, interface.as_str()))?;
+                self.expect(gone, || {
+                    format!("no interface \"{interface}\" in VPC \"{name}\"")
+                })
+            }
+        }
+    }
+
+    fn write(&self, sql: &str, values: impl Params) -> Result<usize> {
+        Ok(self.db.prepare_cached(sql)?.execute(values)?)
+    }
+
+    fn expect(&self, rows: usize, missing: impl FnOnce() -> String) -> Result {
+        if rows == 0 {
+            Err(Failure::Missing(missing()))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn id(&self, sql: &str, values: impl Params) -> Result<Option<i64>> {
+        Ok(self
+            .db
+            .prepare_cached(sql)?
+            .query_row(values, |row| row.get(0))
+            .optional()?)
+    }
+
+    fn vpc(&mut self, name: &'a VpcName) -> Result<i64> {
+        if let Some((last, id)) = self.last_vpc
+            && last == name
+        {
+            return Ok(id);
+        }
+        let id = self
+            .id("SELECT id FROM vpc WHERE name = ?", [name.as_str()])?
+            .ok_or_else(|| Failure::Missing(format!("no VPC \"{name}\"")))?;
+        self.last_vpc = Some((name, id));
+        Ok(id)
+    }
+
+    fn group(&mut self, vpc: i64, name: &'a GroupName) -> Result<i64> {
+        if let Some((last_vpc, last, id)) = self.last_group
+            && last_vpc == vpc
+            && last == name
+        {
+            return Ok(id);
+        }
+        let sql = "SELECT id FROM security_group WHERE vpc = ? AND name = ?";
+        let id = self
+            .id(sql, (vpc, name.as_str()))?
+            .ok_or_else(|| Failure::Missing(format!("no group \"{name}\"")))?;
+        self.last_group = Some((vpc, name, id));
+        Ok(id)
+    }
+
+    fn create_vpc(&mut self, name: &VpcName, default_group: GroupId) -> Result {
+        let Vpc {
+            groups,
+            link_local_services,
+            on_rule_removal,
+            ..
+        } = Vpc::bare(default_group);
+        let sql = "INSERT INTO vpc (name, on_rule_removal) VALUES (?, ?)";
+        self.write(sql, (name.as_str(), Code::<OnRuleRemoval>(on_rule_removal)))?;
+        let vpc = self.db.last_insert_rowid();
+        self.put_services(vpc, &link_local_services)?;
+        groups
+            .iter()
+            .try_for_each(|(name, group)| self.create_group(vpc, name, group))
+    }
+
+    fn create_group(&self, vpc: i64, name: &GroupName, group: &Group) -> Result {
+        let sql = "INSERT INTO security_group (vpc, name, group_id, description) \
+                   VALUES (?, ?, ?, ?)";
+        self.write(
+            sql,
+            (vpc, name.as_str(), Text(group.id), &group.description),
+        )
+        .map(drop)
+    }
+
+    fn add_rule(&self, vpc: i64, group: i64, rule: &Rule) -> Result {
+        let TrafficColumns {
+            protocol,
+            low,
+            high,
+        } = rule.permission.traffic.into();
+        let (prefix, list, peer_group) = match &rule.permission.peer {
+            Peer::Prefix(prefix) => (Some(prefix), None, None),
+            Peer::PrefixList(name) => (None, Some(name.as_str()), None),
+            Peer::Group(name) => (None, None, Some(name.as_str())),
+        };
+        let sql = "INSERT INTO rule (security_group, rule_id, vpc, direction, protocol, low, high, \
+                   peer_address, peer_length, peer_prefix_list, peer_group, description) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        self.write(
+            sql,
+            params![
+                group,
+                Text(rule.id),
+                vpc,
+                Code(rule.permission.direction),
+                protocol,
+                low,
+                high,
+                prefix.map(|prefix| Address(prefix.addr())),
+                prefix.map(IpNet::prefix_len),
+                list,
+                peer_group,
+                rule.description,
+            ],
+        )
+        .map(drop)
+    }
+
+    fn put_prefix_list(
+        &self,
+        vpc: i64,
+        name: &PrefixListName,
+        prefixes: &BTreeSet<IpNet>,
+    ) -> Result {
+        let sql = "INSERT INTO prefix_list (vpc, name) VALUES (?, ?) ON CONFLICT DO NOTHING";
+        self.write(sql, (vpc, name.as_str()))?;
+        let sql = "SELECT id FROM prefix_list WHERE vpc = ? AND name = ?";
+        let list = self
+            .id(sql, (vpc, name.as_str()))?
+            .ok_or_else(|| Failure::Missing(format!("no prefix list \"{name}\"")))?;
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT address, length FROM prefix WHERE prefix_list = ?")?;
+        let stored: BTreeSet<IpNet> = statement
+            .query_map([list], |row| Ok(prefix(row.get(0)?, row.get(1)?)?))?
+            .collect::<rusqlite::Result<_>>()?;
+        for gone in stored.difference(prefixes) {
+            let sql = "DELETE FROM prefix WHERE prefix_list = ? AND address = ? AND length = ?";
+            self.write(sql, (list, Address(gone.addr()), gone.prefix_len()))?;
+        }
+        for new in prefixes.difference(&stored) {
+            let sql = "INSERT INTO prefix (prefix_list, address, length) VALUES (?, ?, ?)";
+            self.write(sql, (list, Address(new.addr()), new.prefix_len()))?;
+        }
+        Ok(())
+    }
+
+    fn put_services(&self, vpc: i64, services: &BTreeSet<IpAddr>) -> Result {
+        let services = services.iter().copied().map(Address).collect();
+        self.put_set("link_local_service", "vpc", "address", vpc, services)
+    }
+
+    fn put_members(&self, group: i64, members: &BTreeSet<IpAddr>) -> Result {
+        let members = members.iter().copied().map(Address).collect();
+        self.put_set("member", "security_group", "address", group, members)
+    }
+
+    fn put_interface(&self, vpc: i64, name: &InterfaceName, given: &Interface) -> Result {
+        let sql = "INSERT INTO interface (vpc, name, side, hook, netns, replace_xdp, tcp_pickup, \
+                   tcp_established_s, udp_s, udp_stream_s, max_flows) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                   ON CONFLICT (vpc, name) DO UPDATE SET side = excluded.side, \
+                   hook = excluded.hook, netns = excluded.netns, \
+                   replace_xdp = excluded.replace_xdp, tcp_pickup = excluded.tcp_pickup, \
+                   tcp_established_s = excluded.tcp_established_s, udp_s = excluded.udp_s, \
+                   udp_stream_s = excluded.udp_stream_s, max_flows = excluded.max_flows \
+                   RETURNING id";
+        let interface: i64 = self.db.prepare_cached(sql)?.query_row(
+            params![
+                vpc,
+                name.as_str(),
+                Code(given.side),
+                Code(given.hook),
+                given.netns,
+                Code(given.replace_xdp),
+                Code(given.tcp_pickup),
+                given.timeouts.tcp_established_s,
+                given.timeouts.udp_s,
+                given.timeouts.udp_stream_s,
+                given.max_flows,
+            ],
+            |row| row.get(0),
+        )?;
+        let addresses = given.addresses.iter().copied().map(Address).collect();
+        self.put_set(
+            "guest_address",
+            "interface",
+            "address",
+            interface,
+            addresses,
+        )?;
+        self.put_set(
+            "ethertype",
+            "interface",
+            "number",
+            interface,
+            given.ethertypes.clone(),
+        )?;
+        // Few, and spelt as they are given: comparing them would keep the old spelling.
+        self.write("DELETE FROM membership WHERE interface = ?", [interface])?;
+        for group in &given.groups {
+            let sql = "INSERT INTO membership (interface, vpc, security_group) VALUES (?, ?, ?)";
+            self.write(sql, (interface, vpc, group.as_str()))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the rows of `owner` in a table of sets those of `wanted`.
+    fn put_set<T>(
+        &self,
+        table: &str,
+        owner_column: &str,
+        column: &str,
+        owner: i64,
+        wanted: BTreeSet<T>,
+    ) -> Result
+    where
+        T: Ord + ToSql + rusqlite::types::FromSql,
+    {
+        let sql = format!("SELECT {column} FROM {table} WHERE {owner_column} = ?");
+        let mut statement = self.db.prepare_cached(&sql)?;
+        let stored: BTreeSet<T> = statement
+            .query_map([owner], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let sql = format!("DELETE FROM {table} WHERE {owner_column} = ? AND {column} = ?");
+        for gone in stored.difference(&wanted) {
+            self.write(&sql, (owner, gone))?;
+        }
+        let sql = format!("INSERT INTO {table} ({owner_column}, {column}) VALUES (?, ?)");
+        for new in wanted.difference(&stored) {
+            self.write(&sql, (owner, new))?;
+        }
+        Ok(())
+    }
+}

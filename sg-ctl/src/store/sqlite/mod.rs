@@ -1,0 +1,290 @@
+//! The store in one SQLite file, for one machine; command line and daemon both open it.
+//!
+//! A commit returns when the write-ahead log is on disk. Several processes may read while one
+//! writes; what they read is one revision, never a mixture.
+
+mod column;
+mod edit;
+mod load;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::types::FromSqlError;
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, ffi,
+};
+
+use super::{Revision, Store, StoreError};
+use crate::policy::change::Change;
+use crate::policy::defaults::create_vpc;
+use crate::policy::model::Policy;
+use crate::policy::names::VpcName;
+use edit::Failure;
+
+/// Marks the file as this program's: "sgst" in ASCII.
+const APPLICATION_ID: i64 = 0x7367_7374;
+
+/// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = include_str!("schema.sql");
+
+/// How long to wait for another process's commit.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Every statement of an edit stays prepared.
+const STATEMENTS: usize = 64;
+
+/// A store in a file.
+pub struct SqliteStore {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl SqliteStore {
+    /// The file's name within the state folder.
+    pub const FILE: &str = "policy.db";
+
+    /// Opens the store in a state folder, making one with the VPC `default` if there is none.
+    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
+        let path = state_dir.join(Self::FILE);
+        make_private_file(&path).map_err(|source| StoreError::System {
+            doing: "create",
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&path, flags)
+            .map_err(|error| explain(&path, "open", error))?;
+        let mut store = Self { db, path };
+        store.set_up()?;
+        Ok(store)
+    }
+
+    /// A setting of this machine, which is not part of the policy and of no revision.
+    pub fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.db
+            .query_row("SELECT value FROM setting WHERE name = ?", [name], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(self.reading())
+    }
+
+    /// Sets or removes a setting of this machine, durably.
+    pub fn set_setting(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        match value {
+            Some(value) => self.db.execute(
+                "INSERT INTO setting (name, value) VALUES (?1, ?2) \
+                 ON CONFLICT (name) DO UPDATE SET value = ?2",
+                (name, value),
+            ),
+            None => self
+                .db
+                .execute("DELETE FROM setting WHERE name = ?", [name]),
+        }
+        .map(drop)
+        .map_err(self.writing())
+    }
+
+    fn set_up(&mut self) -> Result<(), StoreError> {
+        self.db.busy_timeout(PATIENCE).map_err(self.reading())?;
+        // Before anything is written: the file may be someone else's.
+        if self.is_new()? {
+            self.configure()?;
+            self.create()?;
+        } else {
+            self.configure()?;
+        }
+        Ok(())
+    }
+
+    fn is_new(&self) -> Result<bool, StoreError> {
+        let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let reading = self.reading();
+        let application = number("PRAGMA application_id").map_err(&reading)?;
+        let version = number("PRAGMA user_version").map_err(&reading)?;
+        let tables = number("SELECT count(*) FROM sqlite_schema").map_err(&reading)?;
+        match (application, version) {
+            (0, 0) if tables == 0 => Ok(true),
+            (APPLICATION_ID, SCHEMA_VERSION) => Ok(false),
+            (APPLICATION_ID, found) if found > SCHEMA_VERSION => Err(StoreError::Newer {
+                path: self.path.clone(),
+                found,
+                known: SCHEMA_VERSION,
+            }),
+            (APPLICATION_ID, found) => Err(StoreError::Damaged {
+                path: self.path.clone(),
+                why: format!("there never was a schema {found}"),
+            }),
+            _ => Err(StoreError::Foreign {
+                path: self.path.clone(),
+            }),
+        }
+    }
+
+    fn configure(&self) -> Result<(), StoreError> {
+        let set = |name, value: &str| {
+            self.db
+                .pragma_update_and_check(None, name, value, |_| Ok(()))
+                .or_else(|error| {
+                    // Most answer with nothing when they are set.
+                    if error == rusqlite::Error::QueryReturnedNoRows {
+                        Ok(())
+                    } else {
+                        Err(error)
+                    }
+                })
+        };
+        set("journal_mode", "WAL")
+            .and_then(|()| set("synchronous", "FULL"))
+            .and_then(|()| set("foreign_keys", "ON"))
+            .and_then(|()| set("trusted_schema", "OFF"))
+            .map_err(self.writing())?;
+        self.db.set_prepared_statement_cache_capacity(STATEMENTS);
+        Ok(())
+    }
+
+    fn create(&mut self) -> Result<(), StoreError> {
+        let writing = writing(self.path.clone());
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(&writing)?;
+        let tables = "SELECT count(*) FROM sqlite_schema";
+        let tables: i64 = transaction
+            .query_row(tables, [], |row| row.get(0))
+            .map_err(&writing)?;
+        // Another process may have been first.
+        if tables > 0 {
+            return Ok(());
+        }
+        transaction
+            .execute_batch(SCHEMA)
+            .and_then(|()| transaction.pragma_update(None, "application_id", APPLICATION_ID))
+            .and_then(|()| transaction.pragma_update(None, "user_version", SCHEMA_VERSION))
+            .and_then(|()| {
+                transaction.execute("INSERT INTO revision (only_row, number) VALUES (0, 1)", [])
+            })
+            .map_err(&writing)?;
+        edit::make(&transaction, &create_vpc(&VpcName::default()))
+            .map_err(|failure| explain_failure(&self.path, failure))?;
+        transaction.commit().map_err(&writing)
+    }
+
+    fn reading(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
+        let path = self.path.clone();
+        move |error| explain(&path, "read", error)
+    }
+
+    fn writing(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
+        writing(self.path.clone())
+    }
+}
+
+fn writing(path: PathBuf) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |error| explain(&path, "write to", error)
+}
+
+impl Store for SqliteStore {
+    fn snapshot(&self) -> Result<(Revision, Policy), StoreError> {
+        // Reading within one transaction is what makes it one revision.
+        let transaction = self.db.unchecked_transaction().map_err(self.reading())?;
+        let revision = revision(&transaction).map_err(self.reading())?;
+        let policy = load::policy(&transaction).map_err(self.reading())?;
+        let policy = policy.checked().map_err(|findings| StoreError::Damaged {
+            path: self.path.clone(),
+            why: findings.to_string(),
+        })?;
+        Ok((revision, policy))
+    }
+
+    fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError> {
+        let writing = self.writing();
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(&writing)?;
+        let found = revision(&transaction).map_err(&writing)?;
+        if found != expected {
+            return Err(StoreError::Conflict { expected, found });
+        }
+        if changes.is_empty() {
+            return Ok(found);
+        }
+        edit::make(&transaction, changes)
+            .map_err(|failure| explain_failure(&self.path, failure))?;
+        transaction
+            .execute("UPDATE revision SET number = number + 1", [])
+            .map_err(&writing)?;
+        let revision = revision(&transaction).map_err(&writing)?;
+        transaction.commit().map_err(&writing)?;
+        Ok(revision)
+    }
+}
+
+fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
+    let number: i64 = db.query_row("SELECT number FROM revision", [], |row| row.get(0))?;
+    let number = u64::try_from(number).map_err(|_| FromSqlError::OutOfRange(number))?;
+    Ok(Revision(number))
+}
+
+fn make_private_file(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)?;
+    // A copy brought back from a backup often has lost its mode.
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+fn explain_failure(path: &Path, failure: Failure) -> StoreError {
+    match failure {
+        Failure::Missing(what) => StoreError::Misfit(what),
+        Failure::Sqlite(error) => explain(path, "write to", error),
+    }
+}
+
+fn explain(path: &Path, doing: &'static str, error: rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    let Some(code) = error.sqlite_error_code() else {
+        // Everything else is a value that this program never writes.
+        return StoreError::Damaged {
+            path,
+            why: error.to_string(),
+        };
+    };
+    match code {
+        ErrorCode::NotADatabase => StoreError::Foreign { path },
+        ErrorCode::DatabaseCorrupt => StoreError::Damaged {
+            path,
+            why: error.to_string(),
+        },
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy { path },
+        ErrorCode::ConstraintViolation => StoreError::Misfit(
+            match error.sqlite_error().map(|error| error.extended_code) {
+                Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY) => {
+                    "a rule or an interface would name a group or prefix list that is not there"
+                        .to_owned()
+                }
+                _ => error.to_string(),
+            },
+        ),
+        _ => StoreError::System {
+            doing,
+            path,
+            source: error.into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+-- What refers to another row by name is checked when a commit ends, because a batch may delete a
+-- group or a prefix list and make it again. NOCASE compares as the model's names do.
+CREATE TABLE revision (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 0),
+    number INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE setting (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE vpc (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    on_rule_removal INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE link_local_service (
+    vpc INTEGER NOT NULL REFERENCES vpc ON DELETE CASCADE,
+    address BLOB NOT NULL,
+    PRIMARY KEY (vpc, address)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE prefix_list (
+    id INTEGER PRIMARY KEY,
+    vpc INTEGER NOT NULL REFERENCES vpc ON DELETE CASCADE,
+    name TEXT NOT NULL COLLATE NOCASE,
+    UNIQUE (vpc, name)
+) STRICT;
+
+CREATE TABLE prefix (
+    prefix_list INTEGER NOT NULL REFERENCES prefix_list ON DELETE CASCADE,
+    address BLOB NOT NULL,
+    length INTEGER NOT NULL,
+    PRIMARY KEY (prefix_list, address, length)
+) STRICT, WITHOUT ROWID;
+
+-- "group" is a word of SQL.
+CREATE TABLE security_group (
+    id INTEGER PRIMARY KEY,
+    vpc INTEGER NOT NULL REFERENCES vpc ON DELETE CASCADE,
+    name TEXT NOT NULL COLLATE NOCASE,
+    group_id TEXT NOT NULL UNIQUE,
+    description TEXT NOT NULL,
+    UNIQUE (vpc, name)
+) STRICT;
+
+CREATE TABLE member (
+    security_group INTEGER NOT NULL REFERENCES security_group ON DELETE CASCADE,
+    address BLOB NOT NULL,
+    PRIMARY KEY (security_group, address)
+) STRICT, WITHOUT ROWID;
+
+-- protocol: its number; NULL for all. low and high: the ports of TCP and UDP, or the type and code
+-- of ICMP, where NULL is any. The peer is one of a prefix, a prefix list and a group.
+CREATE TABLE rule (
+    security_group INTEGER NOT NULL REFERENCES security_group ON DELETE CASCADE,
+    rule_id TEXT NOT NULL,
+    vpc INTEGER NOT NULL,
+    direction INTEGER NOT NULL,
+    protocol INTEGER,
+    low INTEGER,
+    high INTEGER,
+    peer_address BLOB,
+    peer_length INTEGER,
+    peer_prefix_list TEXT COLLATE NOCASE,
+    peer_group TEXT COLLATE NOCASE,
+    description TEXT NOT NULL,
+    PRIMARY KEY (security_group, rule_id),
+    FOREIGN KEY (vpc, peer_prefix_list) REFERENCES prefix_list (vpc, name)
+        DEFERRABLE INITIALLY DEFERRED,
+    FOREIGN KEY (vpc, peer_group) REFERENCES security_group (vpc, name)
+        DEFERRABLE INITIALLY DEFERRED,
+    CHECK ((peer_address IS NULL) = (peer_length IS NULL)),
+    CHECK ((peer_address IS NOT NULL) + (peer_prefix_list IS NOT NULL) + (peer_group IS NOT NULL)
+        = 1)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX rule_by_prefix_list ON rule (vpc, peer_prefix_list)
+    WHERE peer_prefix_list IS NOT NULL;
+
+CREATE INDEX rule_by_group ON rule (vpc, peer_group) WHERE peer_group IS NOT NULL;
+
+CREATE TABLE interface (
+    id INTEGER PRIMARY KEY,
+    vpc INTEGER NOT NULL REFERENCES vpc ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    side INTEGER NOT NULL,
+    hook INTEGER NOT NULL,
+    netns TEXT,
+    replace_xdp INTEGER NOT NULL,
+    tcp_pickup INTEGER NOT NULL,
+    tcp_established_s INTEGER NOT NULL,
+    udp_s INTEGER NOT NULL,
+    udp_stream_s INTEGER NOT NULL,
+    max_flows INTEGER,
+    UNIQUE (vpc, name)
+) STRICT;
+
+CREATE TABLE membership (
+    interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
+    vpc INTEGER NOT NULL,
+    security_group TEXT NOT NULL COLLATE NOCASE,
+    PRIMARY KEY (interface, security_group),
+    FOREIGN KEY (vpc, security_group) REFERENCES security_group (vpc, name)
+        DEFERRABLE INITIALLY DEFERRED
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX membership_by_group ON membership (vpc, security_group);
+
+CREATE TABLE guest_address (
+    interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
+    address BLOB NOT NULL,
+    PRIMARY KEY (interface, address)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE ethertype (
+    interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (interface, number)
+) STRICT, WITHOUT ROWID;
