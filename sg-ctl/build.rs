@@ -21,11 +21,17 @@ enum Error {
     #[error("rust-src is not installed: run `cargo xtask setup`")]
     NoRustSrc,
     #[error("cannot run {program}: {source}")]
-    Spawn { program: String, source: std::io::Error },
+    Spawn {
+        program: String,
+        source: std::io::Error,
+    },
     #[error("sg-ebpf does not compile for {target}; its messages are above")]
     Compile { target: String },
     #[error("cannot copy {}: {source}", path.display())]
-    Copy { path: PathBuf, source: std::io::Error },
+    Copy {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 fn main() {
@@ -38,15 +44,25 @@ fn build_object() -> Result<(), Error> {
     let manifest_dir = PathBuf::from(cargo_var("CARGO_MANIFEST_DIR")?);
     let out_dir = PathBuf::from(cargo_var("OUT_DIR")?);
     let cargo = cargo_var("CARGO")?;
-    let workspace =
-        manifest_dir.parent().ok_or(Error::Unset("CARGO_MANIFEST_DIR inside a workspace"))?;
+    let workspace = manifest_dir
+        .parent()
+        .ok_or(Error::Unset("CARGO_MANIFEST_DIR inside a workspace"))?;
     let target = match cargo_var("CARGO_CFG_TARGET_ENDIAN")?.to_str() {
         Some("big") => "bpfeb-unknown-none",
         _ => "bpfel-unknown-none",
     };
 
-    for source in ["sg-ebpf", "sg-common", ".cargo/config.toml", "Cargo.toml", "Cargo.lock"] {
-        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+    for source in [
+        "sg-ebpf",
+        "sg-common",
+        ".cargo/config.toml",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
+        println!(
+            "cargo::rerun-if-changed={}",
+            workspace.join(source).display()
+        );
     }
 
     let path = path_with_tools(workspace);
@@ -71,14 +87,21 @@ fn build_object() -> Result<(), Error> {
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .status()
-        .map_err(|source| Error::Spawn { program: cargo.display().to_string(), source })?;
+        .map_err(|source| Error::Spawn {
+            program: cargo.display().to_string(),
+            source,
+        })?;
     if !status.success() {
-        return Err(Error::Compile { target: target.to_owned() });
+        return Err(Error::Compile {
+            target: target.to_owned(),
+        });
     }
 
     let built = target_dir.join(target).join("release").join(OBJECT);
-    std::fs::copy(&built, out_dir.join(OBJECT))
-        .map_err(|source| Error::Copy { path: built.clone(), source })?;
+    std::fs::copy(&built, out_dir.join(OBJECT)).map_err(|source| Error::Copy {
+        path: built.clone(),
+        source,
+    })?;
     Ok(())
 }
 
@@ -90,12 +113,13 @@ fn cargo_var(name: &'static str) -> Result<OsString, Error> {
 fn path_with_tools(workspace: &Path) -> OsString {
     let inherited = env::var_os("PATH").unwrap_or_default();
     let tools = workspace.join(".tools/bin");
-    env::join_paths(std::iter::once(tools).chain(env::split_paths(&inherited)))
-        .unwrap_or(inherited)
+    env::join_paths(std::iter::once(tools).chain(env::split_paths(&inherited))).unwrap_or(inherited)
 }
 
 fn find_program(name: &str, path: &OsString) -> Option<PathBuf> {
-    env::split_paths(path).map(|folder| folder.join(name)).find(|program| program.is_file())
+    env::split_paths(path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
 }
 
 /// Without this check cargo's own message would send the reader to another toolchain.
@@ -104,8 +128,15 @@ fn require_rust_src() -> Result<(), Error> {
     let output = Command::new(&rustc)
         .args(["--print", "sysroot"])
         .output()
-        .map_err(|source| Error::Spawn { program: rustc.display().to_string(), source })?;
+        .map_err(|source| Error::Spawn {
+            program: rustc.display().to_string(),
+            source,
+        })?;
     let sysroot = String::from_utf8_lossy(&output.stdout);
     let core = Path::new(sysroot.trim_end()).join("lib/rustlib/src/rust/library/core/Cargo.toml");
-    if core.is_file() { Ok(()) } else { Err(Error::NoRustSrc) }
+    if core.is_file() {
+        Ok(())
+    } else {
+        Err(Error::NoRustSrc)
+    }
 }

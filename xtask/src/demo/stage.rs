@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, umount2};
@@ -158,18 +160,18 @@ impl Stage {
         };
         for machine in Machine::ALL {
             stage.ip(&["netns", "add", &stage.namespace(machine)])?;
+            // Nobody else is on these links, and looking for a double costs a second on each.
+            stage.switch(machine, "ipv6/conf/default/accept_dad", "0")?;
         }
         for line in LAYOUT.lines() {
             let line = line.replace("{}", &stage.name);
             stage.ip(&line.split(' ').collect::<Vec<_>>())?;
         }
-        in_namespace(&stage.namespace_file(Machine::World), || {
-            for switch in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-                fs::write(Path::new("/proc/sys/net").join(switch), "1")
-                    .with_context(|| format!("cannot set {switch}"))?;
-            }
-            Ok(())
-        })?;
+        stage.switch(Machine::World, "ipv4/ip_forward", "1")?;
+        stage.switch(Machine::World, "ipv6/conf/all/forwarding", "1")?;
+        for (machine, interface) in [(Machine::Web, "web0"), (Machine::App, "app0")] {
+            stage.wait_for_link(machine, interface)?;
+        }
         Ok(stage)
     }
 
@@ -217,9 +219,31 @@ impl Stage {
         Ok(())
     }
 
-    fn ip(&self, arguments: &[&str]) -> Result<()> {
+    fn ip(&self, arguments: &[&str]) -> Result<String> {
         self.go_on()?;
-        workspace::output(workspace::command("ip").args(arguments)).map(drop)
+        workspace::output(workspace::command("ip").args(arguments))
+    }
+
+    /// The kernel reports a new link's carrier at most once a second, and until then IPv6 is mute.
+    fn wait_for_link(&self, machine: Machine, interface: &str) -> Result<()> {
+        let namespace = self.namespace(machine);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !self
+            .ip(&["-n", &namespace, "-o", "link", "show", interface])?
+            .contains("state UP")
+        {
+            ensure!(Instant::now() < deadline, "{interface} does not come up");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// Sets a switch below `/proc/sys/net`, which shows the namespace of who looks.
+    fn switch(&self, machine: Machine, name: &'static str, value: &'static str) -> Result<()> {
+        in_namespace(&self.namespace_file(machine), move || {
+            fs::write(Path::new("/proc/sys/net").join(name), value)
+                .with_context(|| format!("cannot set {name}"))
+        })
     }
 
     /// Clears everything away and returns what could not be.
