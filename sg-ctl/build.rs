@@ -6,7 +6,7 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use thiserror::Error;
 
@@ -34,9 +34,18 @@ enum Error {
     },
 }
 
-fn main() {
-    if let Err(error) = build_object() {
-        println!("cargo::error={error}");
+fn main() -> ExitCode {
+    match build_object() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Cargo shows what the compiler wrote only when the script itself fails.
+        Err(error @ Error::Compile { .. }) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::SUCCESS
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Placeholder header, replaced below.
+//! What the decision needs to know of a packet's bytes, and which way it goes.
 
 /// Which way a packet goes, relative to the protected interface and never to the kernel's hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,4 +8,103 @@ pub enum Direction {
     Ingress = 0,
     /// Away from what is protected.
     Egress = 1,
+}
+
+impl Direction {
+    /// Both, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// The way a reply goes.
+    #[inline(always)]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Ingress => Self::Egress,
+            Self::Egress => Self::Ingress,
+        }
+    }
+
+    /// The number tables use.
+    #[inline(always)]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The word people use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+/// Bytes readable by offset, however they are laid out in memory.
+///
+/// A frame's bytes may lie outside its linear part; an implementation answers "too short" only when
+/// the kernel itself says so.
+pub trait Packet {
+    /// Reads `N` bytes at `offset` from the frame's first byte; `None` when the frame is shorter.
+    /// `offset` is always even, since every header the parser follows has an even length.
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
+
+    /// Whether the frame has at least `end` bytes.
+    fn reaches(&self, end: u32) -> bool;
+
+    /// The length of the frame in bytes, for counters.
+    fn length(&self) -> u32;
+
+    /// How many VLAN tags the kernel took off the frame and keeps beside it: TC sees the outer tag
+    /// that way, XDP sees it inline.
+    fn tags_beside(&self) -> u32;
+
+    /// How many packets of the wire this one stands for (GSO), at least 1.
+    fn segments(&self) -> u32;
+
+    /// The EtherType, for a device that has no Ethernet header.
+    fn protocol_beside(&self) -> u16;
+}
+
+/// How a device frames its packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// An Ethernet header comes first.
+    Ethernet,
+    /// The IP header comes first (tun, WireGuard).
+    Bare,
+}
+
+impl Packet for [u8] {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.get(offset as usize..)?.first_chunk().copied()
+    }
+
+    #[inline(always)]
+    fn reaches(&self, end: u32) -> bool {
+        self.len() as u64 >= u64::from(end)
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.len() as u32
+    }
+
+    #[inline(always)]
+    fn tags_beside(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> u32 {
+        1
+    }
+
+    #[inline(always)]
+    fn protocol_beside(&self) -> u16 {
+        match self.first().map(|first| first >> 4) {
+            Some(4) => 0x0800,
+            Some(6) => 0x86dd,
+            _ => 0,
+        }
+    }
 }

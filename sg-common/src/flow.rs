@@ -1,0 +1,607 @@
+//! Flows: their keys, their states, and how a packet moves a flow from one state to the next.
+//!
+//! A request and its reply have the same key. Where flows are kept is the business of
+//! [`Tables`](crate::tables::Tables); this module is arithmetic on a copy of one flow's state.
+//!
+//! There are two tables. *Embryonic* flows have been seen from one side, or have not completed a
+//! handshake; any of them may be forgotten when room is short. *Assured* flows have been seen from
+//! both sides and are never forgotten before their deadline.
+
+use crate::addr::Addr;
+use crate::packet::Direction;
+use crate::parse::{Headers, TcpFlags};
+use crate::tables::{Generation, RuleSlot, TimeoutTicks};
+
+/// Kernel timer ticks divided by 32: 128 ms at 250 Hz. Cheap to read, and wraps after years.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Ticks(pub u32);
+
+impl Ticks {
+    /// How far `jiffies64` is shifted.
+    pub const SHIFT: u32 = 5;
+
+    /// From the kernel's `jiffies64`.
+    #[inline(always)]
+    pub const fn from_jiffies(jiffies: u64) -> Self {
+        Self((jiffies >> Self::SHIFT) as u32)
+    }
+
+    /// This much later.
+    #[inline(always)]
+    #[must_use]
+    pub const fn after(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_add(ticks))
+    }
+
+    /// Whether `now` has reached this deadline.
+    #[inline(always)]
+    pub const fn has_passed(self, now: Self) -> bool {
+        self.0.wrapping_sub(now.0) as i32 <= 0
+    }
+
+    /// Ticks from `now` until this deadline; zero when it has passed.
+    #[inline(always)]
+    pub const fn until(self, now: Self) -> u32 {
+        if self.has_passed(now) { 0 } else { self.0.wrapping_sub(now.0) }
+    }
+}
+
+/// The two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowTable {
+    /// Seen from one side, or mid-handshake; may be forgotten.
+    Embryonic,
+    /// Seen from both sides; never forgotten before its deadline.
+    Assured,
+}
+
+/// Who sent a packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Leg {
+    /// What is protected.
+    Local = 0,
+    /// The other side.
+    Peer = 1,
+}
+
+impl Leg {
+    /// Who sends in this direction.
+    #[inline(always)]
+    pub const fn sending(direction: Direction) -> Self {
+        match direction {
+            Direction::Egress => Self::Local,
+            Direction::Ingress => Self::Peer,
+        }
+    }
+
+    /// The other one.
+    #[inline(always)]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Local => Self::Peer,
+            Self::Peer => Self::Local,
+        }
+    }
+}
+
+/// What the packets of one flow have in common, in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct FlowKey {
+    /// The protected side's address.
+    pub local: Addr,
+    /// The other side's address.
+    pub peer: Addr,
+    /// Whose flows these are: [`Interface::zone`](crate::tables::Interface::zone).
+    pub zone: u32,
+    /// TCP, UDP: the protected side's port. ICMP: the identifier.
+    pub local_port: u16,
+    /// TCP, UDP: the other side's port. ICMP: the identifier.
+    pub peer_port: u16,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// ICMP: 1 when what is protected asks, 2 when the other side does, so that leave to answer is
+    /// never leave to ask. Other protocols: 0.
+    pub asker: u8,
+    /// Always zero.
+    pub padding: [u8; 2],
+}
+
+impl FlowKey {
+    /// Two buckets (before the mask) and a tag, from a hash keyed with numbers drawn at load.
+    ///
+    /// NH of UMAC (RFC 4418 §5.2): whoever does not know the key finds two flows that collide no
+    /// better than by chance, which is what keeps an attacker from aiming at a bucket. A finaliser
+    /// then spreads the sum over all bits.
+    #[inline(always)]
+    pub const fn places(&self, key: &HashKey) -> FlowPlaces {
+        let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9] = key.0;
+        let [a, b, c, d] = self.local.words();
+        let [e, f, g, h] = self.peer.words();
+        let ports = (self.local_port as u32) << 16 | self.peer_port as u32;
+        let rest = self.zone ^ (self.protocol as u32) << 24 ^ (self.asker as u32) << 16;
+        let sum = product(a, k0, b, k1)
+            .wrapping_add(product(c, k2, d, k3))
+            .wrapping_add(product(e, k4, f, k5))
+            .wrapping_add(product(g, k6, h, k7))
+            .wrapping_add(product(ports, k8, rest, k9));
+        let mixed = (sum ^ sum >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mixed = (mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = mixed ^ mixed >> 32;
+        FlowPlaces {
+            first: mixed as u32,
+            second: (mixed >> 24) as u32,
+            tag: (mixed >> 48) as u16 | 1,
+        }
+    }
+}
+
+#[inline(always)]
+const fn product(a: u32, key_a: u32, b: u32, key_b: u32) -> u64 {
+    (a.wrapping_add(key_a) as u64).wrapping_mul(b.wrapping_add(key_b) as u64)
+}
+
+/// Random numbers drawn when the maps are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct HashKey(pub [u32; 10]);
+
+/// Where a flow may be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowPlaces {
+    /// The bucket to search first.
+    pub first: u32,
+    /// The other bucket.
+    pub second: u32,
+    /// What is compared before the key; never zero.
+    pub tag: u16,
+}
+
+/// Where in its life a flow is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Phase(pub u8);
+
+impl Phase {
+    /// TCP: one side has sent SYN.
+    pub const SYN_SENT: Self = Self(1);
+    /// TCP: the other side has answered with SYN.
+    pub const SYN_RECEIVED: Self = Self(2);
+    /// TCP: first seen in the middle of its life, from one side.
+    pub const PICKED_UP: Self = Self(3);
+    /// TCP: open both ways.
+    pub const ESTABLISHED: Self = Self(4);
+    /// TCP: one side has sent FIN.
+    pub const HALF_CLOSED: Self = Self(5);
+    /// TCP: both sides have sent FIN.
+    pub const CLOSING: Self = Self(6);
+    /// TCP: a plausible RST has passed.
+    pub const RESET: Self = Self(7);
+    /// UDP: one way, or one request and its response.
+    pub const SINGLE: Self = Self(8);
+    /// UDP: more than one request and response.
+    pub const STREAM: Self = Self(9);
+    /// An ICMP request.
+    pub const ICMP: Self = Self(10);
+    /// Any other protocol.
+    pub const OTHER: Self = Self(11);
+
+    /// The word people and JSON use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SYN_SENT => "syn-sent",
+            Self::SYN_RECEIVED => "syn-received",
+            Self::PICKED_UP => "picked-up",
+            Self::ESTABLISHED => "established",
+            Self::HALF_CLOSED => "half-closed",
+            Self::CLOSING => "closing",
+            Self::RESET => "closed",
+            Self::SINGLE => "single",
+            Self::STREAM => "stream",
+            Self::ICMP => "icmp",
+            Self::OTHER => "other",
+            _ => "unknown",
+        }
+    }
+
+    /// How long a flow in this phase lives without a packet.
+    #[inline(always)]
+    pub const fn timeout(self, timeouts: &TimeoutTicks) -> u32 {
+        match self {
+            Self::SYN_SENT | Self::SYN_RECEIVED | Self::PICKED_UP => timeouts.tcp_opening,
+            Self::ESTABLISHED => timeouts.tcp_established,
+            Self::HALF_CLOSED => timeouts.tcp_half_closed,
+            Self::CLOSING => timeouts.tcp_closing,
+            Self::RESET => timeouts.tcp_reset,
+            Self::SINGLE => timeouts.udp,
+            Self::STREAM => timeouts.udp_stream,
+            Self::ICMP => timeouts.icmp,
+            _ => timeouts.other,
+        }
+    }
+
+    /// Whether a SYN may open the connection anew (RFC 9293 §3.6.1, RFC 6191).
+    #[inline(always)]
+    pub const fn may_reopen(self) -> bool {
+        matches!(self, Self::CLOSING | Self::RESET)
+    }
+}
+
+/// Everything the decision keeps about a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FlowState {
+    /// The rule that admitted it.
+    pub rule: RuleSlot,
+    /// The policy that admitted it, or last judged it.
+    pub generation: Generation,
+    /// The interface slot that opened it, whose quota it counts against.
+    pub owner: u32,
+    /// TCP: one past the highest sequence number each leg has sent in its peer's window.
+    pub end: [u32; 2],
+    /// TCP: the highest acknowledgment each leg has sent.
+    pub ack: [u32; 2],
+    /// TCP: the window each leg last offered, unscaled.
+    pub window: [u16; 2],
+    /// Where in its life it is.
+    pub phase: Phase,
+    /// [`Direction`] of its first packet.
+    pub initiator: u8,
+    /// Legs that have sent FIN, as bits `1 << leg`.
+    pub fins: u8,
+    /// TCP window scales: the low nibble is the local leg's, the high the peer's.
+    pub scales: u8,
+}
+
+/// A place for one flow.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FlowSlot {
+    /// Packets each leg has sent.
+    pub packets: [u64; 2],
+    /// Bytes each leg has sent.
+    pub bytes: [u64; 2],
+    /// Whose it is.
+    pub key: FlowKey,
+    /// Where in its life it is.
+    pub state: FlowState,
+    /// When it opened.
+    pub opened: Ticks,
+    /// Grows with each flow that takes the place, so that a late writer notices.
+    pub stamp: u32,
+}
+
+/// The kernel finds a lock in a map's value by this name.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct bpf_spin_lock {
+    value: u32,
+}
+
+/// Flows whose keys hash alike. What a search reads first is in the first cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct FlowBucket {
+    /// Held by writers; readers look at tag and stamp instead.
+    pub lock: bpf_spin_lock,
+    /// Always zero.
+    pub padding: [u32; 3],
+    /// A part of each key's hash, never zero; zero is a free place.
+    pub tags: [u16; FlowBucket::SLOTS],
+    /// Until when each flow lives.
+    pub deadlines: [Ticks; FlowBucket::SLOTS],
+    /// The flows.
+    pub slots: [FlowSlot; FlowBucket::SLOTS],
+}
+
+impl FlowBucket {
+    /// Flows a bucket holds.
+    pub const SLOTS: usize = 8;
+}
+
+const _: () = {
+    assert!(size_of::<FlowKey>() == 44);
+    assert!(size_of::<FlowState>() == 36);
+    assert!(size_of::<FlowSlot>() == 120);
+    assert!(size_of::<FlowBucket>() == 1024);
+};
+
+/// What a packet does to an embryonic flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// It stays embryonic.
+    Stay,
+    /// It has now been seen from both sides.
+    Assure,
+    /// It is over, and this packet passes.
+    End,
+    /// The packet does not answer what opened it.
+    Refuse,
+}
+
+/// The largest shift RFC 7323 §2.3 allows; taken when a connection's scales were never seen.
+const LARGEST_SCALE: u8 = 14;
+
+/// Whether `value` is in `first..=last`, on the circle of sequence numbers.
+#[inline(always)]
+const fn within(first: u32, value: u32, last: u32) -> bool {
+    value.wrapping_sub(first) <= last.wrapping_sub(first)
+}
+
+/// Whether `a` comes after `b` on the circle of sequence numbers.
+#[inline(always)]
+const fn after(a: u32, b: u32) -> bool {
+    (b.wrapping_sub(a) as i32) < 0
+}
+
+/// Reads the local or the peer's element.
+#[inline(always)]
+const fn of<T: Copy>(pair: &[T; 2], leg: Leg) -> T {
+    let [local, peer] = *pair;
+    match leg {
+        Leg::Local => local,
+        Leg::Peer => peer,
+    }
+}
+
+/// Writes the local or the peer's element.
+#[inline(always)]
+const fn put<T: Copy>(pair: &mut [T; 2], leg: Leg, value: T) {
+    let [local, peer] = pair;
+    match leg {
+        Leg::Local => *local = value,
+        Leg::Peer => *peer = value,
+    }
+}
+
+impl FlowState {
+    /// A flow that opens with this packet. `scale` is the SYN's window scale.
+    #[inline(always)]
+    pub fn opened_by(headers: &Headers, direction: Direction, scale: u8) -> Self {
+        let leg = Leg::sending(direction);
+        let mut state = Self { initiator: direction as u8, ..Self::default() };
+        state.phase = match headers.protocol {
+            crate::parse::TCP if headers.tcp_flags.has(TcpFlags::SYN) => Phase::SYN_SENT,
+            crate::parse::TCP => Phase::PICKED_UP,
+            crate::parse::UDP => Phase::SINGLE,
+            crate::parse::ICMP | crate::parse::ICMPV6 => Phase::ICMP,
+            _ => Phase::OTHER,
+        };
+        if headers.protocol == crate::parse::TCP {
+            put(&mut state.end, leg, headers.tcp_seq.wrapping_add(headers.tcp_length));
+            put(&mut state.window, leg, headers.tcp_window);
+            // A SYN acknowledges nothing: its place keeps where an answer's acknowledgment begins.
+            let ack = if headers.tcp_flags.has(TcpFlags::SYN) {
+                headers.tcp_seq.wrapping_add(1)
+            } else {
+                headers.tcp_ack
+            };
+            put(&mut state.ack, leg, ack);
+            if headers.tcp_flags.has(TcpFlags::SYN) {
+                state.set_scale(leg, scale);
+            } else {
+                state.scales = LARGEST_SCALE << 4 | LARGEST_SCALE;
+            }
+        }
+        state
+    }
+
+    /// The direction of the packet that opened the flow.
+    #[inline(always)]
+    pub const fn initiator(&self) -> Direction {
+        if self.initiator == Direction::Ingress as u8 {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        }
+    }
+
+    #[inline(always)]
+    const fn scale(&self, leg: Leg) -> u8 {
+        match leg {
+            Leg::Local => self.scales & 0x0f,
+            Leg::Peer => self.scales >> 4,
+        }
+    }
+
+    #[inline(always)]
+    const fn set_scale(&mut self, leg: Leg, scale: u8) {
+        self.scales = match leg {
+            Leg::Local => self.scales & 0xf0 | scale & 0x0f,
+            Leg::Peer => self.scales & 0x0f | scale << 4,
+        };
+    }
+
+    /// What a packet does to this embryonic flow. `scale` is the window scale, if it is a SYN.
+    #[inline(always)]
+    pub fn grow(&mut self, headers: &Headers, direction: Direction, scale: u8) -> Growth {
+        let leg = Leg::sending(direction);
+        let from_initiator = direction as u8 == self.initiator;
+        if headers.protocol != crate::parse::TCP {
+            return if from_initiator { Growth::Stay } else { Growth::Assure };
+        }
+        let flags = headers.tcp_flags;
+        match (self.phase, from_initiator) {
+            (Phase::SYN_SENT, true) if flags.is_plain_syn() => {
+                *self = Self {
+                    rule: self.rule,
+                    generation: self.generation,
+                    owner: self.owner,
+                    ..Self::opened_by(headers, direction, scale)
+                };
+                Growth::Stay
+            }
+            (Phase::SYN_SENT | Phase::SYN_RECEIVED, true) if flags.has(TcpFlags::RST) => {
+                if headers.tcp_seq == of(&self.end, leg) { Growth::End } else { Growth::Stay }
+            }
+            (Phase::SYN_SENT, true) => Growth::Stay,
+            (Phase::SYN_SENT, false) => self.answer_syn(headers, leg, scale),
+            (Phase::SYN_RECEIVED, true)
+                if flags.has(TcpFlags::ACK)
+                    && !flags.has(TcpFlags::SYN)
+                    && headers.tcp_ack == of(&self.end, leg.other()) =>
+            {
+                self.advance(headers, leg);
+                self.phase = Phase::ESTABLISHED;
+                self.close_by_flags(headers, leg);
+                Growth::Assure
+            }
+            (Phase::SYN_RECEIVED, true) => Growth::Stay,
+            (Phase::SYN_RECEIVED, false) if flags.has(TcpFlags::RST) => {
+                if headers.tcp_seq == of(&self.end, leg) { Growth::End } else { Growth::Refuse }
+            }
+            (Phase::SYN_RECEIVED, false) => {
+                if flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg) {
+                    self.advance(headers, leg);
+                    // Simultaneous open (RFC 9293 figure 7): each side has sent SYN, and this is
+                    // the acknowledgment of the first one.
+                    Growth::Stay
+                } else if flags.is_plain_syn() {
+                    Growth::Stay
+                } else {
+                    Growth::Refuse
+                }
+            }
+            // Picked up in the middle.
+            (_, true) => {
+                self.advance(headers, leg);
+                Growth::Stay
+            }
+            (_, false) if flags.has(TcpFlags::RST) => {
+                if headers.tcp_seq == of(&self.ack, leg.other()) {
+                    Growth::End
+                } else {
+                    Growth::Refuse
+                }
+            }
+            (_, false) if flags.has(TcpFlags::SYN) => Growth::Refuse,
+            (_, false) => {
+                put(&mut self.end, leg, headers.tcp_seq.wrapping_add(headers.tcp_length));
+                put(&mut self.ack, leg, headers.tcp_ack);
+                put(&mut self.window, leg, headers.tcp_window);
+                self.phase = Phase::ESTABLISHED;
+                self.close_by_flags(headers, leg);
+                Growth::Assure
+            }
+        }
+    }
+
+    /// Whether an acknowledgment covers what the other leg has sent, and no more.
+    #[inline(always)]
+    fn acknowledges(&self, headers: &Headers, leg: Leg) -> bool {
+        let other = leg.other();
+        within(of(&self.ack, other), headers.tcp_ack, of(&self.end, other))
+    }
+
+    /// The other side's first packet after a SYN.
+    #[inline(always)]
+    fn answer_syn(&mut self, headers: &Headers, leg: Leg, scale: u8) -> Growth {
+        let flags = headers.tcp_flags;
+        let acknowledges = flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg);
+        if flags.has(TcpFlags::RST) {
+            return if acknowledges { Growth::End } else { Growth::Refuse };
+        }
+        if !flags.has(TcpFlags::SYN) || (flags.has(TcpFlags::ACK) && !acknowledges) {
+            return Growth::Refuse;
+        }
+        put(&mut self.end, leg, headers.tcp_seq.wrapping_add(headers.tcp_length));
+        put(&mut self.window, leg, headers.tcp_window);
+        let ack = if flags.has(TcpFlags::ACK) {
+            headers.tcp_ack
+        } else {
+            headers.tcp_seq.wrapping_add(1)
+        };
+        put(&mut self.ack, leg, ack);
+        // Scaling is in force only when both SYNs offer it (RFC 7323 §2.2); an absent option reads
+        // as 0 and leaves the other side's scale in place, which only widens the window.
+        self.set_scale(leg, scale);
+        self.phase = Phase::SYN_RECEIVED;
+        Growth::Stay
+    }
+
+    /// What a packet does to this assured flow. Returns whether the state changed in a way that
+    /// must be written.
+    #[inline(always)]
+    pub fn live(&mut self, headers: &Headers, direction: Direction) -> bool {
+        if headers.protocol == crate::parse::UDP {
+            let again = self.phase == Phase::SINGLE && direction as u8 == self.initiator;
+            if again {
+                self.phase = Phase::STREAM;
+            }
+            return again;
+        }
+        if headers.protocol != crate::parse::TCP || headers.tcp_flags.has(TcpFlags::SYN) {
+            // A SYN inside a live connection changes nothing: the receiver answers it with a
+            // challenge (RFC 5961 §4).
+            return false;
+        }
+        let leg = Leg::sending(direction);
+        if headers.tcp_flags.has(TcpFlags::RST) {
+            // RFC 5961 §3: a reset counts only at the exact sequence number that the receiver
+            // expects, which lies between what it has acknowledged and what was sent to it.
+            let expected = of(&self.ack, leg.other());
+            let plausible = within(expected, headers.tcp_seq, of(&self.end, leg))
+                || headers.tcp_seq == expected;
+            if plausible {
+                self.phase = Phase::RESET;
+            }
+            return plausible;
+        }
+        let moved = self.advance(headers, leg);
+        let closed = self.close_by_flags(headers, leg);
+        moved || closed
+    }
+
+    /// Whether a segment begins in the window the other leg offers.
+    #[inline(always)]
+    fn is_in_window(&self, headers: &Headers, leg: Leg) -> bool {
+        let other = leg.other();
+        let window = u32::from(of(&self.window, other)) << self.scale(other).min(LARGEST_SCALE);
+        let first = of(&self.ack, other);
+        // A zero window still admits the byte that probes it; and what is resent lies before.
+        let resent = after(first, headers.tcp_seq)
+            && first.wrapping_sub(headers.tcp_seq) <= window.wrapping_add(65_536);
+        resent || headers.tcp_seq.wrapping_sub(first) <= window.wrapping_add(1)
+    }
+
+    /// Moves end, acknowledgment and window forward. Returns whether anything moved.
+    #[inline(always)]
+    fn advance(&mut self, headers: &Headers, leg: Leg) -> bool {
+        let mut moved = false;
+        let end = headers.tcp_seq.wrapping_add(headers.tcp_length);
+        if after(end, of(&self.end, leg)) && self.is_in_window(headers, leg) {
+            put(&mut self.end, leg, end);
+            moved = true;
+        }
+        if headers.tcp_flags.has(TcpFlags::ACK) {
+            let ack = headers.tcp_ack;
+            // Nobody acknowledges what was not sent.
+            let sent = !after(ack, of(&self.end, leg.other()));
+            if sent && after(ack, of(&self.ack, leg)) {
+                put(&mut self.ack, leg, ack);
+                moved = true;
+            }
+            if sent && headers.tcp_window != of(&self.window, leg) {
+                put(&mut self.window, leg, headers.tcp_window);
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Takes note of a FIN that the receiver will accept. Returns whether the phase changed.
+    #[inline(always)]
+    fn close_by_flags(&mut self, headers: &Headers, leg: Leg) -> bool {
+        if !headers.tcp_flags.has(TcpFlags::FIN)
+            || !matches!(self.phase, Phase::ESTABLISHED | Phase::HALF_CLOSED)
+            || !self.is_in_window(headers, leg)
+        {
+            return false;
+        }
+        self.fins |= 1 << leg as u8;
+        self.phase = if self.fins == 3 { Phase::CLOSING } else { Phase::HALF_CLOSED };
+        true
+    }
+}

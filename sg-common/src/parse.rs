@@ -1,0 +1,657 @@
+//! From bytes to [`Headers`]: everything later steps may know about a packet.
+//!
+//! The parser follows every header by its own length and refuses, with a reason, whatever it cannot
+//! judge. L4 bytes are those inside the IP packet; what trails it in the frame is padding.
+
+use network_types::ip::IpProto;
+
+use crate::addr::{Addr, Family};
+use crate::flow::FlowKey;
+use crate::packet::{Direction, Framing, Packet};
+use crate::report::Reason;
+use crate::tables::Service;
+
+/// Internet Control Message Protocol.
+pub const ICMP: u8 = IpProto::Icmp as u8;
+/// Internet Group Management Protocol.
+pub const IGMP: u8 = IpProto::Igmp as u8;
+/// Transmission Control Protocol.
+pub const TCP: u8 = IpProto::Tcp as u8;
+/// User Datagram Protocol.
+pub const UDP: u8 = IpProto::Udp as u8;
+/// ICMP for IPv6.
+pub const ICMPV6: u8 = IpProto::Ipv6Icmp as u8;
+
+const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+const ROUTING: u8 = IpProto::Ipv6Route as u8;
+const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+const AUTHENTICATION: u8 = IpProto::Ah as u8;
+const NO_NEXT_HEADER: u8 = IpProto::Ipv6NoNxt as u8;
+const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
+
+/// More extension headers than any sender needs (RFC 8504 §5.3 lets a node limit them).
+const MAX_EXTENSIONS: u32 = 8;
+/// One VLAN tag, or two (802.1ad).
+const MAX_TAGS: u32 = 2;
+
+/// TCP control bits (RFC 9293 §3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct TcpFlags(pub u8);
+
+impl TcpFlags {
+    /// The sender has finished.
+    pub const FIN: Self = Self(0x01);
+    /// Synchronise sequence numbers.
+    pub const SYN: Self = Self(0x02);
+    /// The connection is void.
+    pub const RST: Self = Self(0x04);
+    /// The acknowledgment field counts.
+    pub const ACK: Self = Self(0x10);
+
+    /// Whether all of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// SYN without ACK, RST or FIN: the first packet of a connection.
+    #[inline(always)]
+    pub const fn is_plain_syn(self) -> bool {
+        self.0 & 0x17 == Self::SYN.0
+    }
+
+    /// Whether no TCP sends this: none of the six classic flags that matter, SYN with FIN, SYN with
+    /// RST, or all of them.
+    #[inline(always)]
+    const fn is_nonsense(self) -> bool {
+        let control = self.0 & 0x17;
+        control == 0
+            || self.has(Self(Self::SYN.0 | Self::FIN.0))
+            || self.has(Self(Self::SYN.0 | Self::RST.0))
+            || self.has(Self(Self::RST.0 | Self::FIN.0))
+    }
+}
+
+/// What a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// IP, and [`Headers`] is filled in.
+    Ip,
+    /// ARP; [`Headers::l3`] is where it begins.
+    Arp,
+    /// A link protocol that groups never filter.
+    LinkProtocol,
+    /// Another EtherType, in [`Headers::ethertype`].
+    Other,
+}
+
+/// How much of an IP packet this is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The first fragment, L4 header included.
+    First,
+    /// A later fragment, without an L4 header.
+    Later,
+}
+
+/// What the packet says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Headers {
+    /// Sender.
+    pub source: Addr,
+    /// Receiver.
+    pub destination: Addr,
+    /// TCP, UDP: the sender's port. ICMP requests and replies: the identifier.
+    pub source_port: u16,
+    /// TCP, UDP: the receiver's port. ICMP requests and replies: the identifier.
+    pub destination_port: u16,
+    /// ICMP type and code.
+    pub icmp_type: u8,
+    /// ICMP code.
+    pub icmp_code: u8,
+    /// The upper protocol.
+    pub protocol: u8,
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// TCP control bits.
+    pub tcp_flags: TcpFlags,
+    /// Bytes of the TCP header.
+    pub tcp_header: u8,
+    /// TCP's window field, unscaled.
+    pub tcp_window: u16,
+    /// TCP sequence number.
+    pub tcp_seq: u32,
+    /// TCP acknowledgment number.
+    pub tcp_ack: u32,
+    /// Sequence space the segment takes: its data, and one each for SYN and FIN.
+    pub tcp_length: u32,
+    /// Whole packet or fragment.
+    pub part: Part,
+    /// The protocol field by which a packet's fragments know each other.
+    pub fragment_protocol: u8,
+    /// The identification by which they do.
+    pub fragment_id: u32,
+    /// Where this fragment begins in the packet's payload, in bytes.
+    pub fragment_offset: u32,
+    /// Where the fragment's own bytes begin in the frame; zero for an IPv6 packet without a fragment
+    /// header.
+    pub fragment_start: u32,
+    /// Where the IP header begins in the frame.
+    pub l3: u32,
+    /// Where the L4 header begins in the frame.
+    pub l4: u32,
+    /// Where the IP packet ends in the frame.
+    pub end: u32,
+    /// The innermost EtherType.
+    pub ethertype: u16,
+}
+
+impl Headers {
+    /// Which family the packet is of.
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        self.source.family()
+    }
+
+    /// The protected side's address.
+    #[inline(always)]
+    pub const fn local(&self, direction: Direction) -> &Addr {
+        match direction {
+            Direction::Ingress => &self.destination,
+            Direction::Egress => &self.source,
+        }
+    }
+
+    /// The other side's address.
+    #[inline(always)]
+    pub const fn peer(&self, direction: Direction) -> &Addr {
+        self.local(direction.opposite())
+    }
+
+    /// What port tables are searched by.
+    #[inline(always)]
+    pub const fn service(&self) -> Service {
+        let low = match self.protocol {
+            TCP | UDP => self.destination_port,
+            ICMP | ICMPV6 => (self.icmp_type as u16) << 8 | self.icmp_code as u16,
+            _ => 0,
+        };
+        Service::new(self.protocol, low)
+    }
+
+    /// Bytes to count for the frame. A frame in several buffers says the length of its first one
+    /// only; its IP packet says more.
+    #[inline(always)]
+    pub fn bytes<P: Packet + ?Sized>(&self, packet: &P) -> u32 {
+        packet.length().max(self.end)
+    }
+
+    /// What role an ICMP message plays.
+    #[inline(always)]
+    pub const fn icmp_role(&self) -> IcmpRole {
+        IcmpRole::of(self.protocol, self.icmp_type)
+    }
+
+    /// The key that this packet and the other packets of its flow share.
+    #[inline(always)]
+    pub const fn flow(&self, direction: Direction, zone: u32) -> FlowKey {
+        let (local_port, peer_port) = match direction {
+            Direction::Ingress => (self.destination_port, self.source_port),
+            Direction::Egress => (self.source_port, self.destination_port),
+        };
+        let asker = match (self.icmp_role(), direction) {
+            (IcmpRole::Request, Direction::Egress) | (IcmpRole::Reply, Direction::Ingress) => 1,
+            (IcmpRole::Request, Direction::Ingress) | (IcmpRole::Reply, Direction::Egress) => 2,
+            _ => 0,
+        };
+        FlowKey {
+            local: *self.local(direction),
+            peer: *self.peer(direction),
+            zone,
+            local_port,
+            peer_port,
+            protocol: self.protocol,
+            asker,
+            padding: [0; 2],
+        }
+    }
+}
+
+/// What role an ICMP message plays in a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpRole {
+    /// Not ICMP.
+    NotIcmp,
+    /// Asks, and has an identifier.
+    Request,
+    /// Answers a request.
+    Reply,
+    /// Speaks of another packet, which it quotes.
+    Error,
+    /// Anything else: judged by rules alone.
+    Notice,
+}
+
+impl IcmpRole {
+    /// RFC 792, RFC 950, RFC 4443.
+    #[inline(always)]
+    const fn of(protocol: u8, icmp_type: u8) -> Self {
+        match (protocol, icmp_type) {
+            (ICMP, 8 | 13 | 15 | 17) | (ICMPV6, 128) => Self::Request,
+            (ICMP, 0 | 14 | 16 | 18) | (ICMPV6, 129) => Self::Reply,
+            (ICMP, 3 | 11 | 12) | (ICMPV6, 1..=4) => Self::Error,
+            (ICMP | ICMPV6, _) => Self::Notice,
+            _ => Self::NotIcmp,
+        }
+    }
+}
+
+/// Reads a frame's headers. The error is why the frame must be dropped.
+#[inline(always)]
+pub fn parse<P: Packet + ?Sized>(
+    packet: &P,
+    framing: Framing,
+    headers: &mut Headers,
+) -> Result<Content, Reason> {
+    let mut offset = 0;
+    let mut ethertype = packet.protocol_beside();
+    if let Framing::Ethernet = framing {
+        let [.., high, low] = packet.load::<14>(0).ok_or(Reason::MalformedEthernet)?;
+        ethertype = u16::from_be_bytes([high, low]);
+        offset = 14;
+    }
+    let mut tags = packet.tags_beside();
+    for _ in 0..=MAX_TAGS {
+        if !matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
+            break;
+        }
+        tags += 1;
+        if tags > MAX_TAGS {
+            return Err(Reason::VlanDepth);
+        }
+        let [_, _, high, low] = packet.load::<4>(offset).ok_or(Reason::MalformedEthernet)?;
+        ethertype = u16::from_be_bytes([high, low]);
+        offset += 4;
+    }
+    if tags > MAX_TAGS {
+        return Err(Reason::VlanDepth);
+    }
+    headers.ethertype = ethertype;
+    headers.l3 = offset;
+    match ethertype {
+        0x0800 => {
+            ipv4(packet, headers)?;
+            l4(packet, headers)?;
+            Ok(Content::Ip)
+        }
+        0x86dd => {
+            ipv6(packet, headers)?;
+            l4(packet, headers)?;
+            Ok(Content::Ip)
+        }
+        0x0806 => Ok(Content::Arp),
+        // LLDP, LACP and other slow protocols, EAPOL, PTP.
+        0x88cc | 0x8809 | 0x888e | 0x88f7 => Ok(Content::LinkProtocol),
+        // MPLS, PPPoE session.
+        0x8847 | 0x8848 | 0x8864 => Err(Reason::Unsupported),
+        // Below 0x0600 it is a length, and LLC follows (IEEE 802.3 §3.2.6): only spanning tree
+        // has leave to pass.
+        0..0x0600 => match packet.load::<2>(offset) {
+            Some([0x42, 0x42]) => Ok(Content::LinkProtocol),
+            Some(_) => Err(Reason::Ethertype),
+            None => Err(Reason::MalformedEthernet),
+        },
+        _ => Ok(Content::Other),
+    }
+}
+
+/// RFC 791.
+#[inline(always)]
+fn ipv4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reason> {
+    let l3 = headers.l3;
+    #[rustfmt::skip]
+    let [version_ihl, _, len1, len0, id1, id0, frag1, frag0, ttl, protocol, _, _,
+         s3, s2, s1, s0, d3, d2, d1, d0] =
+        packet.load::<20>(l3).ok_or(Reason::MalformedIpv4)?;
+    let header = u32::from(version_ihl & 0x0f) * 4;
+    let total = u32::from(u16::from_be_bytes([len1, len0]));
+    if version_ihl >> 4 != 4 || header < 20 {
+        return Err(Reason::MalformedIpv4);
+    }
+    // A packet the kernel has merged beyond 64 KiB says 0 (BIG TCP): its frame is its length.
+    let end = if total == 0 && packet.segments() > 1 { packet.length() } else { l3 + total };
+    if end < l3 + header || !packet.reaches(end) {
+        return Err(Reason::MalformedIpv4);
+    }
+    headers.source = Addr::from_v4([s3, s2, s1, s0]);
+    headers.destination = Addr::from_v4([d3, d2, d1, d0]);
+    headers.hop_limit = ttl;
+    headers.protocol = protocol;
+    headers.l4 = l3 + header;
+    headers.end = end;
+    if headers.source.is_impossible_source() || headers.source == headers.destination {
+        return Err(Reason::MalformedSource);
+    }
+    let more = frag1 & 0x20 != 0;
+    let offset = u32::from(u16::from_be_bytes([frag1 & 0x1f, frag0])) * 8;
+    headers.fragment_id = u32::from(u16::from_be_bytes([id1, id0]));
+    headers.fragment_protocol = protocol;
+    headers.fragment_start = headers.l4;
+    fragment(headers, offset, more)
+}
+
+/// What RFC 791 §3.2 and RFC 8200 §4.5 ask of every fragment, with the cures of RFC 1858 and 3128.
+#[inline(always)]
+fn fragment(headers: &mut Headers, offset: u32, more: bool) -> Result<(), Reason> {
+    if offset == 0 && !more {
+        return Ok(());
+    }
+    headers.fragment_offset = offset;
+    headers.part = if offset == 0 { Part::First } else { Part::Later };
+    let length = headers.end - headers.fragment_start;
+    let tiny_offset = offset == 8 && headers.fragment_protocol == TCP;
+    if length == 0 || (more && !length.is_multiple_of(8)) || offset + length > 65_535 || tiny_offset
+    {
+        return Err(Reason::MalformedFragment);
+    }
+    Ok(())
+}
+
+/// RFC 8200, extension headers included.
+#[inline(always)]
+fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reason> {
+    let l3 = headers.l3;
+    let [version, _, _, _, len1, len0, next, hop_limit] =
+        packet.load::<8>(l3).ok_or(Reason::MalformedIpv6)?;
+    let source = packet.load::<16>(l3 + 8).ok_or(Reason::MalformedIpv6)?;
+    let destination = packet.load::<16>(l3 + 24).ok_or(Reason::MalformedIpv6)?;
+    if version >> 4 != 6 {
+        return Err(Reason::MalformedIpv6);
+    }
+    let payload = u32::from(u16::from_be_bytes([len1, len0]));
+    // As for IPv4: a merged packet beyond 64 KiB says 0.
+    let end = if payload == 0 && packet.segments() > 1 { packet.length() } else { l3 + 40 + payload };
+    if !packet.reaches(end) {
+        return Err(Reason::MalformedIpv6);
+    }
+    headers.source = Addr::from_v6(source);
+    headers.destination = Addr::from_v6(destination);
+    headers.hop_limit = hop_limit;
+    headers.end = end;
+    if headers.source.is_v4() || headers.destination.is_v4() {
+        return Err(Reason::MalformedMapped);
+    }
+    if headers.source.is_impossible_source() || headers.source == headers.destination {
+        return Err(Reason::MalformedSource);
+    }
+    extensions(packet, headers, next, l3 + 40)
+}
+
+/// Walks the chain up to the upper protocol, or to a later fragment's bytes.
+#[inline(always)]
+fn extensions<P: Packet + ?Sized>(
+    packet: &P,
+    headers: &mut Headers,
+    first: u8,
+    start: u32,
+) -> Result<(), Reason> {
+    let mut next = first;
+    let mut offset = start;
+    let mut fragmented = false;
+    for index in 0..=MAX_EXTENSIONS {
+        if !matches!(
+            next,
+            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
+        ) {
+            break;
+        }
+        // Whatever follows the fixed part of the longest header read here: 8 bytes.
+        if index == MAX_EXTENSIONS || offset + 8 > headers.end {
+            return Err(Reason::MalformedExtension);
+        }
+        let [following, length, third, fourth, i3, i2, i1, i0] =
+            packet.load::<8>(offset).ok_or(Reason::MalformedExtension)?;
+        let size = match next {
+            HOP_BY_HOP if index != 0 => return Err(Reason::MalformedExtension),
+            // Routing type 0 is a traffic amplifier (RFC 5095).
+            ROUTING if third == 0 => return Err(Reason::MalformedExtension),
+            FRAGMENT if fragmented => return Err(Reason::MalformedExtension),
+            FRAGMENT => 8,
+            AUTHENTICATION => (u32::from(length) + 2) * 4,
+            _ => (u32::from(length) + 1) * 8,
+        };
+        if offset + size > headers.end {
+            return Err(Reason::MalformedExtension);
+        }
+        offset += size;
+        if next == FRAGMENT {
+            fragmented = true;
+            headers.fragment_protocol = following;
+            headers.fragment_id = u32::from_be_bytes([i3, i2, i1, i0]);
+            headers.fragment_start = offset;
+            let more = fourth & 1 != 0;
+            fragment(headers, u32::from(u16::from_be_bytes([third, fourth]) & !7), more)?;
+            if let Part::Later = headers.part {
+                next = following;
+                break;
+            }
+        }
+        next = following;
+    }
+    if next == NO_NEXT_HEADER && headers.part != Part::Later {
+        return Err(Reason::MalformedExtension);
+    }
+    headers.protocol = next;
+    headers.l4 = offset;
+    Ok(())
+}
+
+/// Reads the L4 header of whole packets and first fragments.
+#[inline(always)]
+fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reason> {
+    if let Part::Later = headers.part {
+        return Ok(());
+    }
+    let length = headers.end - headers.l4;
+    match headers.protocol {
+        TCP => tcp(packet, headers, length),
+        UDP => {
+            let [s1, s0, d1, d0, len1, len0, _, _] =
+                l4_bytes::<8, P>(packet, headers, length).ok_or(Reason::MalformedUdp)?;
+            let claimed = u32::from(u16::from_be_bytes([len1, len0]));
+            let whole = headers.part == Part::Whole;
+            if claimed < 8 || (whole && claimed > length) {
+                return Err(Reason::MalformedUdp);
+            }
+            headers.source_port = u16::from_be_bytes([s1, s0]);
+            headers.destination_port = u16::from_be_bytes([d1, d0]);
+            Ok(())
+        }
+        ICMP | ICMPV6 => {
+            let [icmp_type, icmp_code, _, _, id1, id0, _, _] =
+                l4_bytes::<8, P>(packet, headers, length).ok_or(Reason::MalformedIcmp)?;
+            headers.icmp_type = icmp_type;
+            headers.icmp_code = icmp_code;
+            set_identifier(headers, [id1, id0]);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// ICMP requests and replies know each other by an identifier, which stands for both ports.
+#[inline(always)]
+fn set_identifier(headers: &mut Headers, identifier: [u8; 2]) {
+    if let IcmpRole::Request | IcmpRole::Reply = headers.icmp_role() {
+        headers.source_port = u16::from_be_bytes(identifier);
+        headers.destination_port = headers.source_port;
+    }
+}
+
+/// Bytes of the L4 header, if the IP packet has them.
+#[inline(always)]
+fn l4_bytes<const N: usize, P: Packet + ?Sized>(
+    packet: &P,
+    headers: &Headers,
+    length: u32,
+) -> Option<[u8; N]> {
+    if length < N as u32 { None } else { packet.load::<N>(headers.l4) }
+}
+
+/// RFC 9293.
+#[inline(always)]
+fn tcp<P: Packet + ?Sized>(packet: &P, headers: &mut Headers, length: u32) -> Result<(), Reason> {
+    #[rustfmt::skip]
+    let [s1, s0, d1, d0, q3, q2, q1, q0, a3, a2, a1, a0, data_offset, flags, w1, w0, ..] =
+        l4_bytes::<20, P>(packet, headers, length).ok_or(Reason::MalformedTcp)?;
+    let header = u32::from(data_offset >> 4) * 4;
+    if header < 20 || header > length {
+        return Err(Reason::MalformedTcp);
+    }
+    let flags = TcpFlags(flags);
+    if flags.is_nonsense() {
+        return Err(Reason::MalformedTcpFlags);
+    }
+    headers.source_port = u16::from_be_bytes([s1, s0]);
+    headers.destination_port = u16::from_be_bytes([d1, d0]);
+    headers.tcp_seq = u32::from_be_bytes([q3, q2, q1, q0]);
+    headers.tcp_ack = u32::from_be_bytes([a3, a2, a1, a0]);
+    headers.tcp_flags = flags;
+    headers.tcp_window = u16::from_be_bytes([w1, w0]);
+    headers.tcp_header = header as u8;
+    headers.tcp_length = length - header
+        + u32::from(flags.has(TcpFlags::SYN))
+        + u32::from(flags.has(TcpFlags::FIN));
+    Ok(())
+}
+
+/// The window scale a SYN offers (RFC 7323 §2.2); 0 when it offers none.
+#[inline(always)]
+pub fn window_scale<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> u8 {
+    let end = headers.l4 + u32::from(headers.tcp_header);
+    // Senders align options, often to odd offsets; the bytes are read in even pairs.
+    let mut skip = 0_u32;
+    for step in 0..20_u32 {
+        let offset = headers.l4 + 20 + step * 2;
+        if offset + 2 > end {
+            break;
+        }
+        let Some([even, odd]) = packet.load::<2>(offset) else { break };
+        for (place, byte) in [even, odd].into_iter().enumerate() {
+            let at = offset + place as u32;
+            if at < skip {
+                continue;
+            }
+            match byte {
+                0 => return 0,
+                1 => {}
+                kind => {
+                    let Some(length) = option_byte(packet, at + 1, end) else { return 0 };
+                    if kind == 3 && length == 3 {
+                        return option_byte(packet, at + 2, end).unwrap_or(0).min(14);
+                    }
+                    if length < 2 {
+                        return 0;
+                    }
+                    skip = at + u32::from(length);
+                }
+            }
+        }
+    }
+    0
+}
+
+/// One byte of the options, read by its even pair.
+#[inline(always)]
+fn option_byte<P: Packet + ?Sized>(packet: &P, offset: u32, end: u32) -> Option<u8> {
+    if offset >= end {
+        return None;
+    }
+    let [even, odd] = packet.load::<2>(offset & !1)?;
+    Some(if offset & 1 == 0 { even } else { odd })
+}
+
+/// Reads the packet that an ICMP error quotes: its addresses, and its ports or identifier.
+///
+/// Senders quote as little as 8 bytes beyond the inner IP header (RFC 792), so nothing is asked of
+/// the inner packet's length.
+#[inline(always)]
+pub fn quoted<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers) -> Option<()> {
+    let l3 = headers.l4 + 8;
+    inner.end = headers.end;
+    if headers.protocol == ICMP {
+        #[rustfmt::skip]
+        let [version_ihl, _, _, _, _, _, frag1, frag0, _, protocol, _, _,
+             s3, s2, s1, s0, d3, d2, d1, d0] = packet.load::<20>(l3)?;
+        let header = u32::from(version_ihl & 0x0f) * 4;
+        // A later fragment has no ports to know its flow by.
+        if version_ihl >> 4 != 4 || header < 20 || (frag1 & 0x1f, frag0) != (0, 0) {
+            return None;
+        }
+        inner.source = Addr::from_v4([s3, s2, s1, s0]);
+        inner.destination = Addr::from_v4([d3, d2, d1, d0]);
+        inner.protocol = protocol;
+        inner.l4 = l3 + header;
+    } else {
+        let [version, _, _, _, _, _, next, _] = packet.load::<8>(l3)?;
+        if version >> 4 != 6 {
+            return None;
+        }
+        inner.source = Addr::from_v6(packet.load::<16>(l3 + 8)?);
+        inner.destination = Addr::from_v6(packet.load::<16>(l3 + 24)?);
+        extensions(packet, inner, next, l3 + 40).ok()?;
+        if let Part::Later = inner.part {
+            return None;
+        }
+    }
+    if inner.l4 + 8 > headers.end {
+        return None;
+    }
+    let [b0, b1, b2, b3, b4, b5, _, _] = packet.load::<8>(inner.l4)?;
+    match inner.protocol {
+        TCP | UDP => {
+            inner.source_port = u16::from_be_bytes([b0, b1]);
+            inner.destination_port = u16::from_be_bytes([b2, b3]);
+        }
+        ICMP | ICMPV6 => {
+            inner.icmp_type = b0;
+            inner.icmp_code = b1;
+            set_identifier(inner, [b4, b5]);
+        }
+        _ => {}
+    }
+    Some(())
+}
+
+/// What an ARP packet says (RFC 826), for IPv4 over Ethernet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arp {
+    /// The sender's protocol address.
+    pub sender: Addr,
+    /// The target's protocol address.
+    pub target: Addr,
+}
+
+/// Reads an ARP packet that begins at [`Headers::l3`].
+#[inline(always)]
+pub fn arp<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> Result<Arp, Reason> {
+    let fixed = packet.load::<8>(headers.l3).ok_or(Reason::MalformedArp)?;
+    let [0, 1, 0x08, 0x00, 6, 4, 0, 1 | 2] = fixed else { return Err(Reason::MalformedArp) };
+    #[rustfmt::skip]
+    let [_, _, _, _, _, _, s3, s2, s1, s0, _, _, _, _, _, _, t3, t2, t1, t0] =
+        packet.load::<20>(headers.l3 + 8).ok_or(Reason::MalformedArp)?;
+    Ok(Arp { sender: Addr::from_v4([s3, s2, s1, s0]), target: Addr::from_v4([t3, t2, t1, t0]) })
+}
+
+/// The target of a neighbor solicitation or advertisement (RFC 4861 §4.3, §4.4).
+#[inline(always)]
+pub fn discovery_target<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> Option<Addr> {
+    if headers.l4 + 24 > headers.end {
+        return None;
+    }
+    packet.load::<16>(headers.l4 + 8).map(Addr::from_v6)
+}

@@ -1,0 +1,562 @@
+//! The shapes of the compiled policy, and what the decision asks of it.
+//!
+//! The structs are the entries of the kernel's maps, byte for byte: `repr(C)`, no implicit padding,
+//! sizes asserted. An all-zero entry admits nothing.
+//!
+//! What an update may change lies in [`Faces`]: each packet reads the generation once, and that
+//! number's parity picks the face it sees everywhere. An update writes the faces nobody sees, flips
+//! the number, waits until no packet remembers the old one, and makes the other faces equal. So
+//! every packet sees the old policy or the new one, whole.
+
+use crate::addr::{Addr, Family};
+use crate::flow::{FlowKey, FlowState, FlowTable, HashKey, Leg, Ticks};
+use crate::packet::Direction;
+
+/// The layout of the maps. A program never works on maps of another number.
+pub const ABI: u32 = 1;
+
+/// Two values of one entry: the one in force and the one an update prepares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Faces<T>(pub [T; 2]);
+
+impl<T> Faces<T> {
+    /// The value that packets of this generation see.
+    #[inline(always)]
+    pub const fn at(&self, generation: Generation) -> &T {
+        let Self([even, odd]) = self;
+        if generation.0 & 1 == 0 { even } else { odd }
+    }
+
+    /// The same, to be written.
+    pub const fn at_mut(&mut self, generation: Generation) -> &mut T {
+        let Self([even, odd]) = self;
+        if generation.0 & 1 == 0 { even } else { odd }
+    }
+}
+
+impl<T: Copy> Faces<T> {
+    /// Both faces alike.
+    pub const fn both(value: T) -> Self {
+        Self([value, value])
+    }
+}
+
+/// The number of one installed policy; it only grows, and wraps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Generation(pub u32);
+
+impl Generation {
+    /// The one that comes after.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    /// Whether this one came before `other`, across a wrap.
+    #[inline(always)]
+    pub const fn is_before(self, other: Self) -> bool {
+        (self.0.wrapping_sub(other.0) as i32) < 0
+    }
+}
+
+/// Where a rule's counters are. Zero is no rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct RuleSlot(pub u32);
+
+impl RuleSlot {
+    /// No rule.
+    pub const NONE: Self = Self(0);
+
+    /// Whether there is a rule.
+    #[inline(always)]
+    pub const fn is_some(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// What every packet reads first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Globals {
+    /// The policy in force.
+    pub generation: Generation,
+    /// The buckets of each flow table, less one; a power of two less one.
+    pub embryonic_mask: u32,
+    /// As above, for assured flows.
+    pub assured_mask: u32,
+    /// A random key, so that nobody outside can aim at a bucket.
+    pub hash_key: HashKey,
+    /// The layout these maps have: [`ABI`].
+    pub abi: u32,
+    /// The interface slots, less one; a power of two less one.
+    pub interface_mask: u32,
+    /// Kernel timer ticks a second (`CONFIG_HZ`), for readers of deadlines.
+    pub jiffies_per_second: u32,
+}
+
+/// A protected interface: who it is, and what is in force on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct InterfaceEntry {
+    /// The network namespace, as the controller numbers them from 1. Zero is a free slot.
+    pub netns: u32,
+    /// The kernel's number in that namespace.
+    pub ifindex: u32,
+    /// What is in force.
+    pub faces: Faces<Interface>,
+}
+
+/// What is in force on one interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Interface {
+    /// The set of its groups, as the compiler numbers them from 1. Zero drops everything.
+    pub policy: u32,
+    /// Where identities are looked up.
+    pub vpc: u32,
+    /// Whose flows it shares: one zone for the host-side interfaces of a VPC, one a guest.
+    pub zone: u32,
+    /// Bits of [`InterfaceFlags`].
+    pub flags: InterfaceFlags,
+    /// The most assured flows it may hold.
+    pub max_flows: u32,
+    /// Flows admitted before this generation are judged again at their next packet.
+    pub judge_again_before: Generation,
+    /// Idle timeouts.
+    pub timeouts: TimeoutTicks,
+    /// EtherTypes that pass besides the usual ones; zero is an unused place.
+    pub ethertypes: [u16; 8],
+    /// The slot of [`InterfaceEntry`], which owns the flows this interface opens.
+    pub slot: u32,
+}
+
+/// Idle timeouts in [`Ticks`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TimeoutTicks {
+    /// TCP whose handshake is not complete.
+    pub tcp_opening: u32,
+    /// TCP with both sides open.
+    pub tcp_established: u32,
+    /// TCP that one side has closed.
+    pub tcp_half_closed: u32,
+    /// TCP that both sides have closed.
+    pub tcp_closing: u32,
+    /// TCP after a reset.
+    pub tcp_reset: u32,
+    /// UDP one way, or one request and its response.
+    pub udp: u32,
+    /// UDP with more than one request and response.
+    pub udp_stream: u32,
+    /// ICMP requests.
+    pub icmp: u32,
+    /// Every other protocol.
+    pub other: u32,
+}
+
+/// Yes-or-no properties of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct InterfaceFlags(pub u32);
+
+impl InterfaceFlags {
+    /// What is behind the interface is protected, not the machine that has it.
+    pub const GUEST: Self = Self(1);
+    /// Frames have no Ethernet header.
+    pub const BARE: Self = Self(2);
+    /// Packets in the middle of an unknown TCP connection are judged as a new flow.
+    pub const TCP_PICKUP: Self = Self(4);
+
+    /// Whether all of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and `other`, if `on`.
+    #[must_use]
+    pub const fn with(self, other: Self, on: bool) -> Self {
+        if on { Self(self.0 | other.0) } else { self }
+    }
+}
+
+/// A slice of the port entries: immutable once anything points to it, and shared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct PortTable {
+    /// Index of the first entry.
+    pub offset: u32,
+    /// How many entries; zero admits nothing.
+    pub length: u32,
+}
+
+impl PortTable {
+    /// Admits nothing.
+    pub const EMPTY: Self = Self { offset: 0, length: 0 };
+    /// The most entries one table may have: every boundary of every protocol's ports would be more,
+    /// but the search is bounded at [`PORT_SEARCH_STEPS`] halvings.
+    pub const MAX_LENGTH: u32 = (1 << PORT_SEARCH_STEPS) - 1;
+}
+
+/// Halvings of one port search.
+pub const PORT_SEARCH_STEPS: u32 = 17;
+
+/// From `start` on, up to the next entry's start, this rule admits (or none).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct PortEntry {
+    /// Protocol in the third byte; port, or ICMP type and code, in the lower two.
+    pub start: Service,
+    /// The rule that admits.
+    pub rule: RuleSlot,
+}
+
+/// A protocol with its destination port, or its ICMP type and code: `protocol << 16 | low`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Service(pub u32);
+
+impl Service {
+    /// One past the highest.
+    pub const END: u32 = 1 << 24;
+
+    /// Protocols without ports have `low` zero.
+    #[inline(always)]
+    pub const fn new(protocol: u8, low: u16) -> Self {
+        Self((protocol as u32) << 16 | low as u32)
+    }
+
+    /// The IP protocol number.
+    #[inline(always)]
+    pub const fn protocol(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+}
+
+/// What a set of groups allows: both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Policy {
+    /// By [`Direction::number`].
+    pub directions: [DirectionPolicy; 2],
+}
+
+impl Policy {
+    /// One direction's part.
+    #[inline(always)]
+    pub const fn direction(&self, direction: Direction) -> &DirectionPolicy {
+        let [ingress, egress] = &self.directions;
+        match direction {
+            Direction::Ingress => ingress,
+            Direction::Egress => egress,
+        }
+    }
+}
+
+/// What a set of groups allows in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DirectionPolicy {
+    /// Rules whose peer is every address of the family, by [`Family`].
+    pub open: [PortTable; 2],
+    /// Which further lookups can find anything, and which protocols are open whole.
+    pub flags: PolicyFlags,
+    /// The policy's number and the direction, as [`Scope`] and [`GrantKey`] use them.
+    pub id: u32,
+}
+
+impl DirectionPolicy {
+    /// The table of rules open to every address of the family.
+    #[inline(always)]
+    pub const fn open_to(&self, family: Family) -> PortTable {
+        let [v4, v6] = self.open;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
+}
+
+/// Properties of one direction of a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct PolicyFlags(pub u32);
+
+impl PolicyFlags {
+    /// Some rule's peer is a group.
+    pub const GROUPS: Self = Self(1);
+    /// Some rule's peer is a prefix list.
+    pub const PREFIX_LISTS: Self = Self(2);
+    /// Some rule's peer is an IPv4 prefix longer than zero; for IPv6 the next bit.
+    const PREFIXES_V4: u32 = 4;
+    /// One rule admits all of TCP from or to every IPv4 address; IPv6 and UDP in the next bits.
+    const OPEN_TCP_V4: u32 = 16;
+    const OPEN_UDP_V4: u32 = 64;
+
+    /// Some rule's peer is a prefix of this family.
+    pub const fn prefixes(family: Family) -> Self {
+        Self(Self::PREFIXES_V4 << family as u32)
+    }
+
+    /// One rule admits every port of the protocol (6 or 17) for every address of the family.
+    #[inline(always)]
+    pub const fn open(family: Family, protocol: u8) -> Self {
+        let bit = if protocol == crate::parse::TCP { Self::OPEN_TCP_V4 } else { Self::OPEN_UDP_V4 };
+        Self(bit << family as u32)
+    }
+
+    /// Whether all of `other` are set.
+    #[inline(always)]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and `other`, if `on`.
+    #[must_use]
+    pub const fn with(self, other: Self, on: bool) -> Self {
+        if on { Self(self.0 | other.0) } else { self }
+    }
+}
+
+/// Whose prefixes a longest-prefix lookup searches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Scope(pub u32);
+
+impl Scope {
+    /// The prefixes that one direction of a policy names.
+    #[inline(always)]
+    pub const fn policy(direction_policy: u32, family: Family) -> Self {
+        Self(direction_policy << 1 | family as u32)
+    }
+
+    const SETS: u32 = 2;
+
+    /// The prefix lists of a VPC.
+    #[inline(always)]
+    pub const fn prefix_lists(vpc: u32, family: Family) -> Self {
+        Self((vpc << 1 | family as u32) << Self::SETS)
+    }
+
+    /// The addresses of the guest behind an interface.
+    #[inline(always)]
+    pub const fn guest(interface_slot: u32, family: Family) -> Self {
+        Self((interface_slot << 1 | family as u32) << Self::SETS | 1)
+    }
+
+    /// The link-local services of a VPC.
+    #[inline(always)]
+    pub const fn services(vpc: u32, family: Family) -> Self {
+        Self((vpc << 1 | family as u32) << Self::SETS | 2)
+    }
+}
+
+/// Key of a longest-prefix map: the scope, whole, and then the address's bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct PrefixKey {
+    /// Network order, so that its bits come first.
+    pub scope: [u8; 4],
+    /// The address; IPv4 as a mapped one.
+    pub address: Addr,
+}
+
+impl PrefixKey {
+    /// Bits of the scope, which every prefix includes.
+    pub const SCOPE_BITS: u32 = 32;
+    /// Bits of a whole key.
+    pub const BITS: u32 = Self::SCOPE_BITS + 128;
+
+    /// Builds the key.
+    #[inline(always)]
+    pub const fn new(scope: Scope, address: Addr) -> Self {
+        Self { scope: scope.0.to_be_bytes(), address }
+    }
+}
+
+/// Key of the exact-address map.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct MemberKey {
+    /// The VPC.
+    pub vpc: u32,
+    /// The address.
+    pub address: Addr,
+}
+
+/// Key of what an identity is granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct GrantKey {
+    /// [`DirectionPolicy::id`].
+    pub direction_policy: u32,
+    /// A set of groups, or of prefix lists, as the compiler numbers them from 1.
+    pub identity: Identity,
+}
+
+/// The set of groups an address is in, or the set of prefix lists. Zero is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Identity(pub u32);
+
+impl Identity {
+    /// In no group and no list.
+    pub const NONE: Self = Self(0);
+
+    /// Whether the address is in any.
+    #[inline(always)]
+    pub const fn is_some(self) -> bool {
+        self.0 != 0
+    }
+}
+
+/// Which first fragment a later one belongs to (RFC 791 §3.2, RFC 8200 §4.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct FragmentKey {
+    /// Sender.
+    pub source: Addr,
+    /// Receiver.
+    pub destination: Addr,
+    /// The packet's identification.
+    pub id: u32,
+    /// [`Interface::slot`].
+    pub interface: u32,
+    /// The protocol, or the next header after the fragment header.
+    pub protocol: u8,
+    /// [`Direction::number`].
+    pub direction: u8,
+    /// Always zero.
+    pub padding: [u8; 2],
+}
+
+/// What became of a first fragment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct FragmentVerdict {
+    /// Until when it counts.
+    pub deadline: Ticks,
+    /// Bytes of payload the first fragment had: nothing later may reach below.
+    pub judged_bytes: u32,
+    /// The rule it passed by.
+    pub rule: RuleSlot,
+    /// 1 passed, anything else dropped.
+    pub passed: u32,
+}
+
+/// Packets and bytes that had one reason at one interface in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ReasonCounter {
+    /// Packets of the wire; a GSO packet counts its segments.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+/// What a rule admitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuleCounter {
+    /// Packets of the wire, those of tracked flows included.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Flows it opened.
+    pub flows: u64,
+    /// When it last admitted a packet; zero is never.
+    pub last_hit: Ticks,
+    /// Always zero.
+    pub padding: u32,
+}
+
+/// Where the counter of a reason is.
+#[inline(always)]
+pub const fn reason_index(
+    interface_slot: u32,
+    direction: Direction,
+    reason: crate::report::Reason,
+) -> u32 {
+    (interface_slot * 2 + direction.number()) * crate::report::Reason::COUNT as u32
+        + reason.number()
+}
+
+/// How many slots beyond its own an interface may lie in the table.
+pub const INTERFACE_PROBES: u32 = 8;
+
+/// The slot where the search for an interface begins.
+#[inline(always)]
+pub const fn interface_home(netns: u32, ifindex: u32) -> u32 {
+    // Consecutive ifindexes take consecutive slots; namespaces start apart.
+    netns.wrapping_mul(0x9e37_79b1).wrapping_shr(16).wrapping_add(ifindex)
+}
+
+/// What the decision asks. The kernel's maps answer it, and so does the host's copy.
+pub trait Tables {
+    /// Where a flow was found.
+    type Flow: Copy;
+
+    /// The time.
+    fn now(&self) -> Ticks;
+    /// The policy in force.
+    fn generation(&self) -> Generation;
+    /// The set of groups with this number.
+    fn policy(&self, id: u32) -> Option<&Policy>;
+    /// One port entry.
+    fn port_entry(&self, index: u32) -> Option<PortEntry>;
+    /// The port table of the longest prefix that covers the address.
+    fn prefix(&self, scope: Scope, address: &Addr) -> PortTable;
+    /// The set that the longest prefix covering the address stands for.
+    fn set(&self, scope: Scope, address: &Addr) -> Identity;
+    /// The set of groups that the address is in.
+    fn member(&self, vpc: u32, address: &Addr) -> Identity;
+    /// What an identity is granted.
+    fn grant(&self, key: &GrantKey) -> PortTable;
+
+    /// A flow that is in this table and not past its deadline.
+    fn find_flow(&self, table: FlowTable, key: &FlowKey) -> Option<(Self::Flow, FlowState)>;
+    /// Puts a flow into a table. `None`: there is no room.
+    fn insert_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        state: &FlowState,
+        deadline: Ticks,
+    ) -> Option<Self::Flow>;
+    /// Writes a flow's state.
+    fn update_flow(&self, flow: Self::Flow, state: &FlowState);
+    /// Moves a flow's deadline, if that is worth a write.
+    fn extend_flow(&self, flow: Self::Flow, deadline: Ticks);
+    /// Counts a packet of a flow.
+    fn count_flow(&self, flow: Self::Flow, leg: Leg, packets: u32, bytes: u32);
+    /// Moves a flow's counters from where it was to where it is.
+    fn carry_counts(&self, from: Self::Flow, to: Self::Flow);
+    /// Ends a flow.
+    fn remove_flow(&self, flow: Self::Flow, owner: u32);
+    /// Frees the places of some expired flows, so that quotas become true without any process.
+    fn reclaim_flows(&self);
+    /// How many assured flows the interface slot holds.
+    fn flows_of(&self, owner: u32) -> u32;
+
+    /// Remembers what became of a first fragment.
+    fn remember_fragment(&self, key: &FragmentKey, verdict: &FragmentVerdict);
+    /// What became of the first fragment.
+    fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentVerdict>;
+}
+
+const _: () = {
+    assert!(size_of::<Globals>() == 64);
+    assert!(size_of::<Interface>() == 80);
+    assert!(size_of::<InterfaceEntry>() == 168);
+    assert!(size_of::<PortEntry>() == 8);
+    assert!(size_of::<Policy>() == 48);
+    assert!(size_of::<PrefixKey>() == 20);
+    assert!(size_of::<MemberKey>() == 20);
+    assert!(size_of::<GrantKey>() == 8);
+    assert!(size_of::<FragmentKey>() == 44);
+    assert!(size_of::<FragmentVerdict>() == 16);
+    assert!(size_of::<RuleCounter>() == 32);
+};
