@@ -11,8 +11,30 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::workspace;
 
+/// A program that cargo builds into the project's own folder.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    options: &'static [&'static str],
+    why: &'static str,
+}
+
 /// It uses the LLVM of the pinned toolchain, so the two versions move together.
-const BPF_LINKER: &str = "0.10.3";
+const BPF_LINKER: Tool = Tool {
+    name: "bpf-linker",
+    version: "0.10.3",
+    options: &[],
+    why: "it links the kernel's half; about two minutes, once",
+};
+
+/// It runs for a second, so an optimised build is not worth its minutes; its network half serves
+/// advisories, which are not asked for.
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    options: &["--debug", "--no-default-features"],
+    why: "it checks licences and sources of dependencies; about two minutes, once",
+};
 
 /// A program that a Debian package brings.
 struct Program {
@@ -42,8 +64,7 @@ const BENCH: &[Program] = &[
 
 /// What every task may need.
 pub(crate) fn everything(bench: bool) -> Result<()> {
-    for_building()?;
-    components(&["clippy", "rustfmt"], "lints and format")?;
+    for_linting()?;
     programs(LIVE)?;
     if bench {
         programs(BENCH)?;
@@ -56,13 +77,14 @@ pub(crate) fn everything(bench: bool) -> Result<()> {
 pub(crate) fn for_building() -> Result<()> {
     components(&["rust-src"], "core is compiled for the kernel's target")?;
     crates()?;
-    bpf_linker()
+    tool(&BPF_LINKER)
 }
 
 /// What the lints need besides a build.
 pub(crate) fn for_linting() -> Result<()> {
     for_building()?;
-    components(&["clippy", "rustfmt"], "lints and format")
+    components(&["clippy", "rustfmt"], "lints and format")?;
+    tool(&CARGO_DENY)
 }
 
 /// What real interfaces need: root and the programs that lay them out.
@@ -130,29 +152,34 @@ fn crates() -> Result<()> {
     workspace::run(&mut fetch()).context("the crates can't be had; check the network")
 }
 
-fn bpf_linker() -> Result<()> {
-    if let Some(present) = workspace::find_program("bpf-linker")
-        && let Ok(version) =
+fn tool(wanted: &Tool) -> Result<()> {
+    let Tool {
+        name,
+        version,
+        options,
+        why,
+    } = wanted;
+    if let Some(present) = workspace::find_program(name)
+        && let Ok(printed) =
             workspace::output(workspace::command(&present.to_string_lossy()).arg("--version"))
-        && version.split_whitespace().last() == Some(BPF_LINKER)
+        && printed.split_whitespace().last() == Some(version)
     {
         return Ok(());
     }
     let folder = workspace::tools();
     announce(
-        &format!(
-            "cargo install bpf-linker@{BPF_LINKER} --locked --root {}",
-            folder.display()
-        ),
-        "it links the kernel's half; about two minutes, once",
+        &format!("cargo install {name}@{version} --root {}", folder.display()),
+        why,
     );
     let mut install = workspace::command("cargo");
     install
         .args(["install", "--quiet", "--locked", "--force"])
-        .arg(format!("bpf-linker@{BPF_LINKER}"))
+        .arg(format!("{name}@{version}"))
+        .args(*options)
         .arg("--root")
         .arg(&folder);
-    workspace::run(&mut install).context("bpf-linker can't be built; check the network")
+    workspace::run(&mut install)
+        .with_context(|| format!("{name} can't be built; check the network"))
 }
 
 fn programs(wanted: &[Program]) -> Result<()> {
