@@ -12,8 +12,8 @@ use crate::{setup, workspace};
 
 /// Runs `cargo test` with the arguments.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    setup::for_building()?;
     setup::for_live_traffic()?;
+    setup::for_building()?;
 
     let mut cargo = workspace::command("cargo");
     // sg-ebpf is no default member: it is compiled for the kernel, by sg-ctl's build script.
