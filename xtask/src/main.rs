@@ -1,1 +1,70 @@
-fn main() {}
+//! `cargo xtask TASK`: builds, proves and shows the project. One file a task.
+//!
+//! Nothing here is shipped. A task may fetch what it lacks; it says what and why before it does,
+//! and once everything is in place no task touches the network.
+
+mod build;
+mod ci;
+mod demo;
+mod lint;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, proves and shows the project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Puts in place what the other tasks need; they call it themselves
+    Setup {
+        /// Also what only benchmarks want
+        #[arg(long)]
+        bench: bool,
+    },
+    /// Builds sg-ctl for release, with the kernel's half inside
+    Build,
+    /// Shows the main job live: two protected machines, real connections, a hot change, counters
+    Demo,
+    /// Runs everything that must hold
+    Test {
+        /// What cargo test gets, such as `--package sg-common` or `-- NAME`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Checks format, lints, documentation, licences and sources
+    Lint,
+    /// Checks the invariants that a reader of the text can check
+    Tidy,
+    /// The gate: lint, tidy and test
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Setup { bench } => setup::everything(bench),
+        Task::Build => build::release().map(|program| println!("{}", program.display())),
+        Task::Demo => demo::run(),
+        Task::Test { arguments } => test::run(&arguments),
+        Task::Lint => lint::run(),
+        Task::Tidy => tidy::run(),
+        Task::Ci => ci::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

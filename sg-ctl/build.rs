@@ -1,0 +1,151 @@
+//! Compiles `sg-ebpf` for the kernel and leaves the object as `$OUT_DIR/sg-ebpf`, ready to embed.
+//!
+//! It fetches nothing: what it needs, `cargo xtask setup` puts in place. The compiler's flags for
+//! the BPF targets live in `.cargo/config.toml`, so that lints and builds see the same program.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use thiserror::Error;
+
+const OBJECT: &str = "sg-ebpf";
+
+#[derive(Debug, Error)]
+enum Error {
+    #[error("cargo did not set {0}; run this build script through cargo")]
+    Unset(&'static str),
+    #[error("bpf-linker is not installed: run `cargo xtask setup`")]
+    NoLinker,
+    #[error("rust-src is not installed: run `cargo xtask setup`")]
+    NoRustSrc,
+    #[error("cannot run {program}: {source}")]
+    Spawn {
+        program: String,
+        source: std::io::Error,
+    },
+    #[error("sg-ebpf does not compile for {target}; its messages are above")]
+    Compile { target: String },
+    #[error("cannot copy {}: {source}", path.display())]
+    Copy {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+}
+
+fn main() -> ExitCode {
+    match build_object() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Cargo shows what the compiler wrote only when the script itself fails.
+        Err(error @ Error::Compile { .. }) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("cargo::error={error}");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn build_object() -> Result<(), Error> {
+    let manifest_dir = PathBuf::from(cargo_var("CARGO_MANIFEST_DIR")?);
+    let out_dir = PathBuf::from(cargo_var("OUT_DIR")?);
+    let cargo = cargo_var("CARGO")?;
+    let workspace = manifest_dir
+        .parent()
+        .ok_or(Error::Unset("CARGO_MANIFEST_DIR inside a workspace"))?;
+    let target = match cargo_var("CARGO_CFG_TARGET_ENDIAN")?.to_str() {
+        Some("big") => "bpfeb-unknown-none",
+        _ => "bpfel-unknown-none",
+    };
+
+    for source in [
+        "sg-ebpf",
+        "sg-common",
+        ".cargo/config.toml",
+        "Cargo.toml",
+        "Cargo.lock",
+    ] {
+        println!(
+            "cargo::rerun-if-changed={}",
+            workspace.join(source).display()
+        );
+    }
+
+    let path = path_with_tools(workspace);
+    let linker = find_program("bpf-linker", &path).ok_or(Error::NoLinker)?;
+    println!("cargo::rerun-if-changed={}", linker.display());
+    require_rust_src()?;
+
+    // A folder of its own: cargo holds the lock of the outer one while this script runs.
+    let target_dir = out_dir.join("ebpf");
+    let status = Command::new(&cargo)
+        .current_dir(workspace)
+        .args(["build", "--package", OBJECT, "--bin", OBJECT, "--release"])
+        .args(["--target", target, "-Zbuild-std=core"])
+        .arg("--target-dir")
+        .arg(&target_dir)
+        .env("PATH", &path)
+        // build-std is unstable; the toolchain is pinned, so what it does is too.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("AYA_BPF_TARGET_ARCH", cargo_var("CARGO_CFG_TARGET_ARCH")?)
+        // Flags and wrappers meant for the host would replace those of .cargo/config.toml.
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .status()
+        .map_err(|source| Error::Spawn {
+            program: cargo.display().to_string(),
+            source,
+        })?;
+    if !status.success() {
+        return Err(Error::Compile {
+            target: target.to_owned(),
+        });
+    }
+
+    let built = target_dir.join(target).join("release").join(OBJECT);
+    std::fs::copy(&built, out_dir.join(OBJECT)).map_err(|source| Error::Copy {
+        path: built.clone(),
+        source,
+    })?;
+    Ok(())
+}
+
+fn cargo_var(name: &'static str) -> Result<OsString, Error> {
+    env::var_os(name).ok_or(Error::Unset(name))
+}
+
+/// The project's own tools come first: their versions are the tried ones.
+fn path_with_tools(workspace: &Path) -> OsString {
+    let inherited = env::var_os("PATH").unwrap_or_default();
+    let tools = workspace.join(".tools/bin");
+    env::join_paths(std::iter::once(tools).chain(env::split_paths(&inherited))).unwrap_or(inherited)
+}
+
+fn find_program(name: &str, path: &OsString) -> Option<PathBuf> {
+    env::split_paths(path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
+
+/// Without this check cargo's own message would send the reader to another toolchain.
+fn require_rust_src() -> Result<(), Error> {
+    let rustc = cargo_var("RUSTC")?;
+    let output = Command::new(&rustc)
+        .args(["--print", "sysroot"])
+        .output()
+        .map_err(|source| Error::Spawn {
+            program: rustc.display().to_string(),
+            source,
+        })?;
+    let sysroot = String::from_utf8_lossy(&output.stdout);
+    let core = Path::new(sysroot.trim_end()).join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    if core.is_file() {
+        Ok(())
+    } else {
+        Err(Error::NoRustSrc)
+    }
+}

@@ -1,0 +1,234 @@
+//! Puts in place what the other tasks need.
+//!
+//! Each step looks first, and says what it fetches and why before it does; when nothing is missing
+//! nothing is printed and no network is touched. What can't be had ends in one sentence that says
+//! what to do.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::workspace;
+
+/// A program that cargo builds into the project's own folder.
+struct Tool {
+    name: &'static str,
+    version: &'static str,
+    options: &'static [&'static str],
+    why: &'static str,
+}
+
+/// It uses the LLVM of the pinned toolchain, so the two versions move together.
+const BPF_LINKER: Tool = Tool {
+    name: "bpf-linker",
+    version: "0.10.3",
+    options: &[],
+    why: "it links the kernel's half; about two minutes, once",
+};
+
+/// It runs for a second, so an optimised build is not worth its minutes; its network half serves
+/// advisories, which are not asked for.
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    options: &["--debug", "--no-default-features"],
+    why: "it checks licences and sources of dependencies; about two minutes, once",
+};
+
+/// A program that a Debian package brings.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+const LIVE: &[Program] = &[Program {
+    name: "ip",
+    package: "iproute2",
+    why: "namespaces and veth pairs",
+}];
+
+const BENCH: &[Program] = &[
+    Program {
+        name: "nft",
+        package: "nftables",
+        why: "the rule set that sg is compared with",
+    },
+    Program {
+        name: "iperf3",
+        package: "iperf3",
+        why: "the traffic that throughput is measured by",
+    },
+];
+
+/// What every task may need.
+pub(crate) fn everything(bench: bool) -> Result<()> {
+    for_linting()?;
+    programs(LIVE)?;
+    if bench {
+        programs(BENCH)?;
+    }
+    println!("everything is in place");
+    Ok(())
+}
+
+/// What compiling sg-ctl and the kernel's half needs.
+pub(crate) fn for_building() -> Result<()> {
+    components(&["rust-src"], "core is compiled for the kernel's target")?;
+    crates()?;
+    tool(&BPF_LINKER)
+}
+
+/// What the lints need besides a build.
+pub(crate) fn for_linting() -> Result<()> {
+    for_building()?;
+    components(&["clippy", "rustfmt"], "lints and format")?;
+    tool(&CARGO_DENY)
+}
+
+/// What real interfaces need: root and the programs that lay them out.
+pub(crate) fn for_live_traffic() -> Result<()> {
+    ensure!(
+        is_root(),
+        "needs root, to make network namespaces and load programs into the kernel: \
+         run it again as root, or with `sudo -E env PATH=\"$PATH\"` before it"
+    );
+    programs(LIVE)
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Components of the pinned toolchain, which a toolchain installed by hand may lack.
+fn components(names: &[&str], why: &str) -> Result<()> {
+    let sysroot = PathBuf::from(workspace::output(
+        workspace::command("rustc").args(["--print", "sysroot"]),
+    )?);
+    for name in names {
+        let proof = match *name {
+            "rust-src" => "lib/rustlib/src/rust/library/core/Cargo.toml",
+            "clippy" => "bin/cargo-clippy",
+            _ => "bin/rustfmt",
+        };
+        if sysroot.join(proof).is_file() {
+            continue;
+        }
+        ensure!(
+            workspace::find_program("rustup").is_some(),
+            "the Rust toolchain in {} lacks {name} ({why}), and there is no rustup to add it: \
+             install rustup from https://rustup.rs",
+            sysroot.display()
+        );
+        announce(&format!("rustup component add {name}"), why);
+        // RUSTUP_TOOLCHAIN, set by rustup's cargo, makes this the toolchain that builds.
+        workspace::run(workspace::command("rustup").args(["component", "add", name]))
+            .with_context(|| format!("{name} can't be had; check the network"))?;
+    }
+    Ok(())
+}
+
+/// The crates of the workspace and those that compiling core asks for.
+fn crates() -> Result<()> {
+    let fetch = || {
+        let mut cargo = workspace::command("cargo");
+        cargo
+            .args(["fetch", "--quiet", "-Zbuild-std=core"])
+            .env("RUSTC_BOOTSTRAP", "1");
+        cargo
+    };
+    let mut look = fetch();
+    look.args(["--offline", "--locked"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if look.status().context("cannot run cargo")?.success() {
+        return Ok(());
+    }
+    announce(
+        "cargo fetch",
+        "the crates that Cargo.lock names, so that later steps work offline",
+    );
+    workspace::run(&mut fetch()).context("the crates can't be had; check the network")
+}
+
+fn tool(wanted: &Tool) -> Result<()> {
+    let Tool {
+        name,
+        version,
+        options,
+        why,
+    } = wanted;
+    if let Some(present) = workspace::find_program(name)
+        && let Ok(printed) =
+            workspace::output(workspace::command(&present.to_string_lossy()).arg("--version"))
+        && printed.split_whitespace().last() == Some(version)
+    {
+        return Ok(());
+    }
+    let folder = workspace::tools();
+    announce(
+        &format!("cargo install {name}@{version} --root {}", folder.display()),
+        why,
+    );
+    let mut install = workspace::command("cargo");
+    install
+        .args(["install", "--quiet", "--locked", "--force"])
+        .arg(format!("{name}@{version}"))
+        .args(*options)
+        .arg("--root")
+        .arg(&folder);
+    workspace::run(&mut install)
+        .with_context(|| format!("{name} can't be built; check the network"))
+}
+
+fn programs(wanted: &[Program]) -> Result<()> {
+    let missing: Vec<&Program> = wanted
+        .iter()
+        .filter(|program| workspace::find_program(program.name).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
+    let install = format!(
+        "apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
+    if workspace::find_program("apt-get").is_none() {
+        let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
+        bail!(
+            "{} not found: install the packages that bring them",
+            names.join(", ")
+        );
+    }
+    ensure!(
+        is_root(),
+        "a Debian package is missing: run `{install}` as root"
+    );
+    for program in &missing {
+        announce(&format!("apt-get install {}", program.package), program.why);
+    }
+    if apt_get(&["install", "-y", "--no-install-recommends"], &packages).is_ok() {
+        return Ok(());
+    }
+    // A fresh image has no package lists yet.
+    apt_get(&["update"], &[])
+        .and_then(|()| apt_get(&["install", "-y", "--no-install-recommends"], &packages))
+        .with_context(|| format!("the packages can't be had: run `{install}` yourself"))
+}
+
+fn apt_get(arguments: &[&str], packages: &[&str]) -> Result<()> {
+    workspace::output(
+        workspace::command("apt-get")
+            .args(["-qq"])
+            .args(arguments)
+            .args(packages)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+    .map(drop)
+}
+
+fn announce(what: &str, why: &str) {
+    eprintln!("setup: {what} ({why})");
+}
