@@ -4,6 +4,8 @@
 //! Nothing here knows what a right verdict is; the tests beside this library say that.
 
 
+pub mod inject;
 pub mod lab;
 pub mod packets;
 pub mod sockets;
+pub mod tap;
