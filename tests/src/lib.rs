@@ -7,5 +7,6 @@
 pub mod inject;
 pub mod lab;
 pub mod packets;
+pub mod sg;
 pub mod sockets;
 pub mod tap;
