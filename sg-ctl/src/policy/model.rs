@@ -105,11 +105,18 @@ pub struct PortRange {
 
 impl PortRange {
     /// Every port, 0 included.
-    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+    pub const ALL: Self = Self {
+        first: 0,
+        last: u16::MAX,
+    };
 
     /// Returns `None` when the range is reversed.
     pub const fn new(first: u16, last: u16) -> Option<Self> {
-        if first <= last { Some(Self { first, last }) } else { None }
+        if first <= last {
+            Some(Self { first, last })
+        } else {
+            None
+        }
     }
 
     /// The lowest port.
@@ -205,7 +212,11 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { tcp_established_s: 432_000, udp_s: 30, udp_stream_s: 180 }
+        Self {
+            tcp_established_s: 432_000,
+            udp_s: 30,
+            udp_stream_s: 180,
+        }
     }
 }
 
