@@ -3,10 +3,10 @@
 //!
 //! Nothing here knows what a right verdict is; the tests beside this library say that.
 
-
 pub mod inject;
 pub mod lab;
 pub mod packets;
+pub mod random;
 pub mod sg;
 pub mod sockets;
 pub mod tap;

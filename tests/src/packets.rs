@@ -301,6 +301,23 @@ impl Packet {
         }
     }
 
+    /// The source address.
+    pub fn source(&self) -> IpAddr {
+        self.source
+    }
+
+    /// The same packet from another address.
+    pub fn from(mut self, source: IpAddr) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// The same packet to another address.
+    pub fn to(mut self, destination: IpAddr) -> Self {
+        self.destination = destination;
+        self
+    }
+
     /// Uses these MAC addresses and VLAN tags.
     pub fn ethernet(mut self, ethernet: Ethernet) -> Self {
         self.ethernet = ethernet;
