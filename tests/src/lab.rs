@@ -404,6 +404,19 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_that_a_killed_process_left_is_swept_away() {
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        let left = format!("{PREFIX}{}-0-a", child.id());
+        run(Command::new("ip").args(["netns", "add", &left])).unwrap();
+        let lab = Lab::new().unwrap();
+        let host = lab.host("a").unwrap();
+        remove_namespaces_of_dead_processes();
+        assert!(!Path::new(NAMESPACES).join(&left).exists());
+        assert!(host.path().exists());
+    }
+
+    #[test]
     fn dropping_the_lab_removes_every_namespace() {
         let names = |lab: &Lab| lab.namespaces.lock().unwrap().clone();
         let topology = Lab::guest_behind_veth().unwrap();
