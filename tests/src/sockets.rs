@@ -170,6 +170,7 @@ fn await_answer(
         match socket.read(&mut buffer) {
             Ok(length) if length > 0 && wanted(&buffer[..length]) => return Ok(Outcome::Connected),
             Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return outcome_of(Err(error), to),
         }
     }
@@ -236,6 +237,7 @@ impl Session {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(Outcome::Refused),
                 Ok(length) => heard.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return outcome_of(Err(error), self.peer),
             }
             if heard.ends_with(&said) {

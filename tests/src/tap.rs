@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
@@ -59,10 +60,17 @@ impl Tap {
 
     /// The next frame the guest gets, or `None` when none comes in time.
     pub fn receive(&self, within: Duration) -> Result<Option<Vec<u8>>> {
-        let timeout = PollTimeout::try_from(within).context("waiting that long")?;
-        let mut wanted = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut wanted, timeout).context("waiting for a frame")? == 0 {
-            return Ok(None);
+        let deadline = Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).context("waiting that long")?;
+            let mut wanted = [PollFd::new(self.device.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut wanted, timeout) {
+                Ok(0) => return Ok(None),
+                Ok(_) => break,
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("waiting for a frame"),
+            }
         }
         let mut bytes = vec![0; VNET_HEADER + LONGEST_FRAME];
         let length = self
