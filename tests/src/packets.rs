@@ -532,13 +532,14 @@ impl Packet {
         let number = self.transport_protocol();
         let whole = self.transport_bytes();
         let size = (size & !7).max(8);
-        let parts = whole.len().div_ceil(size);
-        whole
-            .chunks(size)
-            .enumerate()
-            .map(|(index, bytes)| {
-                let offset = u16::try_from(index * size).unwrap_or(u16::MAX);
-                let mut part = self.clone().payload(bytes);
+        // A packet without content is still one part.
+        let parts = whole.len().div_ceil(size).max(1);
+        (0..parts)
+            .map(|index| {
+                let start = index * size;
+                let end = whole.len().min(start + size);
+                let offset = u16::try_from(start).unwrap_or(u16::MAX);
+                let mut part = self.clone().payload(&whole[start..end]);
                 part.transport = Transport::Raw { protocol: number };
                 part.fragment(Fragment {
                     identification,
@@ -843,5 +844,13 @@ mod tests {
             .map(|part| part.ip_bytes()[6..8].to_vec())
             .collect();
         assert_eq!(positions, [[0x20, 0], [0x20, 3], [0, 6]]);
+    }
+
+    #[test]
+    fn a_packet_without_content_is_one_fragment() {
+        let (from, to) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let parts = Packet::raw(from, to, protocol::GRE).fragments(9, 24);
+        assert_eq!(parts.len(), 1);
+        assert_eq!(parts[0].ip_bytes()[6..8], [0, 0]);
     }
 }
