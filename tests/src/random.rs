@@ -78,6 +78,11 @@ pub fn other_protocol(rng: &mut Rng) -> u8 {
         ),
         false => rng.u8(..),
     };
+    without_header(number)
+}
+
+/// The number itself, unless it is one whose packets need a header of their own.
+fn without_header(number: u8) -> u8 {
     if matches!(number, 1 | 6 | 17 | 58) {
         47
     } else {

@@ -1,7 +1,7 @@
 //! Random frames, aimed at one interface of a policy.
 //!
-//! Half of the valid ones are aimed at a rule and so match it, unless something else stands in the
-//! way; the others land beside one: the next port, the last address of a prefix or the one after.
+//! About six in ten of the valid ones match a rule: a quarter are aimed at one, and the others, which
+//! land beside it (the next port, another address, another protocol), often meet a wider one.
 //! The hostile ones start from those, as a packet that is wrong in one place goes deepest.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -13,7 +13,7 @@ use sg_ctl::policy::model::{IcmpMatch, Interface, Peer, Permission, Side, Traffi
 use sg_ctl::policy::names::{GroupName, InterfaceName};
 
 use super::policy::{HostAddresses, ICMP_TYPES, PORTS};
-use super::{address, ipv4, ipv6, other_protocol, percent, pick};
+use super::{address, ipv4, ipv6, other_protocol, percent, pick, without_header};
 use crate::packets::ethernet::{self, Ethernet};
 use crate::packets::{Extension, Fragment, Packet, control, flags};
 
@@ -84,7 +84,7 @@ impl<'policy> Aim<'policy> {
             Direction::Egress => &self.egress,
         };
         match rng.choice(rules) {
-            Some(rule) if percent(rng, 60) => self.packet_for(rng, rule),
+            Some(rule) if percent(rng, 25) => self.packet_for(rng, rule),
             Some(rule) => self.packet_beside(rng, rule),
             None => {
                 let (local, peer) = self.ends(rng, address);
@@ -364,7 +364,7 @@ fn content_beside(rng: &mut Rng, traffic: Traffic, v6: bool) -> Content {
             code: 0,
         },
         Traffic::Protocol(number) => Content::Other {
-            protocol: number.wrapping_add(1),
+            protocol: without_header(number.wrapping_add(1)),
         },
         Traffic::All => any_content(rng, v6),
     }
@@ -666,6 +666,21 @@ mod tests {
             },
         );
         assert!(own * 2 > all && own < all, "{own} of {all}");
+    }
+
+    #[test]
+    fn what_lands_beside_a_protocol_has_no_ports_to_lack() {
+        let mut rng = seeded("beside");
+        for number in [0, 5, 16, 57, 255] {
+            let content = content_beside(&mut rng, Traffic::Protocol(number), false);
+            let Content::Other { protocol } = content else {
+                panic!("{number}: a protocol")
+            };
+            assert!(
+                !matches!(protocol, 1 | 6 | 17 | 58),
+                "beside {number} is {protocol}"
+            );
+        }
     }
 
     #[test]
