@@ -1,0 +1,294 @@
+//! The real `sg-ctl`, on a machine of the lab, with state of its own.
+//!
+//! Nothing here knows what a command means; a test reads its exit code, its text or its JSON.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MntFlags, umount2};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::lab::Host;
+
+/// No command of sg takes this long; a hanging one must not hang the tests.
+const LONGEST_RUN: Duration = Duration::from_secs(60);
+
+/// An instance of sg on one machine. Dropping it detaches everything and leaves no file or mount.
+#[derive(Debug)]
+pub struct Sg {
+    host: Host,
+    folder: TempDir,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// The words after `sg-ctl`.
+    pub arguments: Vec<String>,
+    /// `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+impl Sg {
+    /// An instance with an empty store.
+    pub fn on(host: &Host) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("sgt-")
+            .tempdir()
+            .context("a folder")?;
+        Ok(Self {
+            host: host.clone(),
+            folder,
+        })
+    }
+
+    /// Where its durable state is.
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Where its pins are.
+    pub fn run_dir(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    /// Runs `sg-ctl` with these arguments to its end.
+    pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
+        let mut child = self.spawn(arguments)?;
+        let stdout = reader(child.stdout.take().context("no stdout")?);
+        let stderr = reader(child.stderr.take().context("no stderr")?);
+        let deadline = Instant::now() + LONGEST_RUN;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if Instant::now() >= deadline {
+                child.kill()?;
+                child.wait()?;
+                bail!(
+                    "sg-ctl {} ran longer than {LONGEST_RUN:?}",
+                    arguments.join(" ")
+                );
+            }
+            thread::sleep(Duration::from_millis(2));
+        };
+        Ok(Ran {
+            arguments: arguments
+                .iter()
+                .map(|&argument| argument.to_owned())
+                .collect(),
+            code: status.code(),
+            stdout: read_by(stdout)?,
+            stderr: read_by(stderr)?,
+        })
+    }
+
+    /// Starts `sg-ctl` and returns at once, for tests that kill it or watch it run. Its output is
+    /// piped.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Child> {
+        let program = sg_ctl()?;
+        self.host.enter(|| {
+            Command::new(program)
+                .args(arguments)
+                .env("SG_STATE_DIR", self.state_dir())
+                .env("SG_RUN_DIR", self.run_dir())
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("starting {}", program.display()))
+        })
+    }
+
+    /// Writes a policy file and returns its path.
+    pub fn write_policy(&self, yaml: &str) -> Result<String> {
+        let path = self.folder.path().join("policy.yaml");
+        fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path.display().to_string())
+    }
+
+    /// Makes the policy be `yaml`; anything but success is an error.
+    pub fn apply(&self, yaml: &str) -> Result<Ran> {
+        let path = self.write_policy(yaml)?;
+        self.run(&["apply", &path])?.succeeded()
+    }
+
+    /// What a reading command says with `--json`; exit code 1, an answered question, is fine.
+    pub fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let arguments = [arguments, &["--json"]].concat();
+        let ran = self.run(&arguments)?;
+        ensure!(matches!(ran.code, Some(0 | 1)), "{ran}");
+        serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {ran}"))
+    }
+
+    fn detach_all(&self) -> Result<()> {
+        let status = self.json(&["status"])?;
+        let interfaces = status["interfaces"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        for name in interfaces
+            .iter()
+            .filter_map(|interface| interface["name"].as_str())
+        {
+            self.run(&["detach", name])?.succeeded()?;
+        }
+        Ok(())
+    }
+
+    /// Without their pins, programs and maps go, whatever state they were left in.
+    fn unmount_all(&self) -> Result<()> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+        let own = mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .filter(|mount| Path::new(mount).starts_with(self.folder.path()));
+        // Those made last lie on top.
+        for mount in own.collect::<Vec<_>>().into_iter().rev() {
+            umount2(mount, MntFlags::MNT_DETACH).with_context(|| format!("unmounting {mount}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Sg {
+    fn drop(&mut self) {
+        // A store that was never made, or was broken on purpose, has nothing to detach by name.
+        if self.state_dir().exists()
+            && let Err(error) = self.detach_all()
+        {
+            eprintln!("lab: {error:#}");
+        }
+        if let Err(error) = self.unmount_all() {
+            eprintln!("lab: {error:#}");
+        }
+    }
+}
+
+impl Ran {
+    /// Itself when the exit code is 0.
+    pub fn succeeded(self) -> Result<Self> {
+        ensure!(self.code == Some(0), "{self}");
+        Ok(self)
+    }
+}
+
+impl fmt::Display for Ran {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "sg-ctl {}: ", self.arguments.join(" "))?;
+        match self.code {
+            Some(code) => writeln!(out, "exit code {code}")?,
+            None => writeln!(out, "killed")?,
+        }
+        write!(
+            out,
+            "--- stdout\n{}--- stderr\n{}",
+            self.stdout, self.stderr
+        )
+    }
+}
+
+type Reading = JoinHandle<io::Result<String>>;
+
+/// Reads while the child runs, as a full pipe would stop it.
+fn reader(mut pipe: impl Read + Send + 'static) -> Reading {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    })
+}
+
+fn read_by(reading: Reading) -> Result<String> {
+    match reading.join() {
+        Ok(text) => text.context("reading the output"),
+        Err(_) => bail!("the reading thread panicked"),
+    }
+}
+
+/// The binary under test: `SG_CTL`, or the one of this build, which cargo brings up to date.
+fn sg_ctl() -> Result<&'static Path> {
+    static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match PATH.get_or_init(|| find_sg_ctl().map_err(|error| format!("{error:#}"))) {
+        Ok(path) => Ok(path),
+        Err(error) => bail!("{error}"),
+    }
+}
+
+fn find_sg_ctl() -> Result<PathBuf> {
+    if let Some(path) = env::var_os("SG_CTL") {
+        return Ok(path.into());
+    }
+    // <target>/<profile>/deps/<test>
+    let test = env::current_exe().context("the path of this test")?;
+    let profile_dir = test
+        .ancestors()
+        .nth(2)
+        .context("a test outside of a target folder")?;
+    let target_dir = profile_dir
+        .parent()
+        .context("a test outside of a target folder")?;
+    let path = profile_dir.join("sg-ctl");
+    // Cargo sets CARGO for the tests it runs; a test started by hand takes what is there.
+    if let Some(cargo) = env::var_os("CARGO") {
+        let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(profile) => profile,
+        };
+        let built = Command::new(cargo)
+            .args(["build", "--quiet", "--package", "sg-ctl", "--bin", "sg-ctl"])
+            .args(["--profile", profile, "--target-dir"])
+            .arg(target_dir)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .context("starting cargo")?;
+        ensure!(built.success(), "building sg-ctl: {built}");
+    }
+    ensure!(
+        path.exists(),
+        "no {}: build sg-ctl, or name it in SG_CTL",
+        path.display()
+    );
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Lab;
+    use nix::mount::{MsFlags, mount};
+
+    #[test]
+    fn dropping_it_unmounts_and_removes_its_folder() {
+        let lab = Lab::new().unwrap();
+        let sg = Sg::on(&lab.host("a").unwrap()).unwrap();
+        let folder = sg.folder.path().to_owned();
+        for inner in ["run", "run/bpf"] {
+            let path = folder.join(inner);
+            fs::create_dir_all(&path).unwrap();
+            let none: Option<&str> = None;
+            mount(none, &path, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        }
+        let mounted = || {
+            let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+            mounts.contains(folder.to_str().unwrap())
+        };
+        assert!(mounted());
+        drop(sg);
+        assert!(!mounted());
+        assert!(!folder.exists());
+    }
+}
