@@ -44,6 +44,7 @@ impl<T: Copy> Faces<T> {
 
 /// The number of one installed policy; it only grows, and wraps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Generation(pub u32);
 
@@ -63,6 +64,7 @@ impl Generation {
 
 /// Where a rule's counters are. Zero is no rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct RuleSlot(pub u32);
 
@@ -111,6 +113,7 @@ pub struct InterfaceEntry {
 
 /// What is in force on one interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Interface {
     /// The set of its groups, as the compiler numbers them from 1. Zero drops everything.
@@ -135,6 +138,7 @@ pub struct Interface {
 
 /// Idle timeouts in [`Ticks`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct TimeoutTicks {
     /// TCP whose handshake is not complete.
@@ -159,6 +163,7 @@ pub struct TimeoutTicks {
 
 /// Yes-or-no properties of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct InterfaceFlags(pub u32);
 
@@ -185,6 +190,7 @@ impl InterfaceFlags {
 
 /// A slice of the port entries: immutable once anything points to it, and shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PortTable {
     /// Index of the first entry.
@@ -206,6 +212,7 @@ pub const PORT_SEARCH_STEPS: u32 = 17;
 
 /// From `start` on, up to the next entry's start, this rule admits (or none).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PortEntry {
     /// Protocol in the third byte; port, or ICMP type and code, in the lower two.
@@ -216,6 +223,7 @@ pub struct PortEntry {
 
 /// A protocol with its destination port, or its ICMP type and code: `protocol << 16 | low`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Service(pub u32);
 
@@ -238,6 +246,7 @@ impl Service {
 
 /// What a set of groups allows: both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Policy {
     /// By [`Direction::number`].
@@ -258,6 +267,7 @@ impl Policy {
 
 /// What a set of groups allows in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct DirectionPolicy {
     /// Rules whose peer is every address of the family, by [`Family`].
@@ -282,6 +292,7 @@ impl DirectionPolicy {
 
 /// Properties of one direction of a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct PolicyFlags(pub u32);
 
@@ -356,6 +367,7 @@ impl Scope {
 
 /// Key of a longest-prefix map: the scope, whole, and then the address's bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PrefixKey {
     /// Network order, so that its bits come first.
@@ -379,6 +391,7 @@ impl PrefixKey {
 
 /// Key of the exact-address map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct MemberKey {
     /// The VPC.
@@ -389,6 +402,7 @@ pub struct MemberKey {
 
 /// Key of what an identity is granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct GrantKey {
     /// [`DirectionPolicy::id`].
@@ -399,6 +413,7 @@ pub struct GrantKey {
 
 /// The set of groups an address is in, or the set of prefix lists. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Identity(pub u32);
 
