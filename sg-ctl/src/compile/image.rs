@@ -6,9 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use sg_common::addr::{Addr, Family};
+use sg_common::addr::Addr;
 use sg_common::tables::{
     ABI, GrantKey, Identity, Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey,
     RuleSlot, Scope,
@@ -90,24 +89,12 @@ pub struct ScopedPrefix {
 }
 
 impl ScopedPrefix {
-    /// A prefix as the kernel holds it: IPv4 lies behind 96 bits.
-    pub fn new(scope: Scope, prefix: IpNet) -> Self {
-        let before = match prefix {
-            IpNet::V4(_) => 96,
-            IpNet::V6(_) => 0,
-        };
+    /// The first `bits` of an address within a scope; IPv4 has 96 bits more than its own.
+    pub(super) fn new(scope: Scope, address: Addr, bits: u32) -> Self {
         Self {
-            key: PrefixKey::new(scope, Addr::from(prefix.network())),
-            bits: PrefixKey::SCOPE_BITS + before + u32::from(prefix.prefix_len()),
+            key: PrefixKey::new(scope, address),
+            bits: PrefixKey::SCOPE_BITS + bits,
         }
-    }
-}
-
-/// The family of a prefix, as tables index it.
-pub fn family_of(prefix: &IpNet) -> Family {
-    match prefix {
-        IpNet::V4(_) => Family::V4,
-        IpNet::V6(_) => Family::V6,
     }
 }
 
@@ -163,7 +150,9 @@ impl PortArena {
     ) -> Self {
         let mut arena = Self::default();
         for (table, entries) in tables {
-            arena.entries.resize(table.offset as usize, PortEntry::default());
+            arena
+                .entries
+                .resize(table.offset as usize, PortEntry::default());
             arena.entries.extend_from_slice(entries);
             arena.tables.push(table);
         }
@@ -178,7 +167,9 @@ impl PortArena {
     /// The entries of a table; none for a table that is not here.
     pub fn entries(&self, table: PortTable) -> &[PortEntry] {
         let first = table.offset as usize;
-        self.entries.get(first..first.saturating_add(table.length as usize)).unwrap_or_default()
+        self.entries
+            .get(first..first.saturating_add(table.length as usize))
+            .unwrap_or_default()
     }
 
     /// One entry by its index.
