@@ -80,8 +80,8 @@ impl Policy {
         };
         let mut findings = Findings::default();
         for Change { vpc, edit } in changes {
-            if let Err((subject, problem)) = draft.make(vpc, edit) {
-                findings.add(subject, problem);
+            if let Err(refusal) = draft.make(vpc, edit) {
+                findings.add(refusal.0, refusal.1);
             }
         }
         let (policy, touched) = draft.finish();
@@ -145,17 +145,34 @@ pub(super) struct Touched {
     pub(super) interfaces: BTreeSet<InterfaceName>,
 }
 
+impl Touched {
+    pub(super) fn everything(vpc: &Vpc) -> Self {
+        Self {
+            groups: vpc.groups.keys().map(|name| (name.clone(), None)).collect(),
+            prefix_lists: vpc.prefix_lists.keys().cloned().collect(),
+            interfaces: vpc.interfaces.keys().cloned().collect(),
+        }
+    }
+}
+
+/// Why an edit cannot be made; boxed, because nearly all of them can.
+type Refusal = Box<(Subject, Problem)>;
+
+fn refuse(subject: Subject, problem: Problem) -> Refusal {
+    Box::new((subject, problem))
+}
+
 struct Draft {
     policy: Policy,
     touched: BTreeMap<VpcName, Touched>,
 }
 
 impl Draft {
-    fn make(&mut self, name: &VpcName, edit: &Edit) -> Result<(), (Subject, Problem)> {
+    fn make(&mut self, name: &VpcName, edit: &Edit) -> Result<(), Refusal> {
         let subject = || Subject::Vpc(name.clone());
         match edit {
             Edit::CreateVpc { .. } if self.policy.vpcs.contains_key(name) => {
-                return Err((subject(), Problem::VpcExists));
+                return Err(refuse(subject(), Problem::VpcExists));
             }
             Edit::CreateVpc { default_group } => {
                 self.policy
@@ -171,11 +188,11 @@ impl Draft {
             .policy
             .vpcs
             .get_mut(name)
-            .ok_or_else(|| (subject(), Problem::NoVpc))?;
+            .ok_or_else(|| refuse(subject(), Problem::NoVpc))?;
         if matches!(edit, Edit::DeleteVpc) {
             if !vpc.interfaces.is_empty() {
                 let interfaces = vpc.interfaces.keys().cloned().collect();
-                return Err((subject(), Problem::VpcInUse(interfaces)));
+                return Err(refuse(subject(), Problem::VpcInUse(interfaces)));
             }
             self.policy.vpcs.remove(name);
             self.touched.remove(name);
@@ -218,7 +235,7 @@ struct VpcDraft<'a> {
 }
 
 impl VpcDraft<'_> {
-    fn make(mut self, edit: &Edit) -> Result<(), (Subject, Problem)> {
+    fn make(mut self, edit: &Edit) -> Result<(), Refusal> {
         match edit {
             Edit::CreateVpc { .. } | Edit::DeleteVpc => {}
             Edit::SetLinkLocalServices(services) => {
@@ -242,17 +259,17 @@ impl VpcDraft<'_> {
             Edit::SetMembers(name, members) => self.group(name)?.members.clone_from(members),
             Edit::AddRule(name, rule) => {
                 if self.rules(name)?.insert(rule.id, rule.clone()).is_some() {
-                    return Err((self.subject(name), Problem::RuleIdTwice(rule.id)));
+                    return Err(refuse(self.subject(name), Problem::RuleIdTwice(rule.id)));
                 }
             }
             Edit::RemoveRule(name, id) => {
                 if self.rules(name)?.remove(id).is_none() {
-                    return Err((self.subject(name), Problem::NoRule(*id)));
+                    return Err(refuse(self.subject(name), Problem::NoRule(*id)));
                 }
             }
             Edit::DescribeRule(name, id, text) => match self.rules(name)?.get_mut(id) {
                 Some(rule) => rule.description.clone_from(text),
-                None => return Err((self.subject(name), Problem::NoRule(*id))),
+                None => return Err(refuse(self.subject(name), Problem::NoRule(*id))),
             },
             Edit::PutInterface(name, interface) => {
                 self.vpc.interfaces.insert(name.clone(), interface.clone());
@@ -261,7 +278,7 @@ impl VpcDraft<'_> {
             Edit::RemoveInterface(name) => {
                 if self.vpc.interfaces.remove(name).is_none() {
                     let subject = Subject::Interface(self.name.clone(), name.clone());
-                    return Err((subject, Problem::NoInterface));
+                    return Err(refuse(subject, Problem::NoInterface));
                 }
             }
         }
@@ -272,30 +289,33 @@ impl VpcDraft<'_> {
         Subject::Group(self.name.clone(), group.clone())
     }
 
-    fn remove_prefix_list(&mut self, name: &PrefixListName) -> Result<(), (Subject, Problem)> {
+    fn remove_prefix_list(&mut self, name: &PrefixListName) -> Result<(), Refusal> {
         if self.vpc.prefix_lists.remove(name).is_none() {
             let known = self.vpc.prefix_lists.keys().map(PrefixListName::as_str);
             let suggestion = closest(name.as_str(), known).and_then(|name| name.parse().ok());
             let subject = Subject::PrefixList(self.name.clone(), name.clone());
-            return Err((subject, Problem::NoPrefixList { suggestion }));
+            return Err(refuse(subject, Problem::NoPrefixList { suggestion }));
         }
         self.touched.prefix_lists.insert(name.clone());
         Ok(())
     }
 
-    fn create_group(&mut self, name: &GroupName, group: Group) -> Result<(), (Subject, Problem)> {
+    fn create_group(&mut self, name: &GroupName, group: Group) -> Result<(), Refusal> {
         if let Some((existing, _)) = self.vpc.groups.get_key_value(name) {
             let existing = existing.clone();
-            return Err((self.subject(name), Problem::GroupExists { existing }));
+            return Err(refuse(
+                self.subject(name),
+                Problem::GroupExists { existing },
+            ));
         }
         self.vpc.groups.insert(name.clone(), group);
         self.touched.groups.insert(name.clone(), None);
         Ok(())
     }
 
-    fn delete_group(&mut self, name: &GroupName) -> Result<(), (Subject, Problem)> {
+    fn delete_group(&mut self, name: &GroupName) -> Result<(), Refusal> {
         if name.is_default() {
-            return Err((self.subject(name), Problem::DefaultGroup));
+            return Err(refuse(self.subject(name), Problem::DefaultGroup));
         }
         if self.vpc.groups.remove(name).is_none() {
             return Err(self.no_group(name));
@@ -304,13 +324,13 @@ impl VpcDraft<'_> {
         Ok(())
     }
 
-    fn no_group(&self, name: &GroupName) -> (Subject, Problem) {
+    fn no_group(&self, name: &GroupName) -> Refusal {
         let known = self.vpc.groups.keys().map(GroupName::as_str);
         let suggestion = closest(name.as_str(), known).and_then(|name| name.parse().ok());
-        (self.subject(name), Problem::NoGroup { suggestion })
+        refuse(self.subject(name), Problem::NoGroup { suggestion })
     }
 
-    fn group(&mut self, name: &GroupName) -> Result<&mut Group, (Subject, Problem)> {
+    fn group(&mut self, name: &GroupName) -> Result<&mut Group, Refusal> {
         if !self.vpc.groups.contains_key(name) {
             return Err(self.no_group(name));
         }
@@ -319,14 +339,14 @@ impl VpcDraft<'_> {
         }
         let subject = self.subject(name);
         let missing = Problem::NoGroup { suggestion: None };
-        self.vpc.groups.get_mut(name).ok_or((subject, missing))
+        self.vpc
+            .groups
+            .get_mut(name)
+            .ok_or_else(|| refuse(subject, missing))
     }
 
     /// The rules of a group by id, so that a long batch looks none of them up twice.
-    fn rules(
-        &mut self,
-        name: &GroupName,
-    ) -> Result<&mut HashMap<RuleId, Rule>, (Subject, Problem)> {
+    fn rules(&mut self, name: &GroupName) -> Result<&mut HashMap<RuleId, Rule>, Refusal> {
         let begun = self.touched.groups.get(name).is_some_and(Option::is_some);
         if !begun {
             let rules = std::mem::take(&mut self.group(name)?.rules);
@@ -336,7 +356,7 @@ impl VpcDraft<'_> {
         let begun = self.touched.groups.get_mut(name).and_then(Option::as_mut);
         begun.ok_or_else(|| {
             let missing = Problem::NoGroup { suggestion: None };
-            (Subject::Group(self.name.clone(), name.clone()), missing)
+            refuse(Subject::Group(self.name.clone(), name.clone()), missing)
         })
     }
 }

@@ -106,6 +106,10 @@ struct VpcCheck<'a> {
 
 impl VpcCheck<'_> {
     fn check(&mut self, touched: &Touched) {
+        if !self.vpc.groups.contains_key(&GroupName::default_group()) {
+            self.findings
+                .add(Subject::Vpc(self.name.clone()), Problem::NoDefaultGroup);
+        }
         for address in &self.vpc.link_local_services {
             if let Err(error) = check_link_local_service(*address) {
                 self.findings.add(Subject::Vpc(self.name.clone()), error);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use super::file::TextProblem;
 use super::names::{GroupId, GroupName, InterfaceName, NameError, PrefixListName, RuleId, VpcName};
 use super::prefix::PrefixError;
 
@@ -86,6 +87,9 @@ pub enum Problem {
         /// The group that has it too.
         other: GroupName,
     },
+    /// A VPC without the group that every VPC has.
+    #[error("has no group \"default\", which every VPC has; create it")]
+    NoDefaultGroup,
     /// `default` was to be deleted.
     #[error("cannot be deleted, because every VPC has it; remove its rules instead")]
     DefaultGroup,
@@ -219,6 +223,9 @@ pub enum Problem {
         /// What the named kind discriminates by.
         parts: &'static str,
     },
+    /// A fault of the text that the policy is read from.
+    #[error(transparent)]
+    Text(#[from] TextProblem),
     /// A prefix or address that cannot stand there.
     #[error(transparent)]
     Prefix(#[from] PrefixError),
@@ -314,6 +321,24 @@ impl Findings {
         }
     }
 
+    /// Puts the findings of a text into its order, and says which text it is.
+    pub(crate) fn of_source(mut self, source: &str) -> Self {
+        self.list.sort_by_key(|finding| finding.place);
+        self.source = Some(source.to_owned());
+        self
+    }
+
+    /// Gives a place to the findings that have none, where one is known.
+    pub(crate) fn locate(&mut self, place: impl Fn(&Finding) -> Option<Place>) {
+        for finding in self
+            .list
+            .iter_mut()
+            .filter(|finding| finding.place.is_none())
+        {
+            finding.place = place(finding);
+        }
+    }
+
     pub(crate) fn or<T>(self, value: T) -> Result<T, Self> {
         if self.is_empty() {
             Ok(value)
@@ -333,7 +358,8 @@ impl fmt::Display for Findings {
                 f.write_str("\n")?;
             }
             if let Some(source) = &self.source {
-                write!(f, "{source}:")?;
+                f.write_str(source)?;
+                f.write_str(if finding.place.is_some() { ":" } else { ": " })?;
             }
             write!(f, "{finding}")?;
         }

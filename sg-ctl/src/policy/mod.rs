@@ -1,11 +1,19 @@
 //! What the user means, sound by construction.
 
+pub mod allows;
+#[cfg(test)]
+mod arbitrary;
 pub mod change;
 mod check;
 pub mod defaults;
+pub mod diff;
+pub mod export;
+pub mod file;
 pub mod findings;
 pub mod model;
 pub mod names;
 pub mod prefix;
+pub mod rule_text;
+pub mod services;
 mod spell;
 mod suggest;

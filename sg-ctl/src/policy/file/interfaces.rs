@@ -1,0 +1,151 @@
+//! Reads how interfaces are protected.
+
+use std::collections::BTreeSet;
+
+use super::super::findings::Place;
+use super::super::model::{Hook, Interface, Side};
+use super::super::names::{GroupName, InterfaceName};
+use super::super::prefix::check_member;
+use super::read::Reader;
+use super::tree::Node;
+
+const KEYS: [&str; 10] = [
+    "groups",
+    "side",
+    "hook",
+    "netns",
+    "addresses",
+    "ethertypes",
+    "replace_xdp",
+    "tcp_pickup",
+    "timeouts",
+    "max_flows",
+];
+
+const WANTED_INTERFACE: &str = "its settings like {groups: [web]}";
+
+/// An interface as a file describes it.
+pub(super) struct FileInterface {
+    pub(super) name: InterfaceName,
+    pub(super) interface: Interface,
+    pub(super) place: Place,
+    /// Where each group is named.
+    pub(super) groups: Vec<(GroupName, Place)>,
+    /// Whether all of it could be read.
+    pub(super) sound: bool,
+}
+
+/// Reads the map under `interfaces`.
+pub(super) fn read_interfaces(reader: &mut Reader, node: &Node<'_>) -> Vec<FileInterface> {
+    let wanted = "a map from interface names to their settings, or {} for none";
+    let named = reader.named::<InterfaceName>(node, "interfaces", wanted);
+    named
+        .into_iter()
+        .map(|(name, place, node)| {
+            let before = reader.findings.count();
+            let (interface, groups) = read_interface(reader, node);
+            let sound = before == reader.findings.count();
+            FileInterface {
+                name,
+                interface,
+                place,
+                groups,
+                sound,
+            }
+        })
+        .collect()
+}
+
+fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(GroupName, Place)>) {
+    let mut interface = Interface::default();
+    let Some(fields) = reader.fields(node, "an interface", WANTED_INTERFACE, &KEYS) else {
+        return (interface, Vec::new());
+    };
+    let groups = fields
+        .get("groups")
+        .map(|node| read_groups(reader, node))
+        .unwrap_or_default();
+    interface.groups = groups.iter().map(|(name, _)| name.clone()).collect();
+    if let Some(node) = fields.get("side") {
+        let words = [("host", Side::Host), ("guest", Side::Guest)];
+        let side = reader.word(node, "side", &words, "host or guest");
+        interface.side = side.unwrap_or_default();
+    }
+    if let Some(node) = fields.get("hook") {
+        let words = [("auto", Hook::Auto), ("xdp", Hook::Xdp), ("tc", Hook::Tc)];
+        interface.hook = reader
+            .word(node, "hook", &words, "auto, xdp or tc")
+            .unwrap_or_default();
+    }
+    if let Some(node) = fields.get("netns") {
+        let netns = reader.text(node, "netns", "the name or path of a network namespace");
+        interface.netns = netns.map(str::to_owned);
+    }
+    if let Some(node) = fields.get("addresses") {
+        interface.addresses = reader.addresses(node, "addresses", check_member);
+    }
+    if let Some(node) = fields.get("ethertypes") {
+        interface.ethertypes = read_ethertypes(reader, node);
+    }
+    if let Some(node) = fields.get("replace_xdp") {
+        interface.replace_xdp = reader.boolean(node, "replace_xdp").unwrap_or_default();
+    }
+    if let Some(node) = fields.get("tcp_pickup") {
+        interface.tcp_pickup = reader.boolean(node, "tcp_pickup").unwrap_or(true);
+    }
+    if let Some(node) = fields.get("timeouts") {
+        read_timeouts(reader, node, &mut interface);
+    }
+    if let Some(node) = fields.get("max_flows") {
+        interface.max_flows = reader.number(node, "max_flows", "a number of flows");
+    }
+    (interface, groups)
+}
+
+fn read_groups(reader: &mut Reader, node: &Node<'_>) -> Vec<(GroupName, Place)> {
+    let mut groups = Vec::new();
+    for item in reader.one_or_more(node, "groups", "a list of groups like [web, ssh]") {
+        let Some(text) = reader.text(item, "a group", "the name of a group") else {
+            continue;
+        };
+        // Rules need the mark, because their peers may be other things than groups.
+        let name = text.strip_prefix("sg:").unwrap_or(text).parse();
+        groups.extend(
+            reader
+                .parsed(item.place, name)
+                .map(|name| (name, item.place)),
+        );
+    }
+    groups
+}
+
+fn read_ethertypes(reader: &mut Reader, node: &Node<'_>) -> BTreeSet<u16> {
+    let wanted = "a list of EtherTypes like [0x8915]";
+    let items = reader.one_or_more(node, "ethertypes", wanted);
+    let mut ethertypes = BTreeSet::new();
+    for item in items {
+        ethertypes.extend(reader.number::<u16>(item, "an EtherType", "a number like 0x8915"));
+    }
+    ethertypes
+}
+
+fn read_timeouts(reader: &mut Reader, node: &Node<'_>, interface: &mut Interface) {
+    let keys = ["tcp_established", "udp", "udp_stream"];
+    let wanted = "seconds like {tcp_established: 3600}";
+    let Some(fields) = reader.fields(node, "timeouts", wanted, &keys) else {
+        return;
+    };
+    let timeouts = &mut interface.timeouts;
+    let [tcp_established, udp, udp_stream] = keys;
+    for (key, seconds) in [
+        (tcp_established, &mut timeouts.tcp_established_s),
+        (udp, &mut timeouts.udp_s),
+        (udp_stream, &mut timeouts.udp_stream_s),
+    ] {
+        if let Some(node) = fields.get(key) {
+            *seconds = reader
+                .number(node, key, "a number of seconds")
+                .unwrap_or(*seconds);
+        }
+    }
+}
