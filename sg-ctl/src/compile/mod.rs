@@ -132,3 +132,6 @@ fn check_port_entries(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

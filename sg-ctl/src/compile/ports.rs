@@ -188,9 +188,17 @@ impl<'a> PortTables<'a> {
             Some(table) => table,
             None => match self.places.take(length) {
                 Some(offset) => PortTable { offset, length },
+                // There will be no image; what it would need is counted, each table once while
+                // that is not hopeless.
                 None => {
                     self.beyond += u64::from(length);
-                    return Ok(PortTable::EMPTY);
+                    if self.beyond > u64::from(self.places.limit) {
+                        return Ok(PortTable::EMPTY);
+                    }
+                    PortTable {
+                        offset: u32::MAX - length,
+                        length,
+                    }
                 }
             },
         };
