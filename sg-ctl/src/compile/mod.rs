@@ -75,7 +75,7 @@ pub fn compile(
     interfaces::guest_addresses(&protected, &image.interfaces, &mut sets);
     let mut identities = IdentityNumbers::new(previous);
     let mut members = MemberEntries::new(previous, limits.members);
-    let mut tables = PolicyTables::new(previous, limits);
+    let mut tables = PolicyTables::new(previous, limits, image.ids.rules.len());
     for domain in &domains {
         add_services(domain, &mut sets);
         let lists = prefix_list_sets(domain, &mut identities, &mut sets);

@@ -37,11 +37,12 @@ struct Sorted {
 }
 
 impl<'a> PolicyTables<'a> {
-    pub(super) fn new(previous: &'a Image, limits: &Limits) -> Self {
+    /// No policies yet. There are hardly more port tables than rules.
+    pub(super) fn new(previous: &'a Image, limits: &Limits, rules: usize) -> Self {
         let indexes = previous.grants.values().map(|grant| grant.index);
         Self {
             previous,
-            ports: PortTables::new(&previous.ports, limits.port_entries),
+            ports: PortTables::new(&previous.ports, limits.port_entries, rules),
             prefixes: Entries::new("PREFIXES", "prefixes", limits.prefixes),
             grants: Entries::new("GRANTS", "grants", limits.grants),
             grant_numbers: Numbers::new(0, indexes),

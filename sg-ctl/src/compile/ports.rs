@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use sg_common::parse::{ICMP, ICMPV6, TCP, UDP};
@@ -72,6 +72,19 @@ pub(super) fn services(traffic: Traffic) -> (u32, u32) {
 /// Sweeps over the intervals by their start; the heap holds those that have begun.
 fn write_table(admissions: &mut [Admission], table: &mut Vec<PortEntry>) {
     table.clear();
+    if let [only] = admissions {
+        table.push(PortEntry {
+            start: Service(only.first),
+            rule: only.rule,
+        });
+        if only.last + 1 < Service::END {
+            table.push(PortEntry {
+                start: Service(only.last + 1),
+                rule: RuleSlot::NONE,
+            });
+        }
+        return;
+    }
     admissions.sort_unstable_by_key(|admission| (admission.first, admission.order));
     let mut begun: BinaryHeap<Reverse<(u32, u32, RuleSlot)>> = BinaryHeap::new();
     let mut coming = admissions.iter().peekable();
@@ -109,22 +122,42 @@ fn write_table(admissions: &mut [Admission], table: &mut Vec<PortEntry>) {
 pub(super) struct PortTables<'a> {
     hasher: DefaultHashBuilder,
     previous: &'a PortArena,
-    previous_index: HashTable<PortTable>,
-    /// Every table here, one behind the other.
+    /// The tables that the previous image does not have, one behind the other.
     entries: Vec<PortEntry>,
-    tables: Vec<Placed>,
-    index: HashTable<u32>,
+    /// By content: the tables of this image and of the previous one.
+    known: HashTable<Known>,
+    /// Those of this image, in the order of their first use.
+    used: Vec<Placed>,
     places: Places,
     /// Entries of tables that found no place.
     beyond: u64,
     scratch: Vec<PortEntry>,
 }
 
+struct Known {
+    hash: u64,
+    placed: Placed,
+    is_used: bool,
+}
+
+/// A table with its place, and where its content is.
 #[derive(Clone, Copy)]
 struct Placed {
-    /// Where it lies in [`PortTables::entries`].
-    first: usize,
     table: PortTable,
+    /// Where it lies in [`PortTables::entries`]; `None`: in the previous image.
+    first: Option<usize>,
+}
+
+impl Placed {
+    fn content<'e>(self, previous: &'e PortArena, entries: &'e [PortEntry]) -> &'e [PortEntry] {
+        match self.first {
+            None => previous.entries(self.table),
+            Some(first) => {
+                let last = first + self.table.length as usize;
+                entries.get(first..last).unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// A table of so many entries that the search would not reach its end.
@@ -132,28 +165,35 @@ struct Placed {
 pub(super) struct TooLong(pub(super) usize);
 
 impl<'a> PortTables<'a> {
-    /// No tables yet; those of the previous image keep their places.
-    pub(super) fn new(previous: &'a PortArena, limit: u32) -> Self {
+    /// No tables yet, and room for as many as are expected. Those that the previous image has too
+    /// will keep their places.
+    pub(super) fn new(previous: &'a PortArena, limit: u32, expected: usize) -> Self {
         let hasher = DefaultHashBuilder::default();
-        let mut previous_index = HashTable::with_capacity(previous.tables().len());
+        let mut known = HashTable::with_capacity(expected.max(previous.tables().len()));
         for &table in previous.tables() {
-            let hash_of = |table: &PortTable| hasher.hash_one(previous.entries(*table));
-            previous_index.insert_unique(hash_of(&table), table, hash_of);
+            let hash = hash_of(&hasher, previous.entries(table));
+            let placed = Placed { table, first: None };
+            let of_previous = Known {
+                hash,
+                placed,
+                is_used: false,
+            };
+            known.insert_unique(hash, of_previous, |known| known.hash);
         }
         Self {
             hasher,
             previous,
-            previous_index,
             entries: Vec::new(),
-            tables: Vec::new(),
-            index: HashTable::new(),
+            known,
+            used: Vec::new(),
             places: Places::around(previous.tables(), limit),
             beyond: 0,
             scratch: Vec::new(),
         }
     }
 
-    /// The table of what these rules admit together; empty, and counted, when the map is full. Leaves the admissions in another order.
+    /// The table of what these rules admit together. Leaves the admissions in another order. Once
+    /// the map is full the answer means nothing, see [`Self::overflow`].
     pub(super) fn table(&mut self, admissions: &mut [Admission]) -> Result<PortTable, TooLong> {
         let mut scratch = std::mem::take(&mut self.scratch);
         write_table(admissions, &mut scratch);
@@ -168,54 +208,42 @@ impl<'a> PortTables<'a> {
             Ok(length) if length <= PortTable::MAX_LENGTH => length,
             _ => return Err(TooLong(wanted.len())),
         };
-        let hash = self.hasher.hash_one(wanted);
-        let entries_of = |number: u32| {
-            let placed = self.tables.get(number as usize)?;
-            self.entries
-                .get(placed.first..placed.first + placed.table.length as usize)
+        let hash = hash_of(&self.hasher, wanted);
+        let is_wanted = |known: &Known| {
+            known.hash == hash && known.placed.content(self.previous, &self.entries) == wanted
         };
-        let is_wanted = |number: &u32| entries_of(*number) == Some(wanted);
-        if let Some(&number) = self.index.find(hash, is_wanted)
-            && let Some(placed) = self.tables.get(number as usize)
-        {
-            return Ok(placed.table);
+        if let Some(known) = self.known.find_mut(hash, is_wanted) {
+            if !known.is_used {
+                known.is_used = true;
+                self.used.push(known.placed);
+            }
+            return Ok(known.placed.table);
         }
-        let kept = self
-            .previous_index
-            .find(hash, |table| self.previous.entries(*table) == wanted)
-            .copied();
-        let table = match kept {
-            Some(table) => table,
-            None => match self.places.take(length) {
-                Some(offset) => PortTable { offset, length },
-                // There will be no image; what it would need is counted, each table once while
-                // that is not hopeless.
-                None => {
-                    self.beyond += u64::from(length);
-                    if self.beyond > u64::from(self.places.limit) {
-                        return Ok(PortTable::EMPTY);
-                    }
-                    PortTable {
-                        offset: u32::MAX - length,
-                        length,
-                    }
+        let offset = match self.places.take(length) {
+            Some(offset) => offset,
+            // There will be no image; what it would need is counted, each table once while that
+            // is not hopeless.
+            None => {
+                self.beyond += u64::from(length);
+                if self.beyond > u64::from(self.places.limit) {
+                    return Ok(PortTable::EMPTY);
                 }
-            },
+                u32::MAX - length
+            }
         };
-        let number = self.tables.len() as u32;
-        self.tables.push(Placed {
-            first: self.entries.len(),
+        let table = PortTable { offset, length };
+        let placed = Placed {
             table,
-        });
+            first: Some(self.entries.len()),
+        };
+        let new = Known {
+            hash,
+            placed,
+            is_used: true,
+        };
+        self.used.push(placed);
         self.entries.extend_from_slice(wanted);
-        let (tables, entries, hasher) = (&self.tables, &self.entries, &self.hasher);
-        self.index.insert_unique(hash, number, |&number| {
-            let placed = tables.get(number as usize);
-            let slice = placed.and_then(|placed| {
-                entries.get(placed.first..placed.first + placed.table.length as usize)
-            });
-            hasher.hash_one(slice.unwrap_or_default())
-        });
+        self.known.insert_unique(hash, new, |known| known.hash);
         Ok(table)
     }
 
@@ -226,16 +254,22 @@ impl<'a> PortTables<'a> {
 
     /// All tables in their places.
     pub(super) fn into_arena(mut self) -> PortArena {
-        self.tables
-            .sort_unstable_by_key(|placed| placed.table.offset);
-        PortArena::from_tables(self.tables.iter().map(|placed| {
-            let last = placed.first + placed.table.length as usize;
-            (
-                placed.table,
-                self.entries.get(placed.first..last).unwrap_or_default(),
-            )
-        }))
+        self.used.sort_by_key(|placed| placed.table.offset);
+        let content = |placed: &Placed| placed.content(self.previous, &self.entries);
+        PortArena::from_tables(
+            self.used
+                .iter()
+                .map(|placed| (placed.table, content(placed))),
+        )
     }
+}
+
+fn hash_of(hasher: &DefaultHashBuilder, entries: &[PortEntry]) -> u64 {
+    let mut state = hasher.build_hasher();
+    for entry in entries {
+        state.write_u64(u64::from(entry.start.0) << 32 | u64::from(entry.rule.0));
+    }
+    state.finish()
 }
 
 /// The places of the port map that the previous image leaves free.
@@ -369,13 +403,13 @@ mod tests {
     #[test]
     fn new_tables_keep_clear_of_the_previous_ones() {
         let before = PortArena::default();
-        let mut first = PortTables::new(&before, 100);
+        let mut first = PortTables::new(&before, 100, 0);
         let kept = first.table(&mut [admission(0, 10, 20)]).unwrap();
         let gone = first.table(&mut [admission(1, 10, 20)]).unwrap();
         let last = first.table(&mut [admission(2, 10, 20)]).unwrap();
         let first = first.into_arena();
 
-        let mut second = PortTables::new(&first, 100);
+        let mut second = PortTables::new(&first, 100, 0);
         assert_eq!(second.table(&mut [admission(0, 10, 20)]), Ok(kept));
         assert_eq!(second.table(&mut [admission(2, 10, 20)]), Ok(last));
         let new = second.table(&mut [admission(3, 10, 20)]).unwrap();
@@ -388,7 +422,7 @@ mod tests {
         );
         let second = second.into_arena();
 
-        let mut third = PortTables::new(&second, 100);
+        let mut third = PortTables::new(&second, 100, 0);
         let newest = third.table(&mut [admission(4, 10, 20)]).unwrap();
         assert_eq!(
             newest, gone,
@@ -399,7 +433,7 @@ mod tests {
     #[test]
     fn a_table_that_fits_nowhere_is_refused() {
         let before = PortArena::default();
-        let mut tables = PortTables::new(&before, 3);
+        let mut tables = PortTables::new(&before, 3, 0);
         tables.table(&mut [admission(0, 10, 20)]).unwrap();
         assert_eq!(tables.overflow(), None);
         tables.table(&mut [admission(1, 10, 20)]).unwrap();

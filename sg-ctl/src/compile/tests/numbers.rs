@@ -1,6 +1,7 @@
 //! What stays keeps its numbers, and what is new takes none that a packet may still follow.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
 
 use sg_common::tables::{PortTable, RuleSlot};
 
@@ -22,15 +23,12 @@ interfaces:
 
 /// Panics when installing `next` beside `previous` would change what packets of `previous` follow.
 pub(super) fn assert_apart(previous: &Image, next: &Image) {
-    fn fresh<K: Ord, V: Copy + Ord>(
+    fn fresh<K: Debug + Ord, V: Copy + Debug + Ord>(
         what: &str,
         previous: impl Iterator<Item = (K, V)>,
         next: impl Iterator<Item = (K, V)>,
-    ) where
-        K: std::fmt::Debug,
-        V: std::fmt::Debug,
-    {
-        let previous: std::collections::BTreeMap<K, V> = previous.collect();
+    ) {
+        let previous: BTreeMap<K, V> = previous.collect();
         let taken: BTreeSet<V> = previous.values().copied().collect();
         let mut given = BTreeSet::new();
         for (key, value) in next {
