@@ -46,6 +46,7 @@ impl<T: Copy> Faces<T> {
 
 /// The number of one installed policy; it only grows, and wraps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Generation(pub u32);
 
@@ -65,6 +66,7 @@ impl Generation {
 
 /// Where a rule's counters are. Zero is no rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct RuleSlot(pub u32);
 
@@ -113,6 +115,7 @@ pub struct InterfaceEntry {
 
 /// What is in force on one interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Interface {
     /// The set of its groups, as the compiler numbers them from 1. Zero drops everything.
@@ -137,6 +140,7 @@ pub struct Interface {
 
 /// Idle timeouts in [`Ticks`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct TimeoutTicks {
     /// TCP whose handshake is not complete.
@@ -161,6 +165,7 @@ pub struct TimeoutTicks {
 
 /// Yes-or-no properties of an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct InterfaceFlags(pub u32);
 
@@ -187,6 +192,7 @@ impl InterfaceFlags {
 
 /// A slice of the port entries: immutable once anything points to it, and shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PortTable {
     /// Index of the first entry.
@@ -211,6 +217,7 @@ pub const PORT_SEARCH_STEPS: u32 = 17;
 
 /// From `start` on, up to the next entry's start, this rule admits (or none).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PortEntry {
     /// Protocol in the third byte; port, or ICMP type and code, in the lower two.
@@ -221,6 +228,7 @@ pub struct PortEntry {
 
 /// A protocol with its destination port, or its ICMP type and code: `protocol << 16 | low`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Service(pub u32);
 
@@ -243,6 +251,7 @@ impl Service {
 
 /// What a set of groups allows: both directions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Policy {
     /// By [`Direction::number`].
@@ -263,6 +272,7 @@ impl Policy {
 
 /// What a set of groups allows in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct DirectionPolicy {
     /// Rules whose peer is every address of the family, by [`Family`].
@@ -287,6 +297,7 @@ impl DirectionPolicy {
 
 /// Properties of one direction of a policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct PolicyFlags(pub u32);
 
@@ -365,6 +376,7 @@ impl Scope {
 
 /// Key of a longest-prefix map: the scope, whole, and then the address's bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct PrefixKey {
     /// Network order, so that its bits come first.
@@ -391,6 +403,7 @@ impl PrefixKey {
 
 /// Key of the exact-address map.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct MemberKey {
     /// The VPC.
@@ -401,6 +414,7 @@ pub struct MemberKey {
 
 /// Key of what an identity is granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct GrantKey {
     /// [`DirectionPolicy::id`].
@@ -411,6 +425,7 @@ pub struct GrantKey {
 
 /// The set of groups an address is in, or the set of prefix lists. Zero is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(transparent)]
 pub struct Identity(pub u32);
 

@@ -3,10 +3,13 @@
 //! A name that exists is spelt with the characters AWS allows and is short enough for every place
 //! it is shown or stored. Whether it refers to anything is for [`super::change`] to know.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// The longest name or description, in characters; all of them are ASCII.
 pub const MAX_TEXT: usize = 255;
@@ -127,6 +130,23 @@ fn compare_ignoring_case(a: &str, b: &str) -> Ordering {
         .cmp(b.bytes().map(|b| b.to_ascii_lowercase()))
 }
 
+macro_rules! written_as_text {
+    ($type:ident) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $what:literal, $reserved:expr) => {
         $(#[$doc])*
@@ -190,6 +210,8 @@ macro_rules! name {
                 fmt::Debug::fmt(&self.0, f)
             }
         }
+
+        written_as_text!($type);
     };
 }
 
@@ -270,6 +292,8 @@ impl fmt::Debug for InterfaceName {
     }
 }
 
+written_as_text!(InterfaceName);
+
 macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $what:literal, $prefix:expr) => {
         $(#[$doc])*
@@ -304,6 +328,30 @@ macro_rules! id {
         impl fmt::Debug for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Display::fmt(self, f)
+            }
+        }
+
+        /// Text for people's formats; a bare number where a million of them are stored.
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    let text = Cow::<str>::deserialize(deserializer)?;
+                    return text.parse().map_err(de::Error::custom);
+                }
+                match u128::deserialize(deserializer)? {
+                    number if number >> (4 * ID_DIGITS) == 0 => Ok(Self(number)),
+                    _ => Err(de::Error::custom("an id has 68 bits")),
+                }
             }
         }
     };

@@ -1,0 +1,299 @@
+//! The host's answers to the decision's questions: an image, and flows in plain maps.
+//!
+//! The verdicts are those of the kernel, since the decision is the same. What differs is where
+//! flows are kept: the host's tables are full when they are full, the kernel's when two buckets
+//! are.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashMap;
+use sg_common::addr::Addr;
+use sg_common::decide::{Desk, Trace, decide, direction_of};
+use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
+use sg_common::packet::Packet;
+use sg_common::report::Decision;
+use sg_common::tables::{
+    FragmentKey, FragmentVerdict, Generation, GrantKey, Identity, Interface, MemberKey, Policy,
+    PortEntry, PortTable, PrefixKey, Scope, Tables,
+};
+
+use super::host_flows::HostFlows;
+use super::image::{Image, ScopedPrefix};
+
+/// First fragments that are remembered before the oldest are forgotten.
+const FRAGMENTS: usize = 4096;
+
+/// An image in force on the host, with a clock that stands until it is set.
+pub struct HostTables<'a> {
+    image: &'a Image,
+    generation: Generation,
+    prefix_lengths: Lengths,
+    set_lengths: Lengths,
+    devices: HashMap<(u32, u32), u32>,
+    now: Cell<Ticks>,
+    embryonic: RefCell<HostFlows>,
+    assured: RefCell<HostFlows>,
+    fragments: RefCell<HashMap<FragmentKey, FragmentVerdict>>,
+}
+
+/// Where a flow was found.
+#[derive(Clone, Copy, Debug)]
+pub struct FoundFlow {
+    table: FlowTable,
+    key: FlowKey,
+}
+
+impl<'a> HostTables<'a> {
+    /// The image in force, and no flows yet; each flow table has room for `capacity`.
+    pub fn new(image: &'a Image, generation: Generation, capacity: usize) -> Self {
+        let mut tables = Self {
+            image,
+            generation,
+            prefix_lengths: Lengths::default(),
+            set_lengths: Lengths::default(),
+            devices: HashMap::new(),
+            now: Cell::default(),
+            embryonic: RefCell::new(HostFlows::new(capacity)),
+            assured: RefCell::new(HostFlows::new(capacity)),
+            fragments: RefCell::default(),
+        };
+        tables.install(image, generation);
+        tables
+    }
+
+    /// Puts another image in force. Flows live on.
+    pub fn install(&mut self, image: &'a Image, generation: Generation) {
+        self.image = image;
+        self.generation = generation;
+        self.prefix_lengths = Lengths::of(image.prefixes.keys());
+        self.set_lengths = Lengths::of(image.sets.keys());
+        let interfaces = image.interfaces.iter();
+        self.devices = interfaces
+            .map(|(slot, i)| ((i.netns, i.ifindex), *slot))
+            .collect();
+    }
+
+    /// Sets the clock.
+    pub fn set_now(&self, now: Ticks) {
+        self.now.set(now);
+    }
+
+    /// What is in force on a device; `None` where the kernel would find no entry and drop.
+    pub fn interface(&self, netns: u32, ifindex: u32) -> Option<&'a Interface> {
+        let slot = self.devices.get(&(netns, ifindex))?;
+        let installed = self.image.interfaces.get(slot)?;
+        (installed.interface.policy != 0).then_some(&installed.interface)
+    }
+
+    /// Judges a frame that a device has received or is about to send. `None`: the device is not
+    /// protected.
+    pub fn decide(
+        &self,
+        netns: u32,
+        ifindex: u32,
+        received: bool,
+        frame: &[u8],
+        trace: &impl Trace,
+    ) -> Option<Decision> {
+        let interface = self.interface(netns, ifindex)?;
+        Some(self.judge(interface, received, frame, trace))
+    }
+
+    /// Judges any packet at an interface.
+    pub fn judge<P: Packet + ?Sized>(
+        &self,
+        interface: &Interface,
+        received: bool,
+        packet: &P,
+        trace: &impl Trace,
+    ) -> Decision {
+        let direction = direction_of(interface, received);
+        decide(
+            packet,
+            direction,
+            interface,
+            self,
+            &mut Desk::default(),
+            trace,
+        )
+    }
+
+    fn flows(&self, table: FlowTable) -> &RefCell<HostFlows> {
+        match table {
+            FlowTable::Embryonic => &self.embryonic,
+            FlowTable::Assured => &self.assured,
+        }
+    }
+}
+
+/// The lengths of the prefixes in each scope: what a longest-prefix search has to try.
+#[derive(Default)]
+struct Lengths(HashMap<[u8; 4], BTreeSet<u32>>);
+
+impl Lengths {
+    fn of<'k>(keys: impl Iterator<Item = &'k ScopedPrefix>) -> Self {
+        let mut lengths: HashMap<_, BTreeSet<u32>> = HashMap::new();
+        for prefix in keys {
+            lengths
+                .entry(prefix.key.scope)
+                .or_default()
+                .insert(prefix.bits);
+        }
+        Self(lengths)
+    }
+
+    fn longest<T: Copy>(
+        &self,
+        entries: &BTreeMap<ScopedPrefix, T>,
+        scope: Scope,
+        address: &Addr,
+    ) -> Option<T> {
+        let whole = PrefixKey::new(scope, *address);
+        let octets = u128::from_be_bytes(address.octets());
+        let lengths = self.0.get(&whole.scope)?;
+        lengths.iter().rev().find_map(|&bits| {
+            let behind = PrefixKey::BITS.checked_sub(bits)?;
+            let mask = u128::MAX.checked_shl(behind).unwrap_or(0);
+            let cut = Addr::from_v6((octets & mask).to_be_bytes());
+            let key = ScopedPrefix {
+                key: PrefixKey::new(scope, cut),
+                bits,
+            };
+            entries.get(&key).copied()
+        })
+    }
+}
+
+impl Tables for HostTables<'_> {
+    type Flow = FoundFlow;
+
+    fn now(&self) -> Ticks {
+        self.now.get()
+    }
+
+    fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    fn policy(&self, id: u32) -> Option<&Policy> {
+        self.image.policies.get(&id)
+    }
+
+    fn port_entry(&self, index: u32) -> Option<PortEntry> {
+        self.image.ports.entry(index)
+    }
+
+    fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
+        let found = self
+            .prefix_lengths
+            .longest(&self.image.prefixes, scope, address);
+        found.unwrap_or(PortTable::EMPTY)
+    }
+
+    fn set(&self, scope: Scope, address: &Addr) -> Identity {
+        let found = self.set_lengths.longest(&self.image.sets, scope, address);
+        found.unwrap_or(Identity::NONE)
+    }
+
+    fn member(&self, vpc: u32, address: &Addr) -> Identity {
+        let member = self.image.members.get(&MemberKey {
+            vpc,
+            address: *address,
+        });
+        member.map_or(Identity::NONE, |member| member.identity)
+    }
+
+    fn grant(&self, key: &GrantKey) -> PortTable {
+        self.image
+            .grants
+            .get(key)
+            .map_or(PortTable::EMPTY, |grant| grant.table)
+    }
+
+    fn find_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        state: &mut FlowState,
+    ) -> Option<FoundFlow> {
+        *state = self.flows(table).borrow().find(key, self.now())?;
+        Some(FoundFlow { table, key: *key })
+    }
+
+    fn insert_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        state: &FlowState,
+        deadline: Ticks,
+    ) -> Option<FoundFlow> {
+        let mut flows = self.flows(table).borrow_mut();
+        let forget = table == FlowTable::Embryonic;
+        let inserted = flows.insert(key, state, deadline, self.now(), forget);
+        inserted.then_some(FoundFlow { table, key: *key })
+    }
+
+    fn update_flow(&self, flow: FoundFlow, state: &FlowState) {
+        self.flows(flow.table)
+            .borrow_mut()
+            .change(&flow.key, |held| held.state = *state);
+    }
+
+    fn extend_flow(&self, flow: FoundFlow, deadline: Ticks) {
+        self.flows(flow.table)
+            .borrow_mut()
+            .change(&flow.key, |held| held.deadline = deadline);
+    }
+
+    fn count_flow(&self, flow: FoundFlow, leg: Leg, packets: u32, bytes: u32) {
+        self.flows(flow.table)
+            .borrow_mut()
+            .change(&flow.key, |held| {
+                held.count(leg, u64::from(packets), u64::from(bytes));
+            });
+    }
+
+    fn carry_counts(&self, from: FoundFlow, to: FoundFlow) {
+        let Some(old) = self.flows(from.table).borrow().held(&from.key).copied() else {
+            return;
+        };
+        self.flows(to.table).borrow_mut().change(&to.key, |held| {
+            (held.packets, held.bytes, held.opened) = (old.packets, old.bytes, old.opened);
+        });
+    }
+
+    fn remove_flow(&self, flow: FoundFlow, _owner: u32) {
+        self.flows(flow.table).borrow_mut().remove(&flow.key);
+    }
+
+    fn reclaim_flows(&self) {
+        self.assured.borrow_mut().forget_expired(self.now());
+    }
+
+    fn flows_of(&self, owner: u32) -> u32 {
+        self.assured.borrow().owned_by(owner)
+    }
+
+    fn remember_fragment(&self, key: &FragmentKey, verdict: &FragmentVerdict) {
+        let mut fragments = self.fragments.borrow_mut();
+        if fragments.len() >= FRAGMENTS {
+            let now = self.now();
+            fragments.retain(|_, verdict| !verdict.deadline.has_passed(now));
+        }
+        if fragments.len() >= FRAGMENTS {
+            let now = self.now();
+            let oldest = fragments
+                .iter()
+                .min_by_key(|(_, verdict)| verdict.deadline.until(now));
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                fragments.remove(&oldest);
+            }
+        }
+        fragments.insert(*key, *verdict);
+    }
+
+    fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentVerdict> {
+        self.fragments.borrow().get(key).copied()
+    }
+}

@@ -1,0 +1,229 @@
+//! What the kernel's maps hold for one generation, with every number settled.
+//!
+//! An image knows no faces and no maps: the dataplane writes it into the faces nobody sees. It
+//! also keeps by what names its numbers were given, because the next image must give the same
+//! things the same numbers, and new things none that a packet of this generation may still follow.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sg_common::addr::Addr;
+use sg_common::tables::{
+    ABI, GrantKey, Identity, Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey,
+    RuleSlot, Scope,
+};
+
+use crate::policy::names::{GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
+
+/// One compiled policy, ready to be installed. The default holds nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// POLICIES by index, from 1.
+    pub policies: BTreeMap<u32, Policy>,
+    /// PORTS.
+    pub ports: PortArena,
+    /// PREFIXES.
+    pub prefixes: BTreeMap<ScopedPrefix, PortTable>,
+    /// SETS.
+    pub sets: BTreeMap<ScopedPrefix, Identity>,
+    /// MEMBERS, and IDENTITIES by [`Member::index`].
+    pub members: BTreeMap<MemberKey, Member>,
+    /// GRANTS, and GRANTED by [`Grant::index`].
+    pub grants: BTreeMap<GrantKey, Grant>,
+    /// INTERFACES by slot.
+    pub interfaces: BTreeMap<u32, InstalledInterface>,
+    /// By what names the numbers were given.
+    pub ids: Ids,
+}
+
+/// The names behind an image's numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ids {
+    /// Where each rule's counters are.
+    pub rules: BTreeMap<RuleId, RuleSlot>,
+    /// The number of each set of groups that an interface has.
+    pub policies: BTreeMap<GroupSet, u32>,
+    /// The number of each VPC that has an attached interface.
+    pub vpcs: BTreeMap<VpcName, u32>,
+    /// The lowest VPC number never given. A VPC that comes again gets a new one, and so a zone
+    /// whose flows nobody has.
+    pub next_vpc: u32,
+    /// What each identity stands for.
+    pub identities: BTreeMap<IdentitySet, Identity>,
+}
+
+/// The groups of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GroupSet {
+    /// Where the names mean something.
+    pub vpc: VpcName,
+    /// Never empty.
+    pub groups: BTreeSet<GroupName>,
+}
+
+/// What an address can be in, as far as any compiled rule can tell.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct IdentitySet {
+    /// Where the names mean something.
+    pub vpc: VpcName,
+    /// Never empty.
+    pub members_of: MembersOf,
+}
+
+/// A set of groups or of prefix lists.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum MembersOf {
+    /// All these groups, and no other that a compiled rule names.
+    Groups(BTreeSet<GroupName>),
+    /// All these prefix lists, and no other that a compiled rule names.
+    PrefixLists(BTreeSet<PrefixListName>),
+}
+
+/// Key of a longest-prefix map with its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ScopedPrefix {
+    /// Scope and address; bits behind the length are zero.
+    pub key: PrefixKey,
+    /// Bits that count, those of the scope included, as the kernel's key says it.
+    pub bits: u32,
+}
+
+impl ScopedPrefix {
+    /// The first `bits` of an address within a scope; IPv4 has 96 bits more than its own.
+    pub(super) fn new(scope: Scope, address: Addr, bits: u32) -> Self {
+        Self {
+            key: PrefixKey::new(scope, address),
+            bits: PrefixKey::SCOPE_BITS + bits,
+        }
+    }
+}
+
+/// An address that groups hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The value of the key in MEMBERS; never changes while the key is there.
+    pub index: u32,
+    /// The value in IDENTITIES.
+    pub identity: Identity,
+}
+
+/// What an identity is granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The value of the key in GRANTS; never changes while the key is there.
+    pub index: u32,
+    /// The value in GRANTED.
+    pub table: PortTable,
+}
+
+/// An interface in its slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstalledInterface {
+    /// The network namespace, as the controller numbers them.
+    pub netns: u32,
+    /// The kernel's number in that namespace.
+    pub ifindex: u32,
+    /// Where its groups mean something.
+    pub vpc: VpcName,
+    /// Its name in the policy.
+    pub name: InterfaceName,
+    /// What is in force on it.
+    pub interface: Interface,
+}
+
+/// The port entries, and which slices of them are tables.
+///
+/// A table that the next image shares keeps its place; a new one gets places that no table here
+/// has. So to install an image is to write its tables that the one before has not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortArena {
+    /// By index; those of no table are zero.
+    entries: Vec<PortEntry>,
+    /// By offset; they do not overlap.
+    tables: Vec<PortTable>,
+}
+
+impl PortArena {
+    /// Lays each table at its place. Later tables must lie behind earlier ones.
+    pub(super) fn from_tables<'a>(
+        tables: impl IntoIterator<Item = (PortTable, &'a [PortEntry])>,
+    ) -> Self {
+        let mut arena = Self::default();
+        for (table, entries) in tables {
+            arena
+                .entries
+                .resize(table.offset as usize, PortEntry::default());
+            arena.entries.extend_from_slice(entries);
+            arena.tables.push(table);
+        }
+        arena
+    }
+
+    /// The tables, by offset.
+    pub fn tables(&self) -> &[PortTable] {
+        &self.tables
+    }
+
+    /// The entries of a table; none for a table that is not here.
+    pub fn entries(&self, table: PortTable) -> &[PortEntry] {
+        let first = table.offset as usize;
+        self.entries
+            .get(first..first.saturating_add(table.length as usize))
+            .unwrap_or_default()
+    }
+
+    /// One entry by its index.
+    pub fn entry(&self, index: u32) -> Option<PortEntry> {
+        self.entries.get(index as usize).copied()
+    }
+
+    /// How many entries the map must have.
+    pub fn reach(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// Why stored bytes are no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// Another format, older or newer.
+    #[error(
+        "the stored tables have format {found}, and this version reads format {FORMAT}; apply the \
+         policy again to compile them anew"
+    )]
+    Format {
+        /// What the bytes say.
+        found: u64,
+    },
+    /// Not what was written.
+    #[error("the stored tables are damaged; apply the policy again to compile them anew")]
+    Damaged(#[from] postcard::Error),
+    /// Bytes are left over.
+    #[error("the stored tables are longer than they should be; apply the policy again")]
+    TooLong,
+}
+
+/// Changes with the shape of [`Image`], and with that of the maps.
+const FORMAT: u64 = (ABI as u64) << 32 | 1;
+
+impl Image {
+    /// Writes the image for [`Image::from_bytes`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ImageError> {
+        Ok(postcard::to_extend(self, FORMAT.to_le_bytes().to_vec())?)
+    }
+
+    /// Reads what [`Image::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
+        let Some((format, rest)) = bytes.split_first_chunk() else {
+            return Err(postcard::Error::DeserializeUnexpectedEnd.into());
+        };
+        let found = u64::from_le_bytes(*format);
+        if found != FORMAT {
+            return Err(ImageError::Format { found });
+        }
+        match postcard::take_from_bytes(rest)? {
+            (image, []) => Ok(image),
+            _ => Err(ImageError::TooLong),
+        }
+    }
+}

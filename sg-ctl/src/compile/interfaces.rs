@@ -1,0 +1,289 @@
+//! Interfaces: their slots, their zones, and what is in force on each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use sg_common::addr::Addr;
+use sg_common::flow::Ticks;
+use sg_common::tables::{
+    Generation, INTERFACE_PROBES, Identity, Interface, InterfaceFlags, Scope, TimeoutTicks,
+    interface_home,
+};
+
+use super::Settings;
+use super::fold::Prefix;
+use super::identities::PRESENT;
+use super::image::{Image, InstalledInterface, ScopedPrefix};
+use super::limits::{CompileError, Entries, Subject};
+use crate::policy::model::{self, Policy, Side, Timeouts, Vpc};
+use crate::policy::names::{InterfaceName, VpcName};
+
+/// An interface of the policy that this machine has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachedInterface {
+    /// Its VPC in the policy.
+    pub vpc: VpcName,
+    /// Its name in the policy.
+    pub name: InterfaceName,
+    /// The network namespace, as the controller numbers them from 1.
+    pub netns: u32,
+    /// The kernel's number in that namespace.
+    pub ifindex: u32,
+    /// Frames have no Ethernet header.
+    pub bare: bool,
+    /// Told apart from every guest before it, so that it inherits no flow: a number below 2³¹ that
+    /// is never given twice. Counts for [`Side::Guest`] only.
+    pub incarnation: u32,
+    /// The addresses read from it. Count for [`Side::Host`] only.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Flows admitted before this generation are judged again. `None` leaves what is in force.
+    pub judge_again_before: Option<Generation>,
+}
+
+/// An attached interface with what the policy says of it.
+pub(super) struct Protected<'a> {
+    pub(super) attached: &'a AttachedInterface,
+    pub(super) vpc_name: &'a VpcName,
+    pub(super) vpc: &'a Vpc,
+    pub(super) name: &'a InterfaceName,
+    pub(super) interface: &'a model::Interface,
+}
+
+impl Protected<'_> {
+    fn subject(&self) -> Subject {
+        Subject::Interface(self.vpc_name.clone(), self.name.clone())
+    }
+}
+
+/// Looks the attached interfaces up in the policy. Their order no longer matters.
+pub(super) fn protected<'a>(
+    policy: &'a Policy,
+    attached: &'a [AttachedInterface],
+) -> Result<Vec<Protected<'a>>, CompileError> {
+    let mut found = BTreeMap::new();
+    for attached in attached {
+        let vpc = policy.vpcs.get_key_value(&attached.vpc);
+        let interface = vpc.and_then(|(_, vpc)| vpc.interfaces.get_key_value(&attached.name));
+        let (Some((vpc_name, vpc)), Some((name, interface))) = (vpc, interface) else {
+            let subject = Subject::Interface(attached.vpc.clone(), attached.name.clone());
+            return Err(CompileError::UnknownInterface { subject });
+        };
+        let protected = Protected {
+            attached,
+            vpc_name,
+            vpc,
+            name,
+            interface,
+        };
+        let subject = protected.subject();
+        if let Some(other) = found.insert((attached.netns, attached.ifindex), protected) {
+            return Err(CompileError::DeviceTwice {
+                subject,
+                other: other.subject(),
+                ifindex: attached.ifindex,
+            });
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+/// Puts each interface into a slot, with what is in force on it. Needs the numbers of the VPCs
+/// and policies.
+pub(super) fn install(
+    protected: &[Protected<'_>],
+    policy_of: impl Fn(&Protected<'_>) -> (u32, u32),
+    previous: &Image,
+    settings: &Settings,
+) -> Result<BTreeMap<u32, InstalledInterface>, CompileError> {
+    let kept: BTreeMap<_, _> = previous
+        .interfaces
+        .iter()
+        .map(|(slot, i)| ((i.netns, i.ifindex), (*slot, i)))
+        .collect();
+    let mut installed = BTreeMap::new();
+    for protected in protected {
+        let AttachedInterface { netns, ifindex, .. } = *protected.attached;
+        let before = kept.get(&(netns, ifindex)).copied();
+        let slot = match before {
+            Some((slot, _)) => slot,
+            None => free_slot(protected, &installed, previous, settings)?,
+        };
+        let (vpc, policy) = policy_of(protected);
+        let judge_again_before = protected.attached.judge_again_before.unwrap_or_else(|| {
+            before
+                .map(|(_, before)| before.interface.judge_again_before)
+                .unwrap_or_default()
+        });
+        let interface = Interface {
+            policy,
+            vpc,
+            zone: zone(protected, vpc)?,
+            flags: flags(protected),
+            max_flows: max_flows(protected.interface, settings.assured_flows),
+            judge_again_before,
+            timeouts: timeouts(protected.interface.timeouts, settings.jiffies_per_second),
+            ethertypes: ethertypes(&protected.interface.ethertypes),
+            slot,
+        };
+        let (vpc, name) = (protected.vpc_name.clone(), protected.name.clone());
+        installed.insert(
+            slot,
+            InstalledInterface {
+                netns,
+                ifindex,
+                vpc,
+                name,
+                interface,
+            },
+        );
+    }
+    Ok(installed)
+}
+
+/// A slot near the interface's home that neither this image nor the previous one uses.
+fn free_slot(
+    protected: &Protected<'_>,
+    installed: &BTreeMap<u32, InstalledInterface>,
+    previous: &Image,
+    settings: &Settings,
+) -> Result<u32, CompileError> {
+    let AttachedInterface { netns, ifindex, .. } = *protected.attached;
+    let slots = settings.limits.interface_slots();
+    let home = interface_home(netns, ifindex);
+    let mut probes = (0..INTERFACE_PROBES).map(|probe| home.wrapping_add(probe) & (slots - 1));
+    let is_free =
+        |slot: &u32| !installed.contains_key(slot) && !previous.interfaces.contains_key(slot);
+    let subject = || protected.subject();
+    probes
+        .find(is_free)
+        .ok_or_else(|| CompileError::NoInterfaceSlot {
+            subject: subject(),
+            slots,
+        })
+}
+
+/// Zones of hosts are even, those of guests odd, so that no two ever meet.
+fn zone(protected: &Protected<'_>, vpc: u32) -> Result<u32, CompileError> {
+    match protected.interface.side {
+        Side::Host => Ok(vpc << 1),
+        Side::Guest => match protected.attached.incarnation {
+            incarnation if incarnation <= u32::MAX >> 1 => Ok(incarnation << 1 | 1),
+            incarnation => Err(CompileError::NoZone {
+                subject: protected.subject(),
+                incarnation,
+            }),
+        },
+    }
+}
+
+fn flags(protected: &Protected<'_>) -> InterfaceFlags {
+    InterfaceFlags::default()
+        .with(
+            InterfaceFlags::GUEST,
+            protected.interface.side == Side::Guest,
+        )
+        .with(InterfaceFlags::BARE, protected.attached.bare)
+        .with(InterfaceFlags::TCP_PICKUP, protected.interface.tcp_pickup)
+}
+
+/// The machine itself may hold half of all assured flows, one guest an eighth.
+fn max_flows(interface: &model::Interface, assured_flows: u32) -> u32 {
+    interface.max_flows.unwrap_or(match interface.side {
+        Side::Host => assured_flows / 2,
+        Side::Guest => assured_flows / 8,
+    })
+}
+
+fn ethertypes(listed: &BTreeSet<u16>) -> [u16; 8] {
+    let mut places = [0; 8];
+    for (place, ethertype) in places.iter_mut().zip(listed) {
+        *place = *ethertype;
+    }
+    places
+}
+
+/// Idle timeouts in seconds that nobody sets, because no protocol's meaning hangs on them: long
+/// enough for the retransmissions of a peer that is there.
+mod fixed {
+    pub(super) const TCP_OPENING_S: u32 = 30;
+    pub(super) const TCP_HALF_CLOSED_S: u32 = 3_600;
+    pub(super) const TCP_CLOSING_S: u32 = 120;
+    pub(super) const TCP_RESET_S: u32 = 10;
+    pub(super) const ICMP_S: u32 = 30;
+    /// AWS keeps other protocols 600 s.
+    pub(super) const OTHER_S: u32 = 600;
+}
+
+fn timeouts(set: Timeouts, jiffies_per_second: u32) -> TimeoutTicks {
+    let ticks = |seconds: u32| {
+        let jiffies = u64::from(seconds) * u64::from(jiffies_per_second);
+        u32::try_from(jiffies.div_ceil(1 << Ticks::SHIFT)).unwrap_or(u32::MAX >> 1)
+    };
+    TimeoutTicks {
+        tcp_opening: ticks(fixed::TCP_OPENING_S),
+        tcp_established: ticks(set.tcp_established_s),
+        // A connection that is half closed is no livelier than one that is open.
+        tcp_half_closed: ticks(fixed::TCP_HALF_CLOSED_S.min(set.tcp_established_s)),
+        tcp_closing: ticks(fixed::TCP_CLOSING_S),
+        tcp_reset: ticks(fixed::TCP_RESET_S),
+        udp: ticks(set.udp_s),
+        udp_stream: ticks(set.udp_stream_s),
+        icmp: ticks(fixed::ICMP_S),
+        other: ticks(fixed::OTHER_S),
+    }
+}
+
+/// Writes the addresses that each guest may use.
+pub(super) fn guest_addresses(
+    protected: &[Protected<'_>],
+    installed: &BTreeMap<u32, InstalledInterface>,
+    entries: &mut Entries<ScopedPrefix, Identity>,
+) {
+    let slots: BTreeMap<_, _> = installed
+        .iter()
+        .map(|(slot, i)| ((i.netns, i.ifindex), *slot))
+        .collect();
+    for guest in protected
+        .iter()
+        .filter(|protected| protected.interface.side == Side::Guest)
+    {
+        let AttachedInterface { netns, ifindex, .. } = *guest.attached;
+        let Some(slot) = slots.get(&(netns, ifindex)) else {
+            continue;
+        };
+        entries.begin(guest.subject());
+        for address in &guest.interface.addresses {
+            let scope = Scope::guest(*slot, Addr::from(*address).family());
+            let whole = Prefix::from(*address);
+            entries.add(
+                ScopedPrefix::new(scope, whole.address(), whole.bits()),
+                PRESENT,
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_ticks_rounded_up() {
+        let at_250 = timeouts(Timeouts::default(), 250);
+        assert_eq!(at_250.udp, 235, "30 s are 7500 jiffies, 234.4 ticks");
+        assert_eq!(at_250.tcp_established, 3_375_000);
+        assert_eq!(timeouts(Timeouts::default(), 1000).other, 18_750);
+    }
+
+    #[test]
+    fn a_half_closed_connection_lives_no_longer_than_an_open_one() {
+        let short = Timeouts {
+            tcp_established_s: 60,
+            ..Timeouts::default()
+        };
+        let ticks = timeouts(short, 100);
+        assert_eq!(ticks.tcp_half_closed, ticks.tcp_established);
+        let long = timeouts(Timeouts::default(), 100);
+        assert_eq!(long.tcp_half_closed, 11_250);
+    }
+}

@@ -1,0 +1,258 @@
+//! How much the maps hold, and what is said when a policy needs more.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::policy::names::{GroupName, InterfaceName, VpcName};
+
+/// The most entries of each kind; the maps are made as large when they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Rules with counters. Their slots count from 1, so RULES has one entry more.
+    pub rules: u32,
+    /// Sets of groups. They count from 1, so POLICIES has one entry more.
+    pub policies: u32,
+    /// Entries of PORTS.
+    pub port_entries: u32,
+    /// Entries of PREFIXES.
+    pub prefixes: u32,
+    /// Entries of SETS: prefixes of prefix lists, addresses of guests, link-local services.
+    pub sets: u32,
+    /// Entries of MEMBERS, and of IDENTITIES.
+    pub members: u32,
+    /// Entries of GRANTS, and of GRANTED.
+    pub grants: u32,
+    /// Slots of INTERFACES; a power of two, see [`Limits::interface_slots`].
+    pub interfaces: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            rules: 1 << 20,
+            policies: 1 << 16,
+            port_entries: 1 << 23,
+            prefixes: 1 << 22,
+            sets: 1 << 22,
+            members: 1 << 20,
+            grants: 1 << 22,
+            interfaces: 1 << 12,
+        }
+    }
+}
+
+impl Limits {
+    /// The slots of INTERFACES: the next power of two, as their search needs it.
+    pub fn interface_slots(&self) -> u32 {
+        self.interfaces.clamp(1, 1 << 20).next_power_of_two()
+    }
+}
+
+/// What the fault of an error lies with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The policy as a whole.
+    Policy,
+    /// A VPC.
+    Vpc(VpcName),
+    /// A group.
+    Group(VpcName, GroupName),
+    /// An interface, with all its groups.
+    Interface(VpcName, InterfaceName),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policy => f.write_str("the policy"),
+            Self::Vpc(vpc) => write!(f, "VPC \"{vpc}\""),
+            Self::Group(vpc, group) => write!(f, "VPC \"{vpc}\", group \"{group}\""),
+            Self::Interface(vpc, name) => write!(f, "VPC \"{vpc}\", interface \"{name}\""),
+        }
+    }
+}
+
+/// Why a policy has no tables. Nothing has been written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// A map is too small.
+    #[error(
+        "{subject} goes beyond what {map} holds: {needs} entries are needed, with those that stay \
+         until the old policy has gone, and the limit `{limit}` is {allowed}; raise the limit or \
+         make the policy smaller"
+    )]
+    Full {
+        /// The kernel map.
+        map: &'static str,
+        /// The field of [`Limits`].
+        limit: &'static str,
+        /// Its value.
+        allowed: u32,
+        /// What would be enough.
+        needs: u64,
+        /// Who crossed the limit.
+        subject: Subject,
+    },
+    /// One peer's rules have more port intervals than a search covers.
+    #[error(
+        "{subject} allows one peer {intervals} separate port intervals, and the most is {}; join \
+         port ranges",
+        sg_common::tables::PortTable::MAX_LENGTH
+    )]
+    TooManyPorts {
+        /// Whose rules they are.
+        subject: Subject,
+        /// How many there are.
+        intervals: usize,
+    },
+    /// Interfaces with like numbers have taken every slot that this one may have.
+    #[error(
+        "{subject} finds no free slot among the {slots} of INTERFACES; raise the limit \
+         `interfaces`"
+    )]
+    NoInterfaceSlot {
+        /// The interface.
+        subject: Subject,
+        /// How many slots there are.
+        slots: u32,
+    },
+    /// The interface to compile for is not in the policy.
+    #[error("{subject} is attached, but the policy does not have it; attach it anew or detach it")]
+    UnknownInterface {
+        /// The interface.
+        subject: Subject,
+    },
+    /// One device is attached under two names.
+    #[error("{subject} and {other} are one device (ifindex {ifindex}); detach one of them")]
+    DeviceTwice {
+        /// One of the two.
+        subject: Subject,
+        /// The other.
+        other: Subject,
+        /// The kernel's number of the device.
+        ifindex: u32,
+    },
+    /// Every zone has been given to a guest.
+    #[error(
+        "{subject} has incarnation {incarnation}, and the highest is {}; load the dataplane anew",
+        u32::MAX >> 1
+    )]
+    NoZone {
+        /// The interface.
+        subject: Subject,
+        /// The number as given.
+        incarnation: u32,
+    },
+}
+
+/// Entries of one map in the making, never stored beyond their limit but counted.
+pub(super) struct Entries<K, V> {
+    map: &'static str,
+    limit: &'static str,
+    allowed: u32,
+    rows: Vec<(K, V)>,
+    beyond: u64,
+    /// Whose rows begin where.
+    origins: Vec<(u64, Subject)>,
+}
+
+impl<K: Ord, V> Entries<K, V> {
+    /// Names the map and the limit as people know them.
+    pub(super) fn new(map: &'static str, limit: &'static str, allowed: u32) -> Self {
+        Self {
+            map,
+            limit,
+            allowed,
+            rows: Vec::new(),
+            beyond: 0,
+            origins: Vec::new(),
+        }
+    }
+
+    /// Says whose entries come next.
+    pub(super) fn begin(&mut self, subject: Subject) {
+        self.origins
+            .push((self.rows.len() as u64 + self.beyond, subject));
+    }
+
+    /// Adds an entry; its key must be new.
+    pub(super) fn add(&mut self, key: K, value: V) {
+        if self.rows.len() < self.allowed as usize {
+            self.rows.push((key, value));
+        } else {
+            self.beyond += 1;
+        }
+    }
+
+    /// The finished map, if it fits together with the previous one, whose entries go last.
+    pub(super) fn finish<W>(
+        self,
+        previous: &BTreeMap<K, W>,
+    ) -> Result<BTreeMap<K, V>, CompileError> {
+        let allowed = u64::from(self.allowed);
+        let stored = self.rows.len() as u64;
+        if stored + self.beyond + previous.len() as u64 <= allowed {
+            return Ok(self.rows.into_iter().collect());
+        }
+        let mut needs = previous.len() as u64;
+        let mut crossed = None;
+        for ((key, _), row) in self.rows.iter().zip(0_u64..) {
+            needs += u64::from(!previous.contains_key(key));
+            if needs > allowed {
+                crossed.get_or_insert(row);
+            }
+        }
+        needs += self.beyond;
+        if needs <= allowed {
+            return Ok(self.rows.into_iter().collect());
+        }
+        let row = crossed.unwrap_or(stored);
+        let origin = self.origins.partition_point(|(first, _)| *first <= row);
+        let subject = self.origins.get(origin.saturating_sub(1));
+        Err(CompileError::Full {
+            map: self.map,
+            limit: self.limit,
+            allowed: self.allowed,
+            needs,
+            subject: subject.map_or(Subject::Policy, |(_, subject)| subject.clone()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fill(allowed: u32, previous: &[u32], new: &[u32]) -> Result<Vec<u32>, String> {
+        let mut entries = Entries::new("PREFIXES", "prefixes", allowed);
+        for key in new {
+            entries.begin(Subject::Vpc(format!("vpc{key}").parse().unwrap()));
+            entries.add(*key, ());
+        }
+        let previous = previous.iter().map(|key| (*key, ())).collect();
+        let finished = entries
+            .finish(&previous)
+            .map_err(|error| error.to_string())?;
+        Ok(finished.into_keys().collect())
+    }
+
+    #[test]
+    fn old_and_new_must_fit_together() {
+        assert_eq!(fill(3, &[1, 2, 3], &[2, 3]), Ok(vec![2, 3]));
+        assert_eq!(fill(4, &[1, 2, 3], &[3, 4]), Ok(vec![3, 4]));
+        let refused = fill(3, &[1, 2, 3], &[3, 4, 5]).unwrap_err();
+        assert_eq!(
+            refused,
+            "VPC \"vpc4\" goes beyond what PREFIXES holds: 5 entries are needed, with those that \
+             stay until the old policy has gone, and the limit `prefixes` is 3; raise the limit or \
+             make the policy smaller"
+        );
+    }
+
+    #[test]
+    fn all_that_is_needed_is_counted() {
+        let refused = fill(2, &[], &[1, 2, 3, 4]).unwrap_err();
+        assert!(refused.starts_with("VPC \"vpc3\" goes beyond"), "{refused}");
+        assert!(refused.contains(": 4 entries are needed"), "{refused}");
+    }
+}

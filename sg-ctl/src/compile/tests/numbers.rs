@@ -1,0 +1,303 @@
+//! What stays keeps its numbers, and what is new takes none that a packet may still follow.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Debug;
+
+use sg_common::tables::{PortTable, RuleSlot};
+
+use super::super::image::Image;
+use super::super::{CompileError, Limits, Settings, compile};
+use super::{attached, compiled, policy, settings};
+use crate::policy::model::Policy;
+
+const WEB: &str = "
+prefix_lists: {office: [203.0.113.0/24]}
+groups:
+  web: {ingress: [{protocol: tcp, ports: 80, from: 10.0.0.0/8}, {protocol: tcp, ports: 22, from: pl:office}]}
+  app: {ingress: [{protocol: tcp, ports: 8080, from: sg:web}], members: [192.0.2.20]}
+interfaces:
+  eth0: {groups: web}
+  eth1: {groups: [web, app]}
+  tap0: {groups: app, side: guest, addresses: [10.9.0.5]}
+";
+
+/// Panics when installing `next` beside `previous` would change what packets of `previous` follow.
+pub(super) fn assert_apart(previous: &Image, next: &Image) {
+    fn fresh<K: Debug + Ord, V: Copy + Debug + Ord>(
+        what: &str,
+        previous: impl Iterator<Item = (K, V)>,
+        next: impl Iterator<Item = (K, V)>,
+    ) {
+        let previous: BTreeMap<K, V> = previous.collect();
+        let taken: BTreeSet<V> = previous.values().copied().collect();
+        let mut given = BTreeSet::new();
+        for (key, value) in next {
+            match previous.get(&key) {
+                Some(before) => assert_eq!(*before, value, "{what}: {key:?} keeps its number"),
+                None => assert!(!taken.contains(&value), "{what}: {key:?} takes {value:?}"),
+            }
+            assert!(given.insert(value), "{what}: {value:?} is given twice");
+        }
+    }
+    let (p, n) = (&previous.ids, &next.ids);
+    fresh(
+        "rules",
+        p.rules.iter().map(|(k, v)| (k, v.0)),
+        n.rules.iter().map(|(k, v)| (k, v.0)),
+    );
+    fresh(
+        "policies",
+        p.policies.iter().map(|(k, v)| (k, *v)),
+        n.policies.iter().map(|(k, v)| (k, *v)),
+    );
+    fresh(
+        "vpcs",
+        p.vpcs.iter().map(|(k, v)| (k, *v)),
+        n.vpcs.iter().map(|(k, v)| (k, *v)),
+    );
+    fresh(
+        "identities",
+        p.identities.iter().map(|(k, v)| (k, *v)),
+        n.identities.iter().map(|(k, v)| (k, *v)),
+    );
+    fresh(
+        "members",
+        previous.members.iter().map(|(k, v)| (k, v.index)),
+        next.members.iter().map(|(k, v)| (k, v.index)),
+    );
+    fresh(
+        "grants",
+        previous.grants.iter().map(|(k, v)| (k, v.index)),
+        next.grants.iter().map(|(k, v)| (k, v.index)),
+    );
+    fresh(
+        "interfaces",
+        previous
+            .interfaces
+            .iter()
+            .map(|(slot, i)| ((i.netns, i.ifindex), *slot)),
+        next.interfaces
+            .iter()
+            .map(|(slot, i)| ((i.netns, i.ifindex), *slot)),
+    );
+    assert_port_tables_apart(previous, next);
+}
+
+fn assert_port_tables_apart(previous: &Image, next: &Image) {
+    let mut owners: HashMap<u32, PortTable> = HashMap::new();
+    for table in previous.ports.tables() {
+        owners.extend((table.offset..table.offset + table.length).map(|index| (index, *table)));
+    }
+    let mut laid = BTreeSet::new();
+    for table in next.ports.tables() {
+        for index in table.offset..table.offset + table.length {
+            assert!(laid.insert(index), "two tables have the place {index}");
+            match owners.get(&index) {
+                Some(owner) => {
+                    assert_eq!(owner, table, "a new table lies over one that is in force");
+                    assert_eq!(previous.ports.entry(index), next.ports.entry(index));
+                }
+                None => assert!(next.ports.entry(index).is_some()),
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_inputs_give_equal_images_in_any_order() {
+    let policy = policy(WEB, &Policy::default());
+    let mut attached = attached(&policy);
+    let image = compile(&policy, &attached, None, &settings()).unwrap();
+    attached.reverse();
+    assert_eq!(
+        compile(&policy, &attached, None, &settings()).unwrap(),
+        image
+    );
+}
+
+#[test]
+fn an_unchanged_policy_compiles_to_the_image_in_force() {
+    let policy = policy(WEB, &Policy::default());
+    let image = compiled(&policy, None);
+    assert_eq!(compiled(&policy, Some(&image)), image);
+}
+
+#[test]
+fn new_things_take_no_number_of_the_image_in_force() {
+    let before = policy(WEB, &Policy::default());
+    let changed = WEB
+        .replace("8080", "9090")
+        .replace("10.0.0.0/8", "10.0.0.0/9");
+    let after = policy(&changed, &before);
+    let first = compiled(&before, None);
+    let second = compiled(&after, Some(&first));
+    assert_apart(&first, &second);
+    let slots = |image: &Image| {
+        image
+            .ids
+            .rules
+            .values()
+            .copied()
+            .collect::<BTreeSet<RuleSlot>>()
+    };
+    let new: Vec<_> = slots(&second)
+        .difference(&slots(&first))
+        .map(|slot| slot.0)
+        .collect();
+    assert_eq!(new.len(), 2);
+
+    let third = compiled(&before, Some(&second));
+    assert_apart(&second, &third);
+    assert!(
+        third.ports.reach() <= second.ports.reach(),
+        "freed places are used again"
+    );
+}
+
+#[test]
+fn an_image_reads_back_as_it_was_written() {
+    let image = compiled(&policy(WEB, &Policy::default()), None);
+    let bytes = image.to_bytes().unwrap();
+    assert_eq!(Image::from_bytes(&bytes).unwrap(), image);
+    assert!(Image::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+    assert!(Image::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+    let mut other = bytes;
+    other[0] ^= 1;
+    let refused = Image::from_bytes(&other).unwrap_err().to_string();
+    assert!(
+        refused.starts_with("the stored tables have format"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn one_prefix_more_in_a_list_changes_one_entry() {
+    let mut text = "prefix_lists: {many: [".to_owned();
+    text.extend((0..500).map(|n| format!("10.{}.{}.0/24, ", n / 250, n % 250)));
+    text.push_str("NEW]}\ngroups:\n");
+    text.extend(
+        (0..20).map(|n| {
+            format!("  g{n}: {{ingress: [{{protocol: tcp, ports: {n}, from: pl:many}}]}}\n")
+        }),
+    );
+    text.push_str("interfaces:\n");
+    text.extend((0..20).map(|n| format!("  eth{n}: {{groups: g{n}}}\n")));
+    let before = policy(&text.replace("NEW", "192.0.2.0/24"), &Policy::default());
+    let after = policy(
+        &text.replace("NEW", "192.0.2.0/24, 198.51.100.0/24"),
+        &before,
+    );
+    let first = compiled(&before, None);
+    let mut second = compiled(&after, Some(&first));
+    let new: Vec<_> = second
+        .sets
+        .keys()
+        .filter(|key| !first.sets.contains_key(key))
+        .copied()
+        .collect();
+    assert_eq!(new.len(), 1);
+    second.sets.remove(&new[0]);
+    assert_eq!(second, first);
+}
+
+#[test]
+fn a_vpc_that_comes_again_has_another_zone() {
+    let policy = policy(WEB, &Policy::default());
+    let zone = |image: &Image| {
+        let eth0 = image
+            .interfaces
+            .values()
+            .find(|i| i.name.as_str() == "eth0")
+            .unwrap();
+        eth0.interface.zone
+    };
+    let first = compiled(&policy, None);
+    let gone = compile(&policy, &[], Some(&first), &settings()).unwrap();
+    let again = compiled(&policy, Some(&gone));
+    assert_ne!(zone(&first), zone(&again));
+}
+
+#[test]
+fn guests_and_hosts_never_share_a_zone() {
+    let image = compiled(&policy(WEB, &Policy::default()), None);
+    let zones = image
+        .interfaces
+        .values()
+        .map(|i| (i.name.as_str(), i.interface.zone));
+    let zones: Vec<_> = zones.collect();
+    assert_eq!(zones, [("eth0", 2), ("eth1", 2), ("tap0", 9)]);
+}
+
+#[test]
+fn each_limit_names_who_crossed_it() {
+    let policy = policy(WEB, &Policy::default());
+    let refused = |limits: Limits| {
+        let settings = Settings {
+            limits,
+            ..settings()
+        };
+        match compile(&policy, &attached(&policy), None, &settings) {
+            Err(CompileError::Full {
+                map,
+                limit,
+                allowed,
+                needs,
+                subject,
+            }) => {
+                format!("{map} {limit} {allowed} {needs} {subject}")
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let all = Limits::default();
+    assert_eq!(
+        refused(Limits { rules: 4, ..all }),
+        format!(
+            "RULES rules 4 7 VPC \"default\", group \"{}\"",
+            first_beyond(&policy, 4)
+        )
+    );
+    assert_eq!(
+        refused(Limits { policies: 2, ..all }),
+        "POLICIES policies 2 3 VPC \"default\", group \"web\""
+    );
+    assert_eq!(
+        refused(Limits { prefixes: 1, ..all }),
+        "PREFIXES prefixes 1 2 VPC \"default\", group \"web\""
+    );
+    assert_eq!(
+        refused(Limits { sets: 2, ..all }),
+        "SETS sets 2 11 VPC \"default\""
+    );
+    assert_eq!(
+        refused(Limits { members: 1, ..all }),
+        "MEMBERS members 1 2 VPC \"default\""
+    );
+    assert_eq!(
+        refused(Limits { grants: 1, ..all }),
+        "GRANTS grants 1 4 VPC \"default\", interface \"eth1\""
+    );
+    assert_eq!(
+        refused(Limits {
+            port_entries: 4,
+            ..all
+        }),
+        "PORTS port_entries 4 10 VPC \"default\", interface \"eth1\""
+    );
+}
+
+/// Slots follow the ids of rules, which are random: the group of the first rule whose slot is
+/// beyond the limit.
+fn first_beyond(policy: &Policy, limit: usize) -> String {
+    let groups = &policy.vpcs.values().next().unwrap().groups;
+    let rules: Vec<_> = groups
+        .iter()
+        .filter(|(name, _)| !name.is_default())
+        .flat_map(|(name, group)| group.rules.iter().map(move |rule| (rule.id, name)))
+        .collect();
+    let mut sorted: Vec<_> = rules.iter().map(|(id, _)| *id).collect();
+    sorted.sort_unstable();
+    let beyond: BTreeSet<_> = sorted.split_off(limit).into_iter().collect();
+    let (_, name) = rules.iter().find(|(id, _)| beyond.contains(id)).unwrap();
+    name.to_string()
+}

@@ -1,0 +1,124 @@
+//! What the kernel tells of itself, in the model's words.
+
+use std::net::IpAddr;
+
+use sg_common::packet::Direction;
+use sg_common::report::Reason;
+
+use crate::policy::model::Side;
+use crate::policy::names::{InterfaceName, RuleId, VpcName};
+
+/// A protected device, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Whose policy.
+    pub vpc: VpcName,
+    /// The device's name in the policy.
+    pub name: InterfaceName,
+    /// The number the tables know its network namespace by.
+    pub netns: u32,
+    /// The kernel's number.
+    pub ifindex: u32,
+    /// What is protected.
+    pub side: Side,
+    /// Which hook receives.
+    pub hook: ReceiveHook,
+    /// Whether both links are in place.
+    pub attached: bool,
+}
+
+/// The hook that receives, as it was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum ReceiveHook {
+    /// XDP in the driver.
+    XdpNative,
+    /// XDP above the driver.
+    XdpGeneric,
+    /// TCX.
+    Tc,
+}
+
+impl ReceiveHook {
+    /// The word people and JSON use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::XdpNative => "xdp",
+            Self::XdpGeneric => "xdp-generic",
+            Self::Tc => "tc",
+        }
+    }
+}
+
+/// How often one reason applied at one interface in one direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReasonCount {
+    /// Whose policy.
+    pub vpc: VpcName,
+    /// The interface.
+    pub interface: InterfaceName,
+    /// Relative to what is protected.
+    pub direction: Direction,
+    /// Why.
+    pub reason: Reason,
+    /// Packets of the wire.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+}
+
+/// What one rule admitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleCount {
+    /// Packets of the wire, those of the flows it opened included.
+    pub packets: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Flows it opened.
+    pub flows: u64,
+    /// Seconds since it last admitted a packet; `None`: never.
+    pub last_hit_s_ago: Option<u64>,
+}
+
+/// One flow that is alive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowReport {
+    /// Whose flows it is among.
+    pub zone: u32,
+    /// The protected side.
+    pub local: IpAddr,
+    /// The protected side's port, or the ICMP identifier.
+    pub local_port: u16,
+    /// The other side.
+    pub peer: IpAddr,
+    /// The other side's port, or the ICMP identifier.
+    pub peer_port: u16,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// Where in its life it is.
+    pub state: &'static str,
+    /// Whether it has been seen from both sides.
+    pub assured: bool,
+    /// Seconds until it expires without a packet.
+    pub expires_in_s: u64,
+    /// The rule that admitted it, if that still exists.
+    pub rule: Option<RuleId>,
+    /// Packets towards what is protected.
+    pub packets_in: u64,
+    /// Packets away from it.
+    pub packets_out: u64,
+    /// Bytes towards what is protected.
+    pub bytes_in: u64,
+    /// Bytes away from it.
+    pub bytes_out: u64,
+}
+
+/// How full the flow tables are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowUsage {
+    /// Live embryonic flows.
+    pub embryonic: u64,
+    /// Live assured flows.
+    pub assured: u64,
+    /// The most assured flows there can be.
+    pub capacity: u64,
+}
