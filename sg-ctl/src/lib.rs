@@ -1,6 +1,7 @@
 //! The controller as a library: from what the user means to what the kernel holds.
 
 pub mod compile;
+pub mod dataplane;
 pub mod dirs;
 pub mod interfaces;
 pub mod policy;

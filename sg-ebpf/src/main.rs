@@ -72,6 +72,14 @@ fn classify(context: &TcContext, received: bool) -> i32 {
     }
 }
 
+/// Leaves the kernel's `jiffies64` in a map, for readers of deadlines; run by the controller through
+/// `BPF_PROG_TEST_RUN`, attached nowhere.
+#[xdp(frags)]
+pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
+    maps::read_clock();
+    xdp_action::XDP_ABORTED
+}
+
 /// Lays out the desk. Nothing is judged where there is no interface.
 #[inline(always)]
 fn open(ifindex: u32, received: bool) -> Option<&'static mut Job> {

@@ -71,6 +71,16 @@ pub(crate) struct Job {
     pub(crate) scratch: u32,
 }
 
+#[btf_map]
+static CLOCK: Array<u64, 1> = Array::new();
+
+pub(crate) fn read_clock() {
+    if let Some(clock) = CLOCK.get_ptr_mut(0) {
+        // SAFETY: an aligned word in a map value; the helper only reads a clock.
+        unsafe { clock.write_volatile(bpf_jiffies64()) };
+    }
+}
+
 /// This CPU's job. Programs on one CPU run one after the other.
 #[inline(always)]
 pub(crate) fn job() -> Option<&'static mut Job> {

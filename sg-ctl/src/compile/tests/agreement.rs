@@ -252,9 +252,7 @@ impl World {
             let is_guest = interface.side == Side::Guest;
             let received = (packet.direction == Direction::Ingress) != is_guest;
             let tables = HostTables::new(image, Generation(1), 16);
-            let decision = tables
-                .decide(1, ifindex, received, &bytes, &())
-                .unwrap();
+            let decision = tables.decide(1, ifindex, received, &bytes, &()).unwrap();
 
             let story = format!("{packet:?} at {name}: {decision:?}, allowed by {allowing:?}");
             let passes = decision.reason.verdict() == Verdict::Pass;

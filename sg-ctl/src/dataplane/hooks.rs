@@ -1,0 +1,209 @@
+//! Attaches programs to devices, moves attached ones to a newer layout, and detaches them.
+//!
+//! Links are pinned, so that enforcement needs no process. Replacing the program under a link is
+//! one step for the kernel: each packet meets the old program or the new one.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::xdp::{XdpLink, XdpMode};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya_obj::programs::XdpAttachType;
+
+use super::report::ReceiveHook;
+use super::state::DeviceRecord;
+use super::{Error, object, sys};
+use crate::interfaces::{Kind, Link, Netns};
+use crate::policy::model::Hook;
+
+/// Where the programs of a namespace are pinned.
+pub(super) fn program_path(layout: &Path, netns: u32, program: &str) -> PathBuf {
+    layout.join(format!("netns-{netns}-{program}"))
+}
+
+/// Where links are pinned.
+pub(super) fn links_folder(bpffs: &Path) -> PathBuf {
+    bpffs.join("links")
+}
+
+/// The hooks to try in turn. Native XDP makes a veth, tap or the like give up segmentation
+/// offload, which costs more than it gains; a NIC's driver has it for free.
+pub(super) fn hooks_to_try(hook: Hook, link: &Link) -> &'static [ReceiveHook] {
+    match hook {
+        Hook::Tc => &[ReceiveHook::Tc],
+        Hook::Xdp => &[ReceiveHook::XdpNative, ReceiveHook::XdpGeneric],
+        Hook::Auto if link.kind == Kind::Physical => &[ReceiveHook::XdpNative, ReceiveHook::Tc],
+        Hook::Auto => &[ReceiveHook::Tc],
+    }
+}
+
+/// The program that a hook runs.
+pub(super) fn receive_program(hook: ReceiveHook) -> &'static str {
+    match hook {
+        ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => object::XDP_RECEIVE,
+        ReceiveHook::Tc => object::TC_RECEIVE,
+    }
+}
+
+/// Attaches both programs to a device and pins the links. On failure nothing stays attached.
+pub(super) fn attach(
+    bpffs: &Path,
+    layout: &Path,
+    netns: &Netns,
+    device: &DeviceRecord,
+) -> Result<(), Error> {
+    let folder = links_folder(bpffs);
+    fs::create_dir_all(&folder).map_err(|source| Error::Folder {
+        path: folder.clone(),
+        source,
+    })?;
+    let [receive, send] = device.links().map(|name| folder.join(name));
+    let sending = attach_tc(
+        &program_path(layout, device.netns, object::TC_SEND),
+        netns,
+        device,
+        TcAttachType::Egress,
+    )?;
+    let program = program_path(layout, device.netns, receive_program(device.hook));
+    let receiving = match device.hook {
+        ReceiveHook::XdpNative => attach_xdp(&program, netns, device, XdpMode::Driver)?,
+        ReceiveHook::XdpGeneric => attach_xdp(&program, netns, device, XdpMode::Skb)?,
+        ReceiveHook::Tc => attach_tc(&program, netns, device, TcAttachType::Ingress)?,
+    };
+    pin(sending, &send)?;
+    pin(receiving, &receive).inspect_err(|_| {
+        // The pin is what keeps the link: without it the device is as it was.
+        let _ = fs::remove_file(&send);
+    })
+}
+
+fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
+    link.pin(path).map(drop).map_err(|source| Error::Pin {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+fn attach_tc(
+    program: &Path,
+    netns: &Netns,
+    device: &DeviceRecord,
+    way: TcAttachType,
+) -> Result<FdLink, Error> {
+    let wrong = |source: ProgramError| Error::Attach {
+        interface: device.name.clone(),
+        hook: ReceiveHook::Tc,
+        source: Box::new(source),
+    };
+    let mut program = SchedClassifier::from_pin(program).map_err(wrong)?;
+    let attached = netns
+        .enter(|| {
+            // First in line: nobody before it can let a packet pass unjudged.
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id = program.attach_with_options(device.name.as_str(), way, options)?;
+            program.take_link(id)
+        })
+        .map_err(Error::Netns)?;
+    let link: SchedClassifierLink = attached.map_err(wrong)?;
+    FdLink::try_from(link).map_err(|_| Error::NoTcx)
+}
+
+fn attach_xdp(
+    program: &Path,
+    netns: &Netns,
+    device: &DeviceRecord,
+    mode: XdpMode,
+) -> Result<FdLink, Error> {
+    let wrong = |source: ProgramError| Error::Attach {
+        interface: device.name.clone(),
+        hook: device.hook,
+        source: Box::new(source),
+    };
+    let mut program = Xdp::from_pin(program, XdpAttachType::Interface).map_err(wrong)?;
+    let attached = netns
+        .enter(|| {
+            let id = program.attach_to_if_index(device.ifindex, mode)?;
+            program.take_link(id)
+        })
+        .map_err(Error::Netns)?;
+    let link: XdpLink = attached.map_err(wrong)?;
+    FdLink::try_from(link).map_err(|_| Error::NoTcx)
+}
+
+/// Puts a newer layout's programs under a device's links.
+pub(super) fn replace(bpffs: &Path, layout: &Path, device: &DeviceRecord) -> Result<(), Error> {
+    let [receive, send] = device.links().map(|name| links_folder(bpffs).join(name));
+    replace_tc(
+        &send,
+        &program_path(layout, device.netns, object::TC_SEND),
+        device,
+    )?;
+    let program = program_path(layout, device.netns, receive_program(device.hook));
+    match device.hook {
+        ReceiveHook::Tc => replace_tc(&receive, &program, device),
+        ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => replace_xdp(&receive, &program, device),
+    }
+}
+
+fn open_link(path: &Path) -> Result<FdLink, Error> {
+    let link = PinnedLink::from_pin(path).map_err(|source| Error::Link {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(FdLink::from(link))
+}
+
+fn replace_tc(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(), Error> {
+    let wrong = |source: ProgramError| Error::Attach {
+        interface: device.name.clone(),
+        hook: ReceiveHook::Tc,
+        source: Box::new(source),
+    };
+    let mut program = SchedClassifier::from_pin(program).map_err(wrong)?;
+    let held = SchedClassifierLink::try_from(open_link(link)?).map_err(|source| Error::Link {
+        path: link.to_path_buf(),
+        source,
+    })?;
+    // The pin keeps the link when this descriptor closes.
+    program.attach_to_link(held).map(drop).map_err(wrong)
+}
+
+fn replace_xdp(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(), Error> {
+    let wrong = |source: ProgramError| Error::Attach {
+        interface: device.name.clone(),
+        hook: device.hook,
+        source: Box::new(source),
+    };
+    let mut program = Xdp::from_pin(program, XdpAttachType::Interface).map_err(wrong)?;
+    let held = XdpLink::try_from(open_link(link)?).map_err(|source| Error::Link {
+        path: link.to_path_buf(),
+        source,
+    })?;
+    program.attach_to_link(held).map(drop).map_err(wrong)
+}
+
+/// Detaches a device, if it still is there: unpinning closes the last reference to each link.
+pub(super) fn detach(bpffs: &Path, device: &DeviceRecord) -> Result<(), Error> {
+    for name in device.links() {
+        let path = links_folder(bpffs).join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Folder { path, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether both links are pinned and still hold the device.
+pub(super) fn is_attached(bpffs: &Path, device: &DeviceRecord) -> bool {
+    device.links().iter().all(|name| {
+        sys::open_pin(&links_folder(bpffs).join(name))
+            .and_then(|link| sys::link_ifindex(&link))
+            .is_ok_and(|ifindex| ifindex == device.ifindex)
+    })
+}

@@ -1,0 +1,130 @@
+//! The pinned maps, opened by name.
+//!
+//! There are two folders: the maps of one *layout* hold a policy and are made anew when they are
+//! too small or their making was interrupted; the maps of the *flows* outlive them.
+
+use std::path::{Path, PathBuf};
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use sg_common::flow::FlowBucket;
+use sg_common::tables::{
+    Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
+    PrefixKey, ReasonCounter, RuleCounter,
+};
+
+use super::Error;
+use super::wire::Wire;
+use crate::compile::image::ScopedPrefix;
+
+/// Maps of a layout.
+pub(super) const LAYOUT_MAPS: [&str; 13] = [
+    "CLOCK",
+    "GLOBALS",
+    "GRANTED",
+    "GRANTS",
+    "IDENTITIES",
+    "INTERFACES",
+    "JOBS",
+    "MEMBERS",
+    "POLICIES",
+    "PORTS",
+    "PREFIXES",
+    "RULES",
+    "SETS",
+];
+/// Maps that outlive layouts.
+pub(super) const FLOW_MAPS: [&str; 8] = [
+    "ASSURED",
+    "EMBRYONIC",
+    "FRAGMENTS",
+    "OWNED",
+    "REASONS",
+    "SEARCHES",
+    "STRAYS",
+    "SWEEP",
+];
+
+type Word = u32;
+
+/// The maps of a layout.
+pub(super) struct LayoutMaps {
+    pub(super) globals: Array<MapData, Wire<Globals>>,
+    pub(super) interfaces: Array<MapData, Wire<InterfaceEntry>>,
+    pub(super) policies: Array<MapData, Wire<Faces<Policy>>>,
+    pub(super) ports: Array<MapData, Wire<PortEntry>>,
+    pub(super) prefixes: LpmTrie<MapData, Wire<PrefixKey>, Wire<Faces<PortTable>>>,
+    pub(super) sets: LpmTrie<MapData, Wire<PrefixKey>, Wire<Faces<Identity>>>,
+    pub(super) members: HashMap<MapData, Wire<MemberKey>, Word>,
+    pub(super) identities: Array<MapData, Wire<Faces<Identity>>>,
+    pub(super) grants: HashMap<MapData, Wire<GrantKey>, Word>,
+    pub(super) granted: Array<MapData, Wire<Faces<PortTable>>>,
+    pub(super) rules: PerCpuArray<MapData, Wire<RuleCounter>>,
+}
+
+impl LayoutMaps {
+    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            globals: open(folder, "GLOBALS")?,
+            interfaces: open(folder, "INTERFACES")?,
+            policies: open(folder, "POLICIES")?,
+            ports: open(folder, "PORTS")?,
+            prefixes: open(folder, "PREFIXES")?,
+            sets: open(folder, "SETS")?,
+            members: open(folder, "MEMBERS")?,
+            identities: open(folder, "IDENTITIES")?,
+            grants: open(folder, "GRANTS")?,
+            granted: open(folder, "GRANTED")?,
+            rules: open(folder, "RULES")?,
+        })
+    }
+}
+
+/// The maps of the flows that the controller reads.
+pub(super) struct FlowMaps {
+    pub(super) embryonic: Array<MapData, Wire<FlowBucket>>,
+    pub(super) assured: Array<MapData, Wire<FlowBucket>>,
+    pub(super) reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
+}
+
+impl FlowMaps {
+    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            embryonic: open(folder, "EMBRYONIC")?,
+            assured: open(folder, "ASSURED")?,
+            reasons: open(folder, "REASONS")?,
+        })
+    }
+}
+
+/// Opens one pinned map as what it is.
+pub(super) fn open<M: TryFrom<Map, Error = MapError>>(
+    folder: &Path,
+    name: &'static str,
+) -> Result<M, Error> {
+    let path = folder.join(name);
+    let wrong = |source| Error::Map {
+        name,
+        path: path.clone(),
+        source,
+    };
+    let data = MapData::from_pin(&path).map_err(wrong)?;
+    Map::from_map_data(data)
+        .and_then(M::try_from)
+        .map_err(wrong)
+}
+
+/// The key of a longest-prefix map.
+pub(super) fn prefix_key(prefix: &ScopedPrefix) -> Key<Wire<PrefixKey>> {
+    Key::new(prefix.bits, Wire(prefix.key))
+}
+
+/// Where a layout's maps are pinned.
+pub(super) fn layout_folder(bpffs: &Path, layout: u32) -> PathBuf {
+    bpffs.join(format!("layout-{layout}"))
+}
+
+/// Where the flows' maps are pinned.
+pub(super) fn flows_folder(bpffs: &Path) -> PathBuf {
+    bpffs.join("flows")
+}

@@ -1,0 +1,745 @@
+//! The only place that talks to BPF: makes the kernel hold what was compiled, and reads it back.
+//!
+//! An installed policy is a *layout* of maps with the programs that look at them, and the flows,
+//! which outlive layouts. A change that fits is an [`update`]: entries differ, programs stay. One
+//! that does not fit, or follows an interrupted command or another build, makes a new layout and
+//! puts its programs under the links that are there; each packet meets the old program or the new.
+
+mod counters;
+mod hooks;
+mod maps;
+mod object;
+pub mod report;
+mod sizes;
+mod state;
+mod sys;
+mod update;
+mod wire;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::EbpfError;
+use aya::maps::MapError;
+use aya::pin::PinError;
+use aya::programs::ProgramError;
+use aya::programs::links::LinkError;
+use rand::random;
+use sg_common::flow::HashKey;
+use sg_common::tables::{ABI, Generation, Globals};
+use thiserror::Error;
+
+use self::maps::{LayoutMaps, flows_folder, layout_folder};
+use self::object::FlowSizes;
+pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
+use self::sizes::Sizes;
+use self::state::{DeviceRecord, Files, NetnsRecord, Record};
+use crate::compile::image::Image;
+use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
+use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
+use crate::policy::model::{self, OnRuleRemoval, Policy, Side};
+use crate::policy::names::{InterfaceName, RuleId, VpcName};
+
+/// Assured flows there is room for unless told otherwise.
+pub const DEFAULT_CAPACITY: u32 = 262_144;
+
+/// Why the kernel could not be made to hold a policy.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The policy needs more than the maps may hold.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The policy has no such interface.
+    #[error("interface {interface} is not in the policy of VPC {vpc}")]
+    UnknownInterface {
+        /// The VPC.
+        vpc: VpcName,
+        /// The interface.
+        interface: InterfaceName,
+    },
+    /// Another program is attached at XDP.
+    #[error(
+        "interface {interface} has another XDP program (id {program}); \
+         choose --hook tc, or --replace-xdp to take its place"
+    )]
+    ForeignXdp {
+        /// The interface.
+        interface: InterfaceName,
+        /// The kernel's number of that program.
+        program: u32,
+    },
+    /// The room for flows is fixed while interfaces are attached.
+    #[error(
+        "there is room for {has} flows, not {asked}; it is set when the first interface is attached"
+    )]
+    CapacityFixed {
+        /// What there is.
+        has: u32,
+        /// What was asked.
+        asked: u32,
+    },
+    /// The kernel refuses a program.
+    #[error("the kernel does not take program {name}: {}", refusal(source))]
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel says.
+        source: Box<ProgramError>,
+    },
+    /// The object is not what it should be.
+    #[error("the eBPF object has no program {0}")]
+    ProgramMissing(&'static str),
+    /// The kernel refuses the maps.
+    #[error(
+        "the kernel does not take the eBPF object: {0}; sg needs Linux 6.6 or later with BPF, BTF and TCX"
+    )]
+    Object(Box<EbpfError>),
+    /// A map cannot be opened.
+    #[error("cannot open map {name} at {}: {source}", path.display())]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+        /// What the kernel says.
+        source: MapError,
+    },
+    /// A map entry cannot be written.
+    #[error("cannot write a map: {0}")]
+    Write(MapError),
+    /// A map entry cannot be read.
+    #[error("cannot read a map: {0}")]
+    Read(MapError),
+    /// The kernel cannot say when its readers are done.
+    #[error("cannot wait for the kernel's grace period: {0}")]
+    Grace(io::Error),
+    /// A program cannot be attached.
+    #[error("cannot attach to {interface} at {}: {}", hook.name(), refusal(source))]
+    Attach {
+        /// The interface.
+        interface: InterfaceName,
+        /// Where.
+        hook: ReceiveHook,
+        /// What the kernel says.
+        source: Box<ProgramError>,
+    },
+    /// A pinned link cannot be opened.
+    #[error("cannot open the link at {}: {source}", path.display())]
+    Link {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the kernel says.
+        source: LinkError,
+    },
+    /// Something cannot be pinned.
+    #[error("cannot pin {}: {source}", path.display())]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel says.
+        source: PinError,
+    },
+    /// The kernel is too old.
+    #[error("this kernel has no TCX links; sg needs Linux 6.6 or later")]
+    NoTcx,
+    /// A network namespace cannot be entered.
+    #[error(transparent)]
+    Netns(#[from] interfaces::Error),
+    /// A file or folder cannot be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// The kernel's own words, where a program error has them.
+fn refusal(error: &ProgramError) -> String {
+    match error {
+        _ if object::is_permission(error) => {
+            "permission denied; it takes root, or CAP_BPF and CAP_NET_ADMIN".to_owned()
+        }
+        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
+        ProgramError::SyscallError(error) => error.io_error.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// A device that is to be protected, as the machine has it.
+pub struct Device {
+    /// Its VPC in the policy.
+    pub vpc: VpcName,
+    /// Its name in the policy, and the machine's.
+    pub name: InterfaceName,
+    /// Where it is.
+    pub netns: Netns,
+    /// What the machine says of it.
+    pub link: Link,
+}
+
+/// What the kernel is to hold.
+pub struct Wanted<'a> {
+    /// The policy.
+    pub policy: &'a Policy,
+    /// Its interfaces that this machine has.
+    pub devices: Vec<Device>,
+    /// Judge every flow again by this policy.
+    pub terminate: bool,
+    /// The most assured flows; `None` leaves what is, or takes [`DEFAULT_CAPACITY`].
+    pub capacity: Option<u32>,
+}
+
+/// A policy that fits, not yet installed.
+pub struct Prepared {
+    image: Image,
+    netns: Vec<NetnsRecord>,
+    next_incarnation: u32,
+    devices: Vec<PreparedDevice>,
+    capacity: u32,
+    jiffies_per_second: u32,
+}
+
+impl Prepared {
+    /// Nothing is protected, and nothing is to stay in the kernel.
+    fn nothing() -> Self {
+        Self {
+            image: Image::default(),
+            netns: Vec::new(),
+            next_incarnation: 1,
+            devices: Vec::new(),
+            capacity: 0,
+            jiffies_per_second: 0,
+        }
+    }
+}
+
+struct PreparedDevice {
+    record: DeviceRecord,
+    netns: Netns,
+    to_try: &'static [ReceiveHook],
+}
+
+/// What an installation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The number of the policy now in force.
+    pub generation: u32,
+}
+
+/// The kernel's part of one run folder.
+pub struct Dataplane {
+    bpffs: PathBuf,
+    files: Files,
+    installed: Option<(Record, Image)>,
+}
+
+impl Dataplane {
+    /// Reads what was installed. Writers hold the run folder's lock.
+    pub fn open(run: &Path, bpffs: &Path) -> Result<Self, Error> {
+        let files = Files::in_folder(run);
+        let installed = files.read()?;
+        // After a reboot, or when somebody unmounted the maps, nothing is installed whatever the
+        // record says.
+        let installed = installed
+            .filter(|(record, _)| layout_folder(bpffs, record.layout).join("GLOBALS").exists());
+        Ok(Self {
+            bpffs: bpffs.to_path_buf(),
+            files,
+            installed,
+        })
+    }
+
+    fn record(&self) -> Option<&Record> {
+        self.installed.as_ref().map(|(record, _)| record)
+    }
+
+    fn capacity(&self) -> Option<u32> {
+        self.record().map(|record| {
+            FlowSizes {
+                embryonic: 0,
+                assured: record.assured_buckets,
+            }
+            .capacity()
+        })
+    }
+
+    /// Compiles a policy and looks whether it can be installed. Changes nothing.
+    pub fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, Error> {
+        let record = self.record();
+        let capacity = match (wanted.capacity, self.capacity()) {
+            (Some(asked), Some(has)) if FlowSizes::for_capacity(asked).capacity() != has => {
+                return Err(Error::CapacityFixed { has, asked });
+            }
+            (_, Some(has)) => has,
+            (asked, None) => FlowSizes::for_capacity(asked.unwrap_or(DEFAULT_CAPACITY)).capacity(),
+        };
+        let mut netns = record.map_or_else(Vec::new, |record| record.netns.clone());
+        let mut next_incarnation = record.map_or(1, |record| record.next_incarnation);
+        let generation = Generation(record.map_or(0, |record| record.generation)).next();
+        let mut devices = Vec::new();
+        let mut attached = Vec::new();
+        for device in &wanted.devices {
+            let vpc = wanted.policy.vpcs.get(&device.vpc);
+            let interface = vpc.and_then(|vpc| vpc.interfaces.get(&device.name));
+            let (Some(vpc), Some(interface)) = (vpc, interface) else {
+                return Err(Error::UnknownInterface {
+                    vpc: device.vpc.clone(),
+                    interface: device.name.clone(),
+                });
+            };
+            let number = netns_number(&mut netns, device.netns.id());
+            let known = record.and_then(|record| same_device(record, device, number, interface));
+            let incarnation = known.map_or_else(
+                || {
+                    next_incarnation += 1;
+                    next_incarnation - 1
+                },
+                |known| known.incarnation,
+            );
+            let to_try = hooks::hooks_to_try(interface.hook, &device.link);
+            refuse_foreign_xdp(device, interface, known, to_try)?;
+            let judge_again = wanted.terminate
+                || vpc.on_rule_removal == OnRuleRemoval::Terminate
+                || known.is_none();
+            attached.push(AttachedInterface {
+                vpc: device.vpc.clone(),
+                name: device.name.clone(),
+                netns: number,
+                ifindex: device.link.ifindex,
+                bare: !matches!(device.link.link_layer, LinkLayer::Ethernet),
+                incarnation,
+                addresses: device
+                    .link
+                    .addresses
+                    .iter()
+                    .map(ipnet::IpNet::addr)
+                    .collect(),
+                // What an earlier device of that name has opened is nothing to this one.
+                judge_again_before: judge_again.then_some(generation),
+            });
+            devices.push(PreparedDevice {
+                record: DeviceRecord {
+                    vpc: device.vpc.clone(),
+                    name: device.name.clone(),
+                    netns: number,
+                    ifindex: device.link.ifindex,
+                    guest: interface.side == Side::Guest,
+                    hook: known.map_or_else(
+                        || to_try.first().copied().unwrap_or(ReceiveHook::Tc),
+                        |known| known.hook,
+                    ),
+                    incarnation,
+                },
+                netns: device.netns.clone(),
+                to_try,
+            });
+        }
+        if devices.is_empty() {
+            return Ok(Prepared::nothing());
+        }
+        let settings = Settings {
+            jiffies_per_second: self.jiffies_per_second()?,
+            assured_flows: capacity,
+            limits: Limits::default(),
+        };
+        let previous = self.installed.as_ref().map(|(_, image)| image);
+        let image = compile(wanted.policy, &attached, previous, &settings)?;
+        let jiffies_per_second = settings.jiffies_per_second;
+        Ok(Prepared {
+            image,
+            netns,
+            next_incarnation,
+            devices,
+            capacity,
+            jiffies_per_second,
+        })
+    }
+
+    /// `CONFIG_HZ`, as it was found when the first maps were made.
+    fn jiffies_per_second(&self) -> Result<u32, Error> {
+        match self.record() {
+            Some(record) => Ok(record.jiffies_per_second),
+            None => object::measure_jiffies_per_second(),
+        }
+    }
+
+    /// Makes the kernel hold what was prepared.
+    pub fn install(&mut self, prepared: Prepared) -> Result<Outcome, Error> {
+        if prepared.devices.is_empty() {
+            let generation = self.record().map_or(0, |record| record.generation);
+            self.remove_everything()?;
+            return Ok(Outcome { generation });
+        }
+        let interrupted = self.files.is_marked();
+        self.files.mark()?;
+        let wanted: Vec<DeviceRecord> = prepared
+            .devices
+            .iter()
+            .map(|device| device.record.clone())
+            .collect();
+        for device in self
+            .record()
+            .map_or_else(Vec::new, |record| record.devices.clone())
+        {
+            if !wanted.iter().any(|wanted| wanted.links() == device.links()) {
+                hooks::detach(&self.bpffs, &device)?;
+            }
+        }
+        self.remove_stray_links(&wanted)?;
+        let fits = self.installed.as_ref().is_some_and(|(record, image)| {
+            !interrupted
+                && record.fingerprint == object::fingerprint()
+                && record.sizes.fit(image, &prepared.image)
+        });
+        let (record, image) = match (self.installed.take(), fits) {
+            (Some((record, image)), true) => self.update(record, &image, prepared)?,
+            (installed, _) => self.lay_out_anew(installed.map(|(record, _)| record), prepared)?,
+        };
+        self.files.settle(&record, &image)?;
+        let generation = record.generation;
+        self.installed = Some((record, image));
+        Ok(Outcome { generation })
+    }
+
+    fn globals(record: &Record) -> Globals {
+        let limits = Limits::default();
+        let buckets = FlowSizes::for_capacity(
+            FlowSizes {
+                embryonic: 0,
+                assured: record.assured_buckets,
+            }
+            .capacity(),
+        );
+        Globals {
+            generation: Generation(record.generation),
+            embryonic_mask: buckets.embryonic - 1,
+            assured_mask: buckets.assured - 1,
+            hash_key: HashKey(record.hash_key),
+            abi: ABI,
+            interface_mask: limits.interface_slots() - 1,
+            jiffies_per_second: record.jiffies_per_second,
+        }
+    }
+
+    fn update(
+        &self,
+        mut record: Record,
+        image: &Image,
+        prepared: Prepared,
+    ) -> Result<(Record, Image), Error> {
+        let folder = layout_folder(&self.bpffs, record.layout);
+        let mut maps = LayoutMaps::open(&folder)?;
+        let after = update::update(&mut maps, &Self::globals(&record), image, &prepared.image)?;
+        record.generation = after.0;
+        let image = self.attach_all(&mut record, prepared)?;
+        Ok((record, image))
+    }
+
+    /// Makes new maps, fills them, and puts programs that look at them under the links.
+    fn lay_out_anew(
+        &self,
+        before: Option<Record>,
+        prepared: Prepared,
+    ) -> Result<(Record, Image), Error> {
+        let layout = self.free_layout();
+        let folder = layout_folder(&self.bpffs, layout);
+        let flows = flows_folder(&self.bpffs);
+        if before.is_none() {
+            remove_folder(&flows)?;
+        }
+        let flow_sizes = FlowSizes::for_capacity(prepared.capacity);
+        let sizes = Sizes::roomy(&prepared.image);
+        let mut object = object::load(&folder, &flows, 0, &sizes, flow_sizes, &Limits::default())?;
+        object::pin_clock(&mut object, &folder)?;
+        drop(object);
+        let generation = Generation(before.as_ref().map_or(0, |before| before.generation));
+        let mut record = Record {
+            fingerprint: object::fingerprint(),
+            layout,
+            sizes,
+            assured_buckets: flow_sizes.assured,
+            generation: generation.0,
+            jiffies_per_second: prepared.jiffies_per_second,
+            hash_key: before
+                .as_ref()
+                .map_or_else(random, |before| before.hash_key),
+            netns: prepared.netns.clone(),
+            devices: Vec::new(),
+            next_incarnation: prepared.next_incarnation,
+        };
+        let mut maps = LayoutMaps::open(&folder)?;
+        if let Some(before) = &before {
+            copy_rule_counts(&self.bpffs, before.layout, &mut maps, &prepared.image)?;
+        }
+        let nothing = Image {
+            ids: prepared.image.ids.clone(),
+            ..Image::default()
+        };
+        let after = update::update(
+            &mut maps,
+            &Self::globals(&record),
+            &nothing,
+            &prepared.image,
+        )?;
+        record.generation = after.0;
+        let image = self.attach_all(&mut record, prepared)?;
+        self.remove_other_layouts(layout)?;
+        Ok((record, image))
+    }
+
+    /// Every wanted device gets programs of the record's layout under its links.
+    fn attach_all(&self, record: &mut Record, prepared: Prepared) -> Result<Image, Error> {
+        let folder = layout_folder(&self.bpffs, record.layout);
+        record.netns = prepared.netns;
+        record.next_incarnation = prepared.next_incarnation;
+        let known = std::mem::take(&mut record.devices);
+        for device in prepared.devices {
+            let mut wanted = device.record;
+            let before = known.iter().find(|known| **known == wanted);
+            let attached = hooks::is_attached(&self.bpffs, &wanted);
+            if before.is_some() && attached {
+                record.devices.push(wanted);
+                continue;
+            }
+            if attached {
+                self.pin_programs(record, &wanted)?;
+                hooks::replace(&self.bpffs, &folder, &wanted)?;
+                record.devices.push(wanted);
+                continue;
+            }
+            hooks::detach(&self.bpffs, &wanted)?;
+            let mut result = Err(Error::NoTcx);
+            for hook in device.to_try {
+                wanted.hook = *hook;
+                self.pin_programs(record, &wanted)?;
+                result = hooks::attach(&self.bpffs, &folder, &device.netns, &wanted);
+                if result.is_ok() {
+                    break;
+                }
+            }
+            result?;
+            record.devices.push(wanted);
+        }
+        Ok(prepared.image)
+    }
+
+    /// Loads the programs a device needs, unless an earlier one of its namespace needed them.
+    fn pin_programs(&self, record: &Record, device: &DeviceRecord) -> Result<(), Error> {
+        let folder = layout_folder(&self.bpffs, record.layout);
+        let missing: Vec<(&'static str, PathBuf)> =
+            [object::TC_SEND, hooks::receive_program(device.hook)]
+                .into_iter()
+                .map(|name| (name, hooks::program_path(&folder, device.netns, name)))
+                .filter(|(_, path)| !path.exists())
+                .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let flow_sizes = FlowSizes::for_capacity(
+            FlowSizes {
+                embryonic: 0,
+                assured: record.assured_buckets,
+            }
+            .capacity(),
+        );
+        let mut object = object::load(
+            &folder,
+            &flows_folder(&self.bpffs),
+            device.netns,
+            &record.sizes,
+            flow_sizes,
+            &Limits::default(),
+        )?;
+        for (name, path) in missing {
+            object::pin_program(&mut object, name, &path)?;
+        }
+        Ok(())
+    }
+
+    /// A number that no folder has.
+    fn free_layout(&self) -> u32 {
+        let highest = self.layouts().into_iter().max().unwrap_or(0);
+        highest.max(self.record().map_or(0, |record| record.layout)) + 1
+    }
+
+    fn layouts(&self) -> BTreeSet<u32> {
+        let entries = fs::read_dir(&self.bpffs).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("layout-")?
+                    .parse()
+                    .ok()
+            })
+            .collect()
+    }
+
+    fn remove_other_layouts(&self, kept: u32) -> Result<(), Error> {
+        for layout in self.layouts() {
+            if layout != kept {
+                remove_folder(&layout_folder(&self.bpffs, layout))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Links that no wanted device has: a command was interrupted before it could record them.
+    fn remove_stray_links(&self, wanted: &[DeviceRecord]) -> Result<(), Error> {
+        let kept: BTreeSet<String> = wanted.iter().flat_map(DeviceRecord::links).collect();
+        let folder = hooks::links_folder(&self.bpffs);
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry
+                .file_name()
+                .to_str()
+                .is_none_or(|name| !kept.contains(name))
+            {
+                let path = entry.path();
+                fs::remove_file(&path).map_err(|source| Error::Folder { path, source })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_everything(&mut self) -> Result<(), Error> {
+        remove_folder(&hooks::links_folder(&self.bpffs))?;
+        for layout in self.layouts() {
+            remove_folder(&layout_folder(&self.bpffs, layout))?;
+        }
+        remove_folder(&flows_folder(&self.bpffs))?;
+        self.installed = None;
+        self.files.clear()
+    }
+
+    /// The devices that programs were attached to, and whether they still are.
+    pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
+        let devices = self.record().map_or(&[][..], |record| &record.devices);
+        let attachment = |device: &DeviceRecord| Attachment {
+            vpc: device.vpc.clone(),
+            name: device.name.clone(),
+            netns: device.netns,
+            ifindex: device.ifindex,
+            side: device.side(),
+            hook: device.hook,
+            attached: hooks::is_attached(&self.bpffs, device),
+        };
+        Ok(devices.iter().map(attachment).collect())
+    }
+
+    /// How often each reason applied; only those that did.
+    pub fn reason_counts(&self) -> Result<Vec<ReasonCount>, Error> {
+        match &self.installed {
+            Some((_, image)) => counters::reason_counts(&self.bpffs, image),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// What each rule that is in force admitted.
+    pub fn rule_counts(&self) -> Result<HashMap<RuleId, RuleCount>, Error> {
+        match &self.installed {
+            Some((record, image)) => counters::rule_counts(&self.bpffs, record, image),
+            None => Ok(HashMap::new()),
+        }
+    }
+
+    /// Calls `each` with every live flow.
+    pub fn flows(&self, each: &mut dyn FnMut(FlowReport)) -> Result<(), Error> {
+        match &self.installed {
+            Some((record, image)) => counters::flows(&self.bpffs, record, image, each),
+            None => Ok(()),
+        }
+    }
+
+    /// How full the flow tables are.
+    pub fn flow_usage(&self) -> Result<FlowUsage, Error> {
+        match &self.installed {
+            Some((record, _)) => counters::flow_usage(&self.bpffs, record),
+            None => Ok(FlowUsage::default()),
+        }
+    }
+}
+
+/// The number of a namespace, given when it is first met.
+fn netns_number(known: &mut Vec<NetnsRecord>, id: NetnsId) -> u32 {
+    if let Some(record) = known.iter().find(|record| record.is(id)) {
+        return record.number;
+    }
+    let number = known.iter().map(|record| record.number).max().unwrap_or(0) + 1;
+    known.push(NetnsRecord {
+        number,
+        device: id.device,
+        inode: id.inode,
+    });
+    number
+}
+
+/// The record of the same device in the same role, whose flows go on.
+fn same_device<'a>(
+    record: &'a Record,
+    device: &Device,
+    netns: u32,
+    interface: &model::Interface,
+) -> Option<&'a DeviceRecord> {
+    record.devices.iter().find(|known| {
+        known.netns == netns
+            && known.ifindex == device.link.ifindex
+            && known.vpc == device.vpc
+            && known.name == device.name
+            && known.side() == interface.side
+            && hooks::hooks_to_try(interface.hook, &device.link).contains(&known.hook)
+    })
+}
+
+/// A foreign XDP program is never replaced unasked.
+fn refuse_foreign_xdp(
+    device: &Device,
+    interface: &model::Interface,
+    known: Option<&DeviceRecord>,
+    to_try: &[ReceiveHook],
+) -> Result<(), Error> {
+    let wants_xdp = to_try.first().is_some_and(|hook| *hook != ReceiveHook::Tc);
+    let is_ours = known.is_some_and(|known| known.hook != ReceiveHook::Tc);
+    match device.link.xdp_program {
+        Some(program) if wants_xdp && !is_ours && !interface.replace_xdp => {
+            Err(Error::ForeignXdp {
+                interface: device.name.clone(),
+                program,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The counters of rules that both layouts have.
+fn copy_rule_counts(
+    bpffs: &Path,
+    from: u32,
+    to: &mut LayoutMaps,
+    image: &Image,
+) -> Result<(), Error> {
+    // An interrupted command may have left maps that cannot be read; counters then begin anew.
+    let Ok(from) = LayoutMaps::open(&layout_folder(bpffs, from)) else {
+        return Ok(());
+    };
+    for slot in image.ids.rules.values() {
+        if let Ok(counts) = from.rules.get(&slot.0, 0) {
+            to.rules.set(slot.0, counts, 0).map_err(Error::Write)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_folder(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder {
+            path: path.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

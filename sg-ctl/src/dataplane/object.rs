@@ -1,0 +1,210 @@
+//! The eBPF object: embedded, loaded into new maps or onto pinned ones.
+
+use std::borrow::Borrow;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aya::maps::{Array, MapData};
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
+use aya_obj::programs::XdpAttachType;
+use sg_common::flow::FlowBucket;
+use sg_common::report::Reason;
+
+use super::Error;
+use super::maps::{FLOW_MAPS, LAYOUT_MAPS};
+use super::sizes::Sizes;
+use crate::compile::Limits;
+
+/// The object that the build script has compiled, aligned as its headers ask.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
+
+/// The programs by their names in the object.
+pub(super) const XDP_RECEIVE: &str = "sg_xdp_receive";
+/// As above.
+pub(super) const TC_RECEIVE: &str = "sg_tc_receive";
+/// As above.
+pub(super) const TC_SEND: &str = "sg_tc_send";
+const CLOCK: &str = "sg_clock";
+
+/// First fragments that are remembered.
+const FRAGMENTS: u32 = 16_384;
+
+/// Tells one build of the object from another.
+pub(super) fn fingerprint() -> u64 {
+    // FNV-1a: it need only differ between builds, and a build's bytes are nobody's to choose.
+    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// How large the maps that outlive layouts are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FlowSizes {
+    /// Buckets; a power of two.
+    pub(super) embryonic: u32,
+    /// Buckets; a power of two.
+    pub(super) assured: u32,
+}
+
+impl FlowSizes {
+    /// Room for so many assured flows, and a quarter as many embryonic ones.
+    pub(super) fn for_capacity(flows: u32) -> Self {
+        let buckets = flows.div_ceil(FlowBucket::SLOTS as u32).clamp(64, 1 << 20);
+        let assured = buckets.next_power_of_two();
+        Self {
+            embryonic: (assured / 4).max(64),
+            assured,
+        }
+    }
+
+    /// The most assured flows there can be.
+    pub(super) fn capacity(self) -> u32 {
+        self.assured * FlowBucket::SLOTS as u32
+    }
+}
+
+/// Loads the object for one network namespace. Maps that are pinned are used, others are made and
+/// pinned.
+pub(super) fn load(
+    layout: &Path,
+    flows: &Path,
+    netns: u32,
+    sizes: &Sizes,
+    flow_sizes: FlowSizes,
+    limits: &Limits,
+) -> Result<Ebpf, Error> {
+    for folder in [layout, flows] {
+        fs::create_dir_all(folder).map_err(|source| Error::Folder {
+            path: folder.to_path_buf(),
+            source,
+        })?;
+    }
+    let slots = limits.interface_slots();
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(VerifierLogLevel::STATS);
+    for (name, entries) in [
+        ("POLICIES", sizes.policies),
+        ("PORTS", sizes.ports),
+        ("PREFIXES", sizes.prefixes),
+        ("SETS", sizes.sets),
+        ("MEMBERS", sizes.members),
+        ("IDENTITIES", sizes.identities),
+        ("GRANTS", sizes.grants),
+        ("GRANTED", sizes.granted),
+        ("RULES", sizes.rules),
+        ("INTERFACES", slots),
+        ("OWNED", slots),
+        ("REASONS", slots * 2 * Reason::COUNT as u32),
+        ("EMBRYONIC", flow_sizes.embryonic),
+        ("ASSURED", flow_sizes.assured),
+        ("FRAGMENTS", FRAGMENTS),
+    ] {
+        loader.map_max_entries(name, entries);
+    }
+    for name in LAYOUT_MAPS {
+        loader.map_pin_path(name, layout.join(name));
+    }
+    for name in FLOW_MAPS {
+        loader.map_pin_path(name, flows.join(name));
+    }
+    loader.override_global("NETNS", &netns, true);
+    loader
+        .load(OBJECT)
+        .map_err(|source| Error::Object(Box::new(source)))
+}
+
+/// Puts a loaded object's program into the kernel and pins it.
+pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) -> Result<(), Error> {
+    let wrong = |source| Error::Program {
+        name,
+        source: Box::new(source),
+    };
+    let program = object
+        .program_mut(name)
+        .ok_or(Error::ProgramMissing(name))?;
+    if name == XDP_RECEIVE || name == CLOCK {
+        let program: &mut Xdp = program.try_into().map_err(wrong)?;
+        program.load().map_err(wrong)?;
+        program.pin(path).map_err(|source| Error::Pin {
+            path: path.to_path_buf(),
+            source,
+        })
+    } else {
+        let program: &mut SchedClassifier = program.try_into().map_err(wrong)?;
+        program.load().map_err(wrong)?;
+        program.pin(path).map_err(|source| Error::Pin {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}
+
+/// Reads `jiffies64` by running a layout's clock program once.
+pub(super) fn jiffies(layout: &Path) -> Result<u64, Error> {
+    let clock = Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| {
+        Error::Program {
+            name: CLOCK,
+            source: Box::new(source),
+        }
+    })?;
+    let readings: Array<_, u64> = super::maps::open(layout, "CLOCK")?;
+    run_clock(&clock, &readings)
+}
+
+fn run_clock<M: Borrow<MapData>>(clock: &Xdp, readings: &Array<M, u64>) -> Result<u64, Error> {
+    let frame = [0_u8; 14];
+    let options = TestRunOptions {
+        data_in: Some(&frame),
+        ..TestRunOptions::default()
+    };
+    clock.test_run(options).map_err(|source| Error::Program {
+        name: CLOCK,
+        source: Box::new(source),
+    })?;
+    readings.get(&0, 0).map_err(Error::Read)
+}
+
+/// Finds `CONFIG_HZ` by the kernel's own clocks: how far `jiffies64` moves in a fifth of a second.
+pub(super) fn measure_jiffies_per_second() -> Result<u32, Error> {
+    const RATES: [u32; 6] = [100, 250, 300, 500, 1000, 1024];
+    let wrong = |source| Error::Program {
+        name: CLOCK,
+        source: Box::new(source),
+    };
+    let mut object = EbpfLoader::new()
+        .load(OBJECT)
+        .map_err(|source| Error::Object(Box::new(source)))?;
+    let readings = object
+        .take_map("CLOCK")
+        .ok_or(Error::ProgramMissing(CLOCK))?;
+    let readings: Array<_, u64> = readings.try_into().map_err(Error::Read)?;
+    let clock = object
+        .program_mut(CLOCK)
+        .ok_or(Error::ProgramMissing(CLOCK))?;
+    let clock: &mut Xdp = clock.try_into().map_err(wrong)?;
+    clock.load().map_err(wrong)?;
+    let begin = Instant::now();
+    let first = run_clock(clock, &readings)?;
+    thread::sleep(Duration::from_millis(200));
+    let last = run_clock(clock, &readings)?;
+    let rate = (last - first) as f64 / begin.elapsed().as_secs_f64();
+    let distance = |candidate: &u32| (f64::from(*candidate) - rate).abs();
+    let nearest = RATES
+        .into_iter()
+        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
+    Ok(nearest.unwrap_or(250))
+}
+
+/// Loads and pins the clock.
+pub(super) fn pin_clock(object: &mut Ebpf, layout: &Path) -> Result<(), Error> {
+    pin_program(object, CLOCK, &layout.join(CLOCK))
+}
+
+/// Whether an error is the kernel refusing for want of privilege.
+pub(super) fn is_permission(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. }
+        if io_error.kind() == std::io::ErrorKind::PermissionDenied)
+}

@@ -1,0 +1,122 @@
+//! How large the maps of a layout are made.
+//!
+//! Maps cannot grow, so each is made with room to spare; when a policy no longer fits, the
+//! dataplane makes a new layout and moves the programs over.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::compile::image::Image;
+
+/// Entries of each map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sizes {
+    pub(super) policies: u32,
+    pub(super) ports: u32,
+    pub(super) prefixes: u32,
+    pub(super) sets: u32,
+    pub(super) members: u32,
+    pub(super) identities: u32,
+    pub(super) grants: u32,
+    pub(super) granted: u32,
+    pub(super) rules: u32,
+}
+
+impl Sizes {
+    /// What two images need together: during an update both are in the maps.
+    fn needed(old: &Image, new: &Image) -> Self {
+        let images = [old, new];
+        let highest = |of: &dyn Fn(&Image) -> u32| images.map(of).into_iter().max().unwrap_or(0);
+        Self {
+            policies: highest(&|image| image.policies.keys().max().map_or(0, |id| id + 1)),
+            ports: highest(&|image| u32::try_from(image.ports.reach()).unwrap_or(u32::MAX)),
+            prefixes: union(old.prefixes.keys(), new.prefixes.keys()),
+            sets: union(old.sets.keys(), new.sets.keys()),
+            members: union(old.members.keys(), new.members.keys()),
+            identities: highest(&|image| {
+                image
+                    .members
+                    .values()
+                    .map(|member| member.index + 1)
+                    .max()
+                    .unwrap_or(0)
+            }),
+            grants: union(old.grants.keys(), new.grants.keys()),
+            granted: highest(&|image| {
+                image
+                    .grants
+                    .values()
+                    .map(|grant| grant.index + 1)
+                    .max()
+                    .unwrap_or(0)
+            }),
+            rules: highest(&|image| {
+                image
+                    .ids
+                    .rules
+                    .values()
+                    .map(|slot| slot.0 + 1)
+                    .max()
+                    .unwrap_or(0)
+            }),
+        }
+    }
+
+    /// Twice what is needed, and at least what a small policy grows to.
+    pub(super) fn roomy(image: &Image) -> Self {
+        let Self {
+            policies,
+            ports,
+            prefixes,
+            sets,
+            members,
+            identities,
+            grants,
+            granted,
+            rules,
+        } = Self::needed(image, image);
+        Self {
+            policies: room(policies, 256),
+            ports: room(ports, 16_384),
+            prefixes: room(prefixes, 16_384),
+            sets: room(sets, 16_384),
+            members: room(members, 4_096),
+            identities: room(identities, 4_096),
+            grants: room(grants, 4_096),
+            granted: room(granted, 4_096),
+            rules: room(rules, 4_096),
+        }
+    }
+
+    /// Whether both images fit at once.
+    pub(super) fn fit(&self, old: &Image, new: &Image) -> bool {
+        let needed = Self::needed(old, new);
+        needed.policies <= self.policies
+            && needed.ports <= self.ports
+            && needed.prefixes <= self.prefixes
+            && needed.sets <= self.sets
+            && needed.members <= self.members
+            && needed.identities <= self.identities
+            && needed.grants <= self.grants
+            && needed.granted <= self.granted
+            && needed.rules <= self.rules
+    }
+}
+
+fn room(needed: u32, least: u32) -> u32 {
+    needed
+        .saturating_mul(2)
+        .max(least)
+        .checked_next_power_of_two()
+        .unwrap_or(1 << 31)
+}
+
+/// How many distinct keys two sorted runs have.
+fn union<'a, K: Ord + 'a>(
+    old: impl Iterator<Item = &'a K>,
+    new: impl Iterator<Item = &'a K>,
+) -> u32 {
+    let keys: BTreeSet<&K> = old.chain(new).collect();
+    u32::try_from(keys.len()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,173 @@
+//! What was installed, remembered beside the maps for the next command.
+//!
+//! The record lives in the run folder, which a reboot empties together with the maps. A mark is set
+//! before maps are written and taken away when the record is true again; finding it means that a
+//! command was interrupted.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use super::report::ReceiveHook;
+use super::sizes::Sizes;
+use crate::compile::image::Image;
+use crate::interfaces::NetnsId;
+use crate::policy::model::Side;
+use crate::policy::names::{InterfaceName, VpcName};
+
+/// The record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// The build of the object whose programs are attached.
+    pub(super) fingerprint: u64,
+    /// The number of the maps' folder.
+    pub(super) layout: u32,
+    pub(super) sizes: Sizes,
+    /// Buckets of assured flows.
+    pub(super) assured_buckets: u32,
+    pub(super) generation: u32,
+    pub(super) jiffies_per_second: u32,
+    pub(super) hash_key: [u32; 10],
+    pub(super) netns: Vec<NetnsRecord>,
+    pub(super) devices: Vec<DeviceRecord>,
+    /// The lowest incarnation never given to a guest.
+    pub(super) next_incarnation: u32,
+}
+
+/// A network namespace and its number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct NetnsRecord {
+    pub(super) number: u32,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+}
+
+impl NetnsRecord {
+    pub(super) fn is(&self, id: NetnsId) -> bool {
+        (self.device, self.inode) == (id.device, id.inode)
+    }
+}
+
+/// A device that programs are attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DeviceRecord {
+    pub(super) vpc: VpcName,
+    pub(super) name: InterfaceName,
+    pub(super) netns: u32,
+    pub(super) ifindex: u32,
+    pub(super) guest: bool,
+    pub(super) hook: ReceiveHook,
+    pub(super) incarnation: u32,
+}
+
+impl DeviceRecord {
+    pub(super) fn side(&self) -> Side {
+        if self.guest { Side::Guest } else { Side::Host }
+    }
+
+    /// The names of its links' pins: the receiving one and the sending one.
+    pub(super) fn links(&self) -> [String; 2] {
+        ["receive", "send"].map(|way| format!("{}-{}-{way}", self.netns, self.ifindex))
+    }
+}
+
+/// The files of one run folder.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    record: PathBuf,
+    image: PathBuf,
+    mark: PathBuf,
+}
+
+impl Files {
+    pub(super) fn in_folder(run: &Path) -> Self {
+        Self {
+            record: run.join("installed"),
+            image: run.join("image"),
+            mark: run.join("updating"),
+        }
+    }
+
+    /// What was installed, and the image; `None` when nothing was, or it cannot be read any more.
+    pub(super) fn read(&self) -> Result<Option<(Record, Image)>, Error> {
+        let Some(record) = self.read_file(&self.record)? else {
+            return Ok(None);
+        };
+        let Some(image) = self.read_file(&self.image)? else {
+            return Ok(None);
+        };
+        let record = postcard::from_bytes(&record);
+        let image = Image::from_bytes(&image);
+        Ok(record.ok().zip(image.ok()))
+    }
+
+    fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(Error::Folder {
+                path: path.to_path_buf(),
+                source,
+            }),
+        }
+    }
+
+    /// Whether a command was interrupted while it wrote maps.
+    pub(super) fn is_marked(&self) -> bool {
+        self.mark.exists()
+    }
+
+    pub(super) fn mark(&self) -> Result<(), Error> {
+        self.replace(&self.mark, &[])
+    }
+
+    /// Writes the record and takes the mark away.
+    pub(super) fn settle(&self, record: &Record, image: &Image) -> Result<(), Error> {
+        let image = image.to_bytes().map_err(|error| Error::Folder {
+            path: self.image.clone(),
+            source: io::Error::other(error),
+        })?;
+        let record = postcard::to_allocvec(record).map_err(|error| Error::Folder {
+            path: self.record.clone(),
+            source: io::Error::other(error),
+        })?;
+        self.replace(&self.image, &image)?;
+        self.replace(&self.record, &record)?;
+        self.unmark()
+    }
+
+    fn unmark(&self) -> Result<(), Error> {
+        remove(&self.mark)
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&self) -> Result<(), Error> {
+        remove(&self.record)?;
+        remove(&self.image)?;
+        self.unmark()
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let beside = path.with_extension("new");
+        let written = fs::File::create(&beside)
+            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|()| fs::rename(&beside, path));
+        written.map_err(|source| Error::Folder {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder {
+            path: path.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}

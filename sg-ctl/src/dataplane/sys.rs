@@ -1,0 +1,88 @@
+//! System calls that no crate wraps: what the kernel says of a link, and grace periods.
+#![expect(unsafe_code, reason = "system calls without a safe wrapper")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+const BPF_OBJ_GET: libc::c_long = 7;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
+
+/// Opens a pinned object.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Arguments {
+        path: u64,
+        fd: u32,
+        flags: u32,
+        path_fd: i32,
+        padding: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let arguments = Arguments {
+        path: path.as_ptr() as u64,
+        fd: 0,
+        flags: 0,
+        path_fd: 0,
+        padding: 0,
+    };
+    // SAFETY: the arguments and the path outlive the call, and the size is theirs.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET,
+            &raw const arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The device a link is attached to; 0 when the device or the attachment is gone.
+pub(super) fn link_ifindex(link: &OwnedFd) -> io::Result<u32> {
+    // `struct bpf_link_info`: type, id, program, padding; then, for XDP and TCX alike, the device.
+    let mut info = [0_u32; 64];
+    #[repr(C)]
+    struct Arguments {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    let arguments = Arguments {
+        fd: link.as_raw_fd() as u32,
+        length: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    // SAFETY: the arguments and the buffer outlive the call, and the sizes are theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw const arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let [_, _, _, _, ifindex, ..] = info;
+    Ok(ifindex)
+}
+
+/// Waits until every program that was running has ended: one RCU grace period (membarrier(2)).
+pub(super) fn wait_for_readers() -> io::Result<()> {
+    // SAFETY: takes no pointers.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}

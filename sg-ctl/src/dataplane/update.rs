@@ -1,0 +1,386 @@
+//! Puts an image into the maps of a layout, without any packet seeing a half-made policy.
+//!
+//! Each packet reads the generation once and looks at the faces of its parity. So:
+//!
+//! 1. port tables that nothing points to are written, and the faces that nobody looks at;
+//! 2. the generation is raised: from here on packets see the new policy, whole;
+//! 3. a grace period passes, until no packet is left that read the old number;
+//! 4. the other faces are made equal, and keys that hold nothing any more are deleted;
+//! 5. another grace period passes, after which freed places may be written again.
+//!
+//! The work is that of the differences. A crash before step 2 leaves the old policy in force and
+//! after it the new one; which entries differ between their faces is then not known, so the next
+//! command makes a new layout.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::maps::MapError;
+use aya::util::nr_cpus;
+use sg_common::addr::Addr;
+use sg_common::tables::{
+    Faces, Generation, Globals, Identity, Interface, InterfaceEntry, Policy, PortTable, PrefixKey,
+    RuleCounter,
+};
+
+use super::maps::{LayoutMaps, prefix_key};
+use super::wire::Wire;
+use super::{Error, sys};
+use crate::compile::image::{Image, ScopedPrefix};
+
+/// Replaces one image by another. `globals` is what the maps hold, but for the generation.
+pub(super) fn update(
+    maps: &mut LayoutMaps,
+    globals: &Globals,
+    old: &Image,
+    new: &Image,
+) -> Result<Generation, Error> {
+    let before = globals.generation;
+    let after = before.next();
+    let changes = Changes::between(old, new);
+
+    changes.write_ports(maps, old, new)?;
+    changes.clear_new_rules(maps, old, new)?;
+    changes.write(maps, Pass::Prepare(after))?;
+    write_new_keys(maps, old, new)?;
+    maps.globals
+        .set(
+            0,
+            Wire(Globals {
+                generation: after,
+                ..*globals
+            }),
+            0,
+        )
+        .map_err(Error::Write)?;
+    sys::wait_for_readers().map_err(Error::Grace)?;
+    changes.write(maps, Pass::Mirror)?;
+    delete_gone_keys(maps, old, new)?;
+    sys::wait_for_readers().map_err(Error::Grace)?;
+    Ok(after)
+}
+
+/// What the faces of a changed entry are made.
+#[derive(Clone, Copy)]
+enum Pass {
+    /// Old for those who see the old policy, new for this generation.
+    Prepare(Generation),
+    /// New for all.
+    Mirror,
+}
+
+/// What an entry was and what it becomes.
+#[derive(Clone, Copy)]
+struct Change<T> {
+    old: T,
+    new: T,
+}
+
+impl<T: Copy> Change<T> {
+    fn faces(&self, pass: Pass) -> Wire<Faces<T>> {
+        Wire(match pass {
+            Pass::Prepare(after) => {
+                let mut faces = Faces::both(self.old);
+                *faces.at_mut(after) = self.new;
+                faces
+            }
+            Pass::Mirror => Faces::both(self.new),
+        })
+    }
+}
+
+/// Everything that differs between two images.
+struct Changes {
+    policies: Vec<(u32, Change<Policy>)>,
+    prefixes: Vec<(ScopedPrefix, Change<PortTable>)>,
+    sets: Vec<(ScopedPrefix, Change<Identity>)>,
+    /// By index.
+    identities: Vec<(u32, Change<Identity>)>,
+    /// By index.
+    granted: Vec<(u32, Change<PortTable>)>,
+    /// By slot, with who is there.
+    interfaces: Vec<(u32, (u32, u32), Change<Interface>)>,
+}
+
+impl Changes {
+    fn between(old: &Image, new: &Image) -> Self {
+        let identities = |image: &Image| -> BTreeMap<u32, Identity> {
+            image
+                .members
+                .values()
+                .map(|member| (member.index, member.identity))
+                .collect()
+        };
+        let granted = |image: &Image| -> BTreeMap<u32, PortTable> {
+            image
+                .grants
+                .values()
+                .map(|grant| (grant.index, grant.table))
+                .collect()
+        };
+        let keys: BTreeSet<_> = old.interfaces.keys().chain(new.interfaces.keys()).collect();
+        let interfaces = keys.into_iter().filter_map(|slot| {
+            let (was, is) = (old.interfaces.get(slot), new.interfaces.get(slot));
+            let device = is.or(was).map(|i| (i.netns, i.ifindex))?;
+            let change = Change {
+                // Whoever had the slot before is another device.
+                old: was
+                    .filter(|i| (i.netns, i.ifindex) == device)
+                    .map_or_else(Interface::default, |i| i.interface),
+                new: is.map_or_else(Interface::default, |i| i.interface),
+            };
+            let same_device = was.is_some_and(|i| (i.netns, i.ifindex) == device);
+            (change.old != change.new || !same_device).then_some((*slot, device, change))
+        });
+        Self {
+            policies: differences(&old.policies, &new.policies, |_, _| Policy::default()),
+            prefixes: differences(&old.prefixes, &new.prefixes, |key, entries| {
+                inherited(key, entries)
+            }),
+            sets: differences(&old.sets, &new.sets, |key, entries| inherited(key, entries)),
+            identities: differences(&identities(old), &identities(new), |_, _| Identity::NONE),
+            granted: differences(&granted(old), &granted(new), |_, _| PortTable::EMPTY),
+            interfaces: interfaces.collect(),
+        }
+    }
+
+    /// Port tables that the old image has not lie where it has none.
+    fn write_ports(&self, maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(), Error> {
+        let known: BTreeSet<&PortTable> = old.ports.tables().iter().collect();
+        for table in new
+            .ports
+            .tables()
+            .iter()
+            .filter(|table| !known.contains(table))
+        {
+            for (index, entry) in (table.offset..).zip(new.ports.entries(*table)) {
+                maps.ports
+                    .set(index, Wire(*entry), 0)
+                    .map_err(Error::Write)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A slot that a new rule takes may have counted for another one.
+    fn clear_new_rules(
+        &self,
+        maps: &mut LayoutMaps,
+        old: &Image,
+        new: &Image,
+    ) -> Result<(), Error> {
+        let cpus = nr_cpus().map_err(|(_, source)| Error::Grace(source))?;
+        for (rule, slot) in &new.ids.rules {
+            if old.ids.rules.get(rule) == Some(slot) {
+                continue;
+            }
+            let zeros = vec![Wire(RuleCounter::default()); cpus];
+            let zeros = zeros.try_into().map_err(Error::Grace)?;
+            maps.rules.set(slot.0, zeros, 0).map_err(Error::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Writes every changed entry.
+    fn write(&self, maps: &mut LayoutMaps, pass: Pass) -> Result<(), Error> {
+        for (index, change) in &self.policies {
+            maps.policies
+                .set(*index, change.faces(pass), 0)
+                .map_err(Error::Write)?;
+        }
+        for (index, change) in &self.identities {
+            maps.identities
+                .set(*index, change.faces(pass), 0)
+                .map_err(Error::Write)?;
+        }
+        for (index, change) in &self.granted {
+            maps.granted
+                .set(*index, change.faces(pass), 0)
+                .map_err(Error::Write)?;
+        }
+        for (prefix, change) in &self.prefixes {
+            let key = prefix_key(prefix);
+            maps.prefixes
+                .insert(&key, change.faces(pass), 0)
+                .map_err(Error::Write)?;
+        }
+        for (prefix, change) in &self.sets {
+            let key = prefix_key(prefix);
+            maps.sets
+                .insert(&key, change.faces(pass), 0)
+                .map_err(Error::Write)?;
+        }
+        for (slot, (netns, ifindex), change) in &self.interfaces {
+            let gone = matches!(pass, Pass::Mirror) && change.new.policy == 0;
+            let (netns, ifindex) = if gone { (0, 0) } else { (*netns, *ifindex) };
+            let Wire(faces) = change.faces(pass);
+            let entry = InterfaceEntry {
+                netns,
+                ifindex,
+                faces,
+            };
+            maps.interfaces
+                .set(*slot, Wire(entry), 0)
+                .map_err(Error::Write)?;
+        }
+        Ok(())
+    }
+}
+
+/// Keys come after what they lead to.
+fn write_new_keys(maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(), Error> {
+    for (key, member) in &new.members {
+        if !old.members.contains_key(key) {
+            maps.members
+                .insert(Wire(*key), member.index, 0)
+                .map_err(Error::Write)?;
+        }
+    }
+    for (key, grant) in &new.grants {
+        if !old.grants.contains_key(key) {
+            maps.grants
+                .insert(Wire(*key), grant.index, 0)
+                .map_err(Error::Write)?;
+        }
+    }
+    Ok(())
+}
+
+/// Nobody follows these keys any more.
+fn delete_gone_keys(maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(), Error> {
+    for key in old
+        .members
+        .keys()
+        .filter(|key| !new.members.contains_key(key))
+    {
+        gone(maps.members.remove(&Wire(*key)))?;
+    }
+    for key in old
+        .grants
+        .keys()
+        .filter(|key| !new.grants.contains_key(key))
+    {
+        gone(maps.grants.remove(&Wire(*key)))?;
+    }
+    for prefix in old
+        .prefixes
+        .keys()
+        .filter(|key| !new.prefixes.contains_key(key))
+    {
+        gone(maps.prefixes.remove(&prefix_key(prefix)))?;
+    }
+    for prefix in old.sets.keys().filter(|key| !new.sets.contains_key(key)) {
+        gone(maps.sets.remove(&prefix_key(prefix)))?;
+    }
+    Ok(())
+}
+
+fn gone(removed: Result<(), MapError>) -> Result<(), Error> {
+    match removed {
+        Err(MapError::KeyNotFound) | Ok(()) => Ok(()),
+        Err(source) => Err(Error::Write(source)),
+    }
+}
+
+/// The entries whose values differ; `missing` says what a key reads as that is not there.
+fn differences<K: Ord + Copy, T: Copy + PartialEq>(
+    old: &BTreeMap<K, T>,
+    new: &BTreeMap<K, T>,
+    missing: impl Fn(&K, &BTreeMap<K, T>) -> T,
+) -> Vec<(K, Change<T>)> {
+    let mut found = Vec::new();
+    for (key, is) in new {
+        match old.get(key) {
+            Some(was) if was == is => {}
+            Some(was) => found.push((
+                *key,
+                Change {
+                    old: *was,
+                    new: *is,
+                },
+            )),
+            None => found.push((
+                *key,
+                Change {
+                    old: missing(key, old),
+                    new: *is,
+                },
+            )),
+        }
+    }
+    for (key, was) in old {
+        if !new.contains_key(key) {
+            found.push((
+                *key,
+                Change {
+                    old: *was,
+                    new: missing(key, new),
+                },
+            ));
+        }
+    }
+    found
+}
+
+/// What an address under this prefix reads as where the prefix itself is not there: the value of
+/// the longest one that covers it.
+fn inherited<T: Copy + Default>(prefix: &ScopedPrefix, entries: &BTreeMap<ScopedPrefix, T>) -> T {
+    let octets = u128::from_be_bytes(prefix.key.address.octets());
+    (PrefixKey::SCOPE_BITS..prefix.bits)
+        .rev()
+        .find_map(|bits| {
+            let mask = u128::MAX.checked_shl(PrefixKey::BITS - bits).unwrap_or(0);
+            let address = Addr::from_v6((octets & mask).to_be_bytes());
+            let key = PrefixKey {
+                scope: prefix.key.scope,
+                address,
+            };
+            entries.get(&ScopedPrefix { key, bits }).copied()
+        })
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use sg_common::addr::Family;
+    use sg_common::tables::Scope;
+
+    use super::*;
+
+    fn prefix(text: &str) -> ScopedPrefix {
+        let net: ipnet::IpNet = text.parse().unwrap();
+        let scope = Scope::policy(1, Family::V4);
+        let bits = PrefixKey::SCOPE_BITS + 96 + u32::from(net.prefix_len());
+        ScopedPrefix {
+            key: PrefixKey::new(scope, Addr::from(net.network())),
+            bits,
+        }
+    }
+
+    #[test]
+    fn a_prefix_that_is_not_there_reads_as_the_longest_that_covers_it() {
+        let table = |offset| PortTable { offset, length: 1 };
+        let entries = BTreeMap::from([
+            (prefix("10.0.0.0/8"), table(1)),
+            (prefix("10.1.0.0/16"), table(2)),
+        ]);
+        assert_eq!(inherited(&prefix("10.1.1.1/32"), &entries), table(2));
+        assert_eq!(inherited(&prefix("10.2.1.1/32"), &entries), table(1));
+        assert_eq!(inherited(&prefix("11.0.0.0/8"), &entries), PortTable::EMPTY);
+    }
+
+    #[test]
+    fn an_inserted_prefix_shows_the_inherited_table_until_the_flip() {
+        let table = |offset| PortTable { offset, length: 1 };
+        let old = BTreeMap::from([(prefix("10.0.0.0/8"), table(1))]);
+        let mut new = old.clone();
+        new.insert(prefix("10.1.1.1/32"), table(3));
+        let changes = differences(&old, &new, |key, entries| inherited(key, entries));
+        let [(key, change)] = changes.as_slice() else {
+            panic!("one change")
+        };
+        assert_eq!(*key, prefix("10.1.1.1/32"));
+        let Wire(faces) = change.faces(Pass::Prepare(Generation(8)));
+        assert_eq!(*faces.at(Generation(7)), table(1));
+        assert_eq!(*faces.at(Generation(8)), table(3));
+    }
+}

@@ -1,0 +1,43 @@
+//! The map entries of `sg-common` as aya accepts them.
+#![expect(
+    unsafe_code,
+    reason = "aya asks for an unsafe promise about each type it copies"
+)]
+
+use aya::Pod;
+use sg_common::flow::FlowBucket;
+use sg_common::tables::{
+    Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
+    PrefixKey, ReasonCounter, RuleCounter,
+};
+
+/// A map's key or value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(super) struct Wire<T>(pub(super) T);
+
+/// Types whose every byte is theirs, and for which every pattern of bytes is a value.
+pub(super) trait Entry: Copy + 'static {}
+
+macro_rules! entries {
+    ($($entry:ty),* $(,)?) => { $(impl Entry for $entry {})* };
+}
+
+entries!(
+    Globals,
+    InterfaceEntry,
+    Faces<Policy>,
+    Faces<PortTable>,
+    Faces<Identity>,
+    PortEntry,
+    PrefixKey,
+    MemberKey,
+    GrantKey,
+    ReasonCounter,
+    RuleCounter,
+    FlowBucket,
+);
+
+// SAFETY: `Entry` is implemented above only for `repr(C)` structs of integers without padding,
+// whose sizes sg-common asserts.
+unsafe impl<T: Entry> Pod for Wire<T> {}
