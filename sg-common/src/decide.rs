@@ -574,7 +574,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             .is_before(self.interface.judge_again_before)
             && !self.stands(desk, found.flow)
         {
-            return Reason::NoRule;
+            return Reason::Terminated;
         }
         self.go_on(desk, found, rule)
     }

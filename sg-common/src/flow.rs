@@ -40,6 +40,12 @@ impl Ticks {
         self.0.wrapping_sub(now.0) as i32 <= 0
     }
 
+    /// Whether it is worth a write to move this deadline to `other`: about a second's difference.
+    #[inline(always)]
+    pub const fn is_worth_moving_to(self, other: Self) -> bool {
+        (other.0.wrapping_sub(self.0) as i32).unsigned_abs() >= 8
+    }
+
     /// Ticks from `now` until this deadline; zero when it has passed.
     #[inline(always)]
     pub const fn until(self, now: Self) -> u32 {

@@ -65,6 +65,7 @@ reasons! {
 
     NoRule = Drop "no-rule" "No rule of any attached group allows it.",
     NoFlow = Drop "no-flow" "It can only belong to a flow, and there is none.",
+    Terminated = Drop "terminated" "No rule admits its flow any more, and the flow was to end with its rule.",
     ImplausibleReply = Drop "implausible-reply" "It does not answer what opened the flow.",
     TableFull = Drop "table-full" "The flow table has no room for another flow.",
     QuotaFull = Drop "quota-full" "The interface holds as many flows as it may.",

@@ -35,8 +35,6 @@ static OWNED: Array<u32, 1> = Array::new();
 static SWEEP: Array<u32, 1> = Array::new();
 
 const SLOTS: u32 = FlowBucket::SLOTS as u32;
-/// Less than this is not worth moving a deadline: about a second.
-const DEADLINE_GRAIN: u32 = 8;
 /// No owner.
 const NOBODY: u32 = u32::MAX;
 
@@ -288,8 +286,7 @@ pub(crate) fn extend(flow: FoundFlow, deadline: Ticks) {
     // SAFETY: the pointer lies in the bucket; one aligned word. Whoever moves it at the same time
     // has seen a packet of the same flow within the same second.
     unsafe {
-        let moved = deadline.0.wrapping_sub(at.read_volatile().0) as i32;
-        if moved.unsigned_abs() >= DEADLINE_GRAIN {
+        if at.read_volatile().is_worth_moving_to(deadline) {
             at.write_volatile(deadline);
         }
     }

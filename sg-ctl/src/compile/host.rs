@@ -243,7 +243,11 @@ impl Tables for HostTables<'_> {
     fn extend_flow(&self, flow: FoundFlow, deadline: Ticks) {
         self.flows(flow.table)
             .borrow_mut()
-            .change(&flow.key, |held| held.deadline = deadline);
+            .change(&flow.key, |held| {
+                if held.deadline.is_worth_moving_to(deadline) {
+                    held.deadline = deadline;
+                }
+            });
     }
 
     fn count_flow(&self, flow: FoundFlow, leg: Leg, packets: u32, bytes: u32) {

@@ -48,36 +48,49 @@ pub(super) fn receive_program(hook: ReceiveHook) -> &'static str {
     }
 }
 
-/// Attaches both programs to a device and pins the links. On failure nothing stays attached.
-pub(super) fn attach(
+/// Makes sure that a device has both links, with the layout's programs under them. Links that are
+/// in place get their program replaced when `replace` says so.
+pub(super) fn ensure(
     bpffs: &Path,
     layout: &Path,
     netns: &Netns,
     device: &DeviceRecord,
+    replace: bool,
 ) -> Result<(), Error> {
     let folder = links_folder(bpffs);
     fs::create_dir_all(&folder).map_err(|source| Error::Folder {
         path: folder.clone(),
         source,
     })?;
-    let [receive, send] = device.links().map(|name| folder.join(name));
-    let sending = attach_tc(
-        &program_path(layout, device.netns, object::TC_SEND),
-        netns,
-        device,
-        TcAttachType::Egress,
-    )?;
+    let send = folder.join(device.send_link());
+    let program = program_path(layout, device.netns, object::TC_SEND);
+    if !holds(&send, device) {
+        unpin(&send)?;
+        pin(
+            attach_tc(&program, netns, device, TcAttachType::Egress)?,
+            &send,
+        )?;
+    } else if replace {
+        replace_tc(&send, &program, device)?;
+    }
+    let receive = folder.join(device.receive_link());
     let program = program_path(layout, device.netns, receive_program(device.hook));
-    let receiving = match device.hook {
-        ReceiveHook::XdpNative => attach_xdp(&program, netns, device, XdpMode::Driver)?,
-        ReceiveHook::XdpGeneric => attach_xdp(&program, netns, device, XdpMode::Skb)?,
-        ReceiveHook::Tc => attach_tc(&program, netns, device, TcAttachType::Ingress)?,
-    };
-    pin(sending, &send)?;
-    pin(receiving, &receive).inspect_err(|_| {
-        // The pin is what keeps the link: without it the device is as it was.
-        let _ = fs::remove_file(&send);
-    })
+    if !holds(&receive, device) {
+        unpin(&receive)?;
+        let link = match device.hook {
+            ReceiveHook::XdpNative => attach_xdp(&program, netns, device, XdpMode::Driver)?,
+            ReceiveHook::XdpGeneric => attach_xdp(&program, netns, device, XdpMode::Skb)?,
+            ReceiveHook::Tc => attach_tc(&program, netns, device, TcAttachType::Ingress)?,
+        };
+        return pin(link, &receive);
+    }
+    if !replace {
+        return Ok(());
+    }
+    match device.hook {
+        ReceiveHook::Tc => replace_tc(&receive, &program, device),
+        ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => replace_xdp(&receive, &program, device),
+    }
 }
 
 fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
@@ -133,21 +146,6 @@ fn attach_xdp(
     FdLink::try_from(link).map_err(|_| Error::NoTcx)
 }
 
-/// Puts a newer layout's programs under a device's links.
-pub(super) fn replace(bpffs: &Path, layout: &Path, device: &DeviceRecord) -> Result<(), Error> {
-    let [receive, send] = device.links().map(|name| links_folder(bpffs).join(name));
-    replace_tc(
-        &send,
-        &program_path(layout, device.netns, object::TC_SEND),
-        device,
-    )?;
-    let program = program_path(layout, device.netns, receive_program(device.hook));
-    match device.hook {
-        ReceiveHook::Tc => replace_tc(&receive, &program, device),
-        ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => replace_xdp(&receive, &program, device),
-    }
-}
-
 fn open_link(path: &Path) -> Result<FdLink, Error> {
     let link = PinnedLink::from_pin(path).map_err(|source| Error::Link {
         path: path.to_path_buf(),
@@ -185,25 +183,40 @@ fn replace_xdp(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(),
     program.attach_to_link(held).map(drop).map_err(wrong)
 }
 
-/// Detaches a device, if it still is there: unpinning closes the last reference to each link.
-pub(super) fn detach(bpffs: &Path, device: &DeviceRecord) -> Result<(), Error> {
-    for name in device.links() {
-        let path = links_folder(bpffs).join(name);
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::Folder { path, source });
-            }
-            _ => {}
+/// Removes every link for which `is_wanted` says no: unpinning closes the last reference to it.
+pub(super) fn remove_links(bpffs: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
+    for entry in fs::read_dir(links_folder(bpffs))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if !entry.file_name().to_str().is_some_and(&is_wanted) {
+            unpin(&entry.path())?;
         }
     }
     Ok(())
 }
 
+fn unpin(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder {
+            path: path.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether both links are pinned and still hold the device.
 pub(super) fn is_attached(bpffs: &Path, device: &DeviceRecord) -> bool {
-    device.links().iter().all(|name| {
-        sys::open_pin(&links_folder(bpffs).join(name))
-            .and_then(|link| sys::link_ifindex(&link))
-            .is_ok_and(|ifindex| ifindex == device.ifindex)
-    })
+    let folder = links_folder(bpffs);
+    holds(&folder.join(device.send_link()), device)
+        && holds(&folder.join(device.receive_link()), device)
+}
+
+/// Whether a pinned link still holds the device: a link outlives its device, and a forced detach.
+fn holds(link: &Path, device: &DeviceRecord) -> bool {
+    sys::open_pin(link)
+        .and_then(|link| sys::link_ifindex(&link))
+        .is_ok_and(|ifindex| ifindex == device.ifindex)
 }

@@ -9,6 +9,7 @@ mod counters;
 mod hooks;
 mod maps;
 mod object;
+mod replay;
 pub mod report;
 mod sizes;
 mod state;
@@ -33,6 +34,7 @@ use thiserror::Error;
 
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
+pub use self::replay::{Replay, ReplayHook};
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
@@ -258,13 +260,8 @@ impl Dataplane {
     }
 
     fn capacity(&self) -> Option<u32> {
-        self.record().map(|record| {
-            FlowSizes {
-                embryonic: 0,
-                assured: record.assured_buckets,
-            }
-            .capacity()
-        })
+        self.record()
+            .map(|record| FlowSizes::of_buckets(record.assured_buckets).capacity())
     }
 
     /// Compiles a policy and looks whether it can be installed. Changes nothing.
@@ -376,20 +373,16 @@ impl Dataplane {
         }
         let interrupted = self.files.is_marked();
         self.files.mark()?;
-        let wanted: Vec<DeviceRecord> = prepared
+        let wanted: Vec<String> = prepared
             .devices
             .iter()
-            .map(|device| device.record.clone())
+            .map(|device| device.record.link_prefix())
             .collect();
-        for device in self
-            .record()
-            .map_or_else(Vec::new, |record| record.devices.clone())
-        {
-            if !wanted.iter().any(|wanted| wanted.links() == device.links()) {
-                hooks::detach(&self.bpffs, &device)?;
-            }
-        }
-        self.remove_stray_links(&wanted)?;
+        hooks::remove_links(&self.bpffs, |link| {
+            wanted
+                .iter()
+                .any(|prefix| link.starts_with(prefix.as_str()))
+        })?;
         let fits = self.installed.as_ref().is_some_and(|(record, image)| {
             !interrupted
                 && record.fingerprint == object::fingerprint()
@@ -407,13 +400,7 @@ impl Dataplane {
 
     fn globals(record: &Record) -> Globals {
         let limits = Limits::default();
-        let buckets = FlowSizes::for_capacity(
-            FlowSizes {
-                embryonic: 0,
-                assured: record.assured_buckets,
-            }
-            .capacity(),
-        );
+        let buckets = FlowSizes::of_buckets(record.assured_buckets);
         Globals {
             generation: Generation(record.generation),
             embryonic_mask: buckets.embryonic - 1,
@@ -435,7 +422,7 @@ impl Dataplane {
         let mut maps = LayoutMaps::open(&folder)?;
         let after = update::update(&mut maps, &Self::globals(&record), image, &prepared.image)?;
         record.generation = after.0;
-        let image = self.attach_all(&mut record, prepared)?;
+        let image = self.attach_all(&mut record, prepared, false)?;
         Ok((record, image))
     }
 
@@ -486,37 +473,36 @@ impl Dataplane {
             &prepared.image,
         )?;
         record.generation = after.0;
-        let image = self.attach_all(&mut record, prepared)?;
+        let image = self.attach_all(&mut record, prepared, true)?;
         self.remove_other_layouts(layout)?;
         Ok((record, image))
     }
 
-    /// Every wanted device gets programs of the record's layout under its links.
-    fn attach_all(&self, record: &mut Record, prepared: Prepared) -> Result<Image, Error> {
+    /// Every wanted device gets the layout's programs under its links; other links go. `replace`
+    /// tells that the layout is new.
+    fn attach_all(
+        &self,
+        record: &mut Record,
+        prepared: Prepared,
+        replace: bool,
+    ) -> Result<Image, Error> {
         let folder = layout_folder(&self.bpffs, record.layout);
         record.netns = prepared.netns;
         record.next_incarnation = prepared.next_incarnation;
-        let known = std::mem::take(&mut record.devices);
+        record.devices.clear();
         for device in prepared.devices {
             let mut wanted = device.record;
-            let before = known.iter().find(|known| **known == wanted);
-            let attached = hooks::is_attached(&self.bpffs, &wanted);
-            if before.is_some() && attached {
-                record.devices.push(wanted);
-                continue;
-            }
-            if attached {
-                self.pin_programs(record, &wanted)?;
-                hooks::replace(&self.bpffs, &folder, &wanted)?;
-                record.devices.push(wanted);
-                continue;
-            }
-            hooks::detach(&self.bpffs, &wanted)?;
+            // A device that is attached keeps its hook; another takes the first that works.
+            let hooks = if hooks::is_attached(&self.bpffs, &wanted) {
+                vec![wanted.hook]
+            } else {
+                device.to_try.to_vec()
+            };
             let mut result = Err(Error::NoTcx);
-            for hook in device.to_try {
-                wanted.hook = *hook;
+            for hook in hooks {
+                wanted.hook = hook;
                 self.pin_programs(record, &wanted)?;
-                result = hooks::attach(&self.bpffs, &folder, &device.netns, &wanted);
+                result = hooks::ensure(&self.bpffs, &folder, &device.netns, &wanted, replace);
                 if result.is_ok() {
                     break;
                 }
@@ -524,6 +510,12 @@ impl Dataplane {
             result?;
             record.devices.push(wanted);
         }
+        let kept: BTreeSet<String> = record
+            .devices
+            .iter()
+            .flat_map(|device| [device.send_link(), device.receive_link()])
+            .collect();
+        hooks::remove_links(&self.bpffs, |link| kept.contains(link))?;
         Ok(prepared.image)
     }
 
@@ -539,13 +531,7 @@ impl Dataplane {
         if missing.is_empty() {
             return Ok(());
         }
-        let flow_sizes = FlowSizes::for_capacity(
-            FlowSizes {
-                embryonic: 0,
-                assured: record.assured_buckets,
-            }
-            .capacity(),
-        );
+        let flow_sizes = FlowSizes::of_buckets(record.assured_buckets);
         let mut object = object::load(
             &folder,
             &flows_folder(&self.bpffs),
@@ -589,23 +575,6 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Links that no wanted device has: a command was interrupted before it could record them.
-    fn remove_stray_links(&self, wanted: &[DeviceRecord]) -> Result<(), Error> {
-        let kept: BTreeSet<String> = wanted.iter().flat_map(DeviceRecord::links).collect();
-        let folder = hooks::links_folder(&self.bpffs);
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            if entry
-                .file_name()
-                .to_str()
-                .is_none_or(|name| !kept.contains(name))
-            {
-                let path = entry.path();
-                fs::remove_file(&path).map_err(|source| Error::Folder { path, source })?;
-            }
-        }
-        Ok(())
-    }
-
     fn remove_everything(&mut self) -> Result<(), Error> {
         remove_folder(&hooks::links_folder(&self.bpffs))?;
         for layout in self.layouts() {
@@ -614,6 +583,12 @@ impl Dataplane {
         remove_folder(&flows_folder(&self.bpffs))?;
         self.installed = None;
         self.files.clear()
+    }
+
+    /// The image in force and its generation, for those who ask the same of the host.
+    pub fn image(&self) -> Option<(&Image, Generation)> {
+        let (record, image) = self.installed.as_ref()?;
+        Some((image, Generation(record.generation)))
     }
 
     /// The devices that programs were attached to, and whether they still are.

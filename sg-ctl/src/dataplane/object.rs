@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData};
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
 use aya_obj::programs::XdpAttachType;
 use sg_common::flow::FlowBucket;
@@ -58,6 +58,11 @@ impl FlowSizes {
             embryonic: (assured / 4).max(64),
             assured,
         }
+    }
+
+    /// The sizes that go with so many buckets of assured flows.
+    pub(super) fn of_buckets(assured: u32) -> Self {
+        Self::for_capacity(assured * FlowBucket::SLOTS as u32)
     }
 
     /// The most assured flows there can be.
@@ -116,8 +121,8 @@ pub(super) fn load(
         .map_err(|source| Error::Object(Box::new(source)))
 }
 
-/// Puts a loaded object's program into the kernel and pins it.
-pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) -> Result<(), Error> {
+/// Puts one of an object's programs into the kernel.
+pub(super) fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), Error> {
     let wrong = |source| Error::Program {
         name,
         source: Box::new(source),
@@ -125,21 +130,23 @@ pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) ->
     let program = object
         .program_mut(name)
         .ok_or(Error::ProgramMissing(name))?;
-    if name == XDP_RECEIVE || name == CLOCK {
-        let program: &mut Xdp = program.try_into().map_err(wrong)?;
-        program.load().map_err(wrong)?;
-        program.pin(path).map_err(|source| Error::Pin {
-            path: path.to_path_buf(),
-            source,
-        })
-    } else {
-        let program: &mut SchedClassifier = program.try_into().map_err(wrong)?;
-        program.load().map_err(wrong)?;
-        program.pin(path).map_err(|source| Error::Pin {
-            path: path.to_path_buf(),
-            source,
-        })
+    if let Program::Xdp(program) = program {
+        return program.load().map_err(wrong);
     }
+    let program: &mut SchedClassifier = program.try_into().map_err(wrong)?;
+    program.load().map_err(wrong)
+}
+
+/// Puts one of an object's programs into the kernel and pins it.
+pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) -> Result<(), Error> {
+    load_program(object, name)?;
+    let program = object
+        .program_mut(name)
+        .ok_or(Error::ProgramMissing(name))?;
+    program.pin(path).map_err(|source| Error::Pin {
+        path: path.to_path_buf(),
+        source,
+    })
 }
 
 /// Reads `jiffies64` by running a layout's clock program once.
@@ -154,7 +161,19 @@ pub(super) fn jiffies(layout: &Path) -> Result<u64, Error> {
     run_clock(&clock, &readings)
 }
 
-fn run_clock<M: Borrow<MapData>>(clock: &Xdp, readings: &Array<M, u64>) -> Result<u64, Error> {
+/// Opens a layout's clock program.
+pub(super) fn open_clock(layout: &Path) -> Result<Xdp, Error> {
+    Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| Error::Program {
+        name: CLOCK,
+        source: Box::new(source),
+    })
+}
+
+/// Runs a clock program, and reads what it leaves.
+pub(super) fn run_clock<M: Borrow<MapData>>(
+    clock: &Xdp,
+    readings: &Array<M, u64>,
+) -> Result<u64, Error> {
     let frame = [0_u8; 14];
     let options = TestRunOptions {
         data_in: Some(&frame),

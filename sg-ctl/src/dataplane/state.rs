@@ -68,9 +68,24 @@ impl DeviceRecord {
         if self.guest { Side::Guest } else { Side::Host }
     }
 
-    /// The names of its links' pins: the receiving one and the sending one.
-    pub(super) fn links(&self) -> [String; 2] {
-        ["receive", "send"].map(|way| format!("{}-{}-{way}", self.netns, self.ifindex))
+    /// What the names of its links' pins begin with.
+    pub(super) fn link_prefix(&self) -> String {
+        format!("{}-{}-", self.netns, self.ifindex)
+    }
+
+    /// The name of the receiving link's pin. XDP and TC have different ones, so that a device that
+    /// changes hooks has both for a moment, and never none.
+    pub(super) fn receive_link(&self) -> String {
+        let hook = match self.hook {
+            ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => "xdp",
+            ReceiveHook::Tc => "tc",
+        };
+        format!("{}receive-{hook}", self.link_prefix())
+    }
+
+    /// The name of the sending link's pin.
+    pub(super) fn send_link(&self) -> String {
+        format!("{}send", self.link_prefix())
     }
 }
 

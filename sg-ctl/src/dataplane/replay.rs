@@ -1,0 +1,191 @@
+//! Runs the installed programs on frames that no device has received (`BPF_PROG_TEST_RUN`).
+//!
+//! The programs look at the installed maps: what they admit opens flows, and is counted.
+
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, TestRun as _, TestRunOptions};
+use sg_common::flow::Ticks;
+use sg_common::packet::Direction;
+use sg_common::report::{Reason, Verdict};
+use sg_common::tables::{ReasonCounter, reason_index};
+
+use super::maps::{flows_folder, layout_folder, open};
+use super::object::{self, FlowSizes};
+use super::wire::Wire;
+use super::{Dataplane, Error};
+use crate::compile::Limits;
+
+/// Which program judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayHook {
+    /// Received frames at XDP.
+    XdpReceive,
+    /// Received frames at TC.
+    TcReceive,
+    /// Sent frames at TC.
+    TcSend,
+}
+
+impl ReplayHook {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::XdpReceive, Self::TcReceive, Self::TcSend];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::XdpReceive => object::XDP_RECEIVE,
+            Self::TcReceive => object::TC_RECEIVE,
+            Self::TcSend => object::TC_SEND,
+        }
+    }
+
+    /// Whether the frame comes from the device.
+    pub fn receives(self) -> bool {
+        !matches!(self, Self::TcSend)
+    }
+}
+
+/// The programs of one network namespace, over the maps of the installed layout.
+pub struct Replay {
+    object: Ebpf,
+    reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
+    clock: Xdp,
+    readings: Array<MapData, u64>,
+    layout: u32,
+}
+
+impl Dataplane {
+    /// Loads the programs for a network namespace; `None` when nothing is installed.
+    pub fn replay(&self, netns: u32) -> Result<Option<Replay>, Error> {
+        let Some(record) = self.record() else {
+            return Ok(None);
+        };
+        let flow_sizes = FlowSizes::of_buckets(record.assured_buckets);
+        let mut object = object::load(
+            &layout_folder(&self.bpffs, record.layout),
+            &flows_folder(&self.bpffs),
+            netns,
+            &record.sizes,
+            flow_sizes,
+            &Limits::default(),
+        )?;
+        for hook in ReplayHook::ALL {
+            object::load_program(&mut object, hook.program())?;
+        }
+        let layout = layout_folder(&self.bpffs, record.layout);
+        Ok(Some(Replay {
+            object,
+            reasons: open(&flows_folder(&self.bpffs), "REASONS")?,
+            clock: object::open_clock(&layout)?,
+            readings: open(&layout, "CLOCK")?,
+            layout: record.layout,
+        }))
+    }
+
+    /// Whether the programs look at the maps that are in force.
+    pub fn is_current(&self, replay: &Replay) -> bool {
+        self.record()
+            .is_some_and(|record| record.layout == replay.layout)
+    }
+}
+
+impl Replay {
+    /// The kernel's time, as flows tell it.
+    pub fn now(&self) -> Result<Ticks, Error> {
+        object::run_clock(&self.clock, &self.readings).map(Ticks::from_jiffies)
+    }
+
+    /// How many packets had each reason at an interface, in the order of the reasons' numbers.
+    pub fn reasons(&self, slot: u32, direction: Direction) -> Result<Vec<u64>, Error> {
+        let packets = Reason::ALL.iter().map(|reason| {
+            let index = reason_index(slot, direction, *reason);
+            let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
+            Ok(cpus.iter().map(|Wire(cpu)| cpu.packets).sum())
+        });
+        packets.collect()
+    }
+
+    /// Judges a frame as if the device had received it, or was about to send it. The caller is in
+    /// the device's network namespace. `None`: the kernel refuses to run a program on such a frame;
+    /// at TC it wants a whole network header behind an Ethernet one that promises it.
+    pub fn judge(
+        &mut self,
+        hook: ReplayHook,
+        ifindex: u32,
+        frame: &[u8],
+    ) -> Result<Option<Verdict>, Error> {
+        let name = hook.program();
+        let program = self
+            .object
+            .program(name)
+            .ok_or(Error::ProgramMissing(name))?;
+        let result = match program {
+            Program::Xdp(program) => run_xdp(program, ifindex, frame),
+            Program::SchedClassifier(program) => run_tc(program, ifindex, frame),
+            _ => return Err(Error::ProgramMissing(name)),
+        };
+        match result {
+            Ok(verdict) => Ok(Some(verdict)),
+            Err(error) if is_refusal(&error) => Ok(None),
+            Err(source) => Err(Error::Program {
+                name,
+                source: Box::new(source),
+            }),
+        }
+    }
+}
+
+type Run = Result<Verdict, ProgramError>;
+
+/// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+fn run_xdp(program: &Xdp, ifindex: u32, frame: &[u8]) -> Run {
+    const XDP_PASS: u32 = 2;
+    let mut context = [0; 24];
+    context[4..8].copy_from_slice(&native(frame.len() as u32));
+    context[12..16].copy_from_slice(&native(ifindex));
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = program.test_run(options)?;
+    Ok(if result.return_value == XDP_PASS {
+        Verdict::Pass
+    } else {
+        Verdict::Drop
+    })
+}
+
+/// `struct __sk_buff`, of which the kernel takes the device at byte 40.
+fn run_tc(program: &SchedClassifier, ifindex: u32, frame: &[u8]) -> Run {
+    const TCX_NEXT: u32 = u32::MAX;
+    let mut context = [0; 192];
+    context[40..44].copy_from_slice(&native(ifindex));
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        ..TestRunOptions::default()
+    };
+    let result = program.test_run(options)?;
+    Ok(if result.return_value == TCX_NEXT {
+        Verdict::Pass
+    } else {
+        Verdict::Drop
+    })
+}
+
+/// The bytes of a number as the kernel's structs hold it.
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "a context is the host's memory, not a packet's"
+)]
+fn native(number: u32) -> [u8; 4] {
+    number.to_ne_bytes()
+}
+
+fn is_refusal(error: &ProgramError) -> bool {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::EINVAL),
+        _ => false,
+    }
+}
