@@ -6,6 +6,7 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod counters;
+mod foreign;
 mod hooks;
 mod maps;
 mod object;
@@ -127,6 +128,14 @@ pub enum Error {
         /// What the kernel says.
         source: Box<ProgramError>,
     },
+    /// Another XDP program cannot be taken off.
+    #[error("cannot take the other XDP program off interface number {ifindex}: {source}")]
+    RemoveXdp {
+        /// The device.
+        ifindex: u32,
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// A pinned link cannot be opened.
     #[error("cannot open the link at {}: {source}", path.display())]
     Link {
@@ -223,6 +232,8 @@ struct PreparedDevice {
     record: DeviceRecord,
     netns: Netns,
     to_try: &'static [ReceiveHook],
+    /// Somebody else's XDP program goes first.
+    replace_xdp: bool,
 }
 
 /// What an installation came to.
@@ -333,6 +344,7 @@ impl Dataplane {
                 },
                 netns: device.netns.clone(),
                 to_try,
+                replace_xdp: interface.replace_xdp && has_foreign_xdp(device, known),
             });
         }
         if devices.is_empty() {
@@ -502,6 +514,9 @@ impl Dataplane {
             for hook in hooks {
                 wanted.hook = hook;
                 self.pin_programs(record, &wanted)?;
+                if device.replace_xdp && hook != ReceiveHook::Tc {
+                    foreign::remove_xdp(&device.netns, wanted.ifindex)?;
+                }
                 result = hooks::ensure(&self.bpffs, &folder, &device.netns, &wanted, replace);
                 if result.is_ok() {
                     break;
@@ -678,9 +693,8 @@ fn refuse_foreign_xdp(
     to_try: &[ReceiveHook],
 ) -> Result<(), Error> {
     let wants_xdp = to_try.first().is_some_and(|hook| *hook != ReceiveHook::Tc);
-    let is_ours = known.is_some_and(|known| known.hook != ReceiveHook::Tc);
     match device.link.xdp_program {
-        Some(program) if wants_xdp && !is_ours && !interface.replace_xdp => {
+        Some(program) if wants_xdp && has_foreign_xdp(device, known) && !interface.replace_xdp => {
             Err(Error::ForeignXdp {
                 interface: device.name.clone(),
                 program,
@@ -688,6 +702,11 @@ fn refuse_foreign_xdp(
         }
         _ => Ok(()),
     }
+}
+
+fn has_foreign_xdp(device: &Device, known: Option<&DeviceRecord>) -> bool {
+    let is_ours = known.is_some_and(|known| known.hook != ReceiveHook::Tc);
+    device.link.xdp_program.is_some() && !is_ours
 }
 
 /// The counters of rules that both layouts have.
