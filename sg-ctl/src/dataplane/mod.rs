@@ -400,11 +400,16 @@ impl Dataplane {
                 && record.fingerprint == object::fingerprint()
                 && record.sizes.fit(image, &prepared.image)
         });
-        let (record, image) = match (self.installed.take(), fits) {
-            (Some((record, image)), true) => self.update(record, &image, prepared)?,
-            (installed, _) => self.lay_out_anew(installed.map(|(record, _)| record), prepared)?,
+        // What is known of the kernel stays known until something newer is.
+        let (record, image) = match &self.installed {
+            Some((record, image)) if fits => self.update(record.clone(), image, prepared)?,
+            installed => {
+                let before = installed.as_ref().map(|(record, _)| record);
+                self.lay_out_anew(before, prepared)?
+            }
         };
         self.files.settle(&record, &image)?;
+        self.remove_other_layouts(record.layout)?;
         let generation = record.generation;
         self.installed = Some((record, image));
         Ok(Outcome { generation })
@@ -441,7 +446,7 @@ impl Dataplane {
     /// Makes new maps, fills them, and puts programs that look at them under the links.
     fn lay_out_anew(
         &self,
-        before: Option<Record>,
+        before: Option<&Record>,
         prepared: Prepared,
     ) -> Result<(Record, Image), Error> {
         let layout = self.free_layout();
@@ -455,7 +460,7 @@ impl Dataplane {
         let mut object = object::load(&folder, &flows, 0, &sizes, flow_sizes, &Limits::default())?;
         object::pin_clock(&mut object, &folder)?;
         drop(object);
-        let generation = Generation(before.as_ref().map_or(0, |before| before.generation));
+        let generation = Generation(before.map_or(0, |before| before.generation));
         let mut record = Record {
             fingerprint: object::fingerprint(),
             layout,
@@ -463,15 +468,13 @@ impl Dataplane {
             assured_buckets: flow_sizes.assured,
             generation: generation.0,
             jiffies_per_second: prepared.jiffies_per_second,
-            hash_key: before
-                .as_ref()
-                .map_or_else(random, |before| before.hash_key),
+            hash_key: before.map_or_else(random, |before| before.hash_key),
             netns: prepared.netns.clone(),
             devices: Vec::new(),
             next_incarnation: prepared.next_incarnation,
         };
         let mut maps = LayoutMaps::open(&folder)?;
-        if let Some(before) = &before {
+        if let Some(before) = before {
             copy_rule_counts(&self.bpffs, before.layout, &mut maps, &prepared.image)?;
         }
         let nothing = Image {
@@ -486,7 +489,6 @@ impl Dataplane {
         )?;
         record.generation = after.0;
         let image = self.attach_all(&mut record, prepared, true)?;
-        self.remove_other_layouts(layout)?;
         Ok((record, image))
     }
 
