@@ -1,11 +1,15 @@
 //! The controller as a library: from what the user means to what the kernel holds.
 
+pub mod cli;
 pub mod compile;
+pub mod controller;
 pub mod dataplane;
 pub mod dirs;
 pub mod interfaces;
+pub mod observe;
 pub mod policy;
 pub mod privileges;
 #[cfg(test)]
 mod scratch;
+pub mod show;
 pub mod store;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The command line: see `sg-ctl --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sg_ctl::cli::main()
+}

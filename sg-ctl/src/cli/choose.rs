@@ -1,0 +1,163 @@
+//! What a command means by a name, where it does not say which VPC.
+//!
+//! `default` comes first; a name that `default` does not have and one other VPC has is that one's.
+
+use crate::policy::model::{Group, Policy, Vpc};
+use crate::policy::names::{GroupName, PrefixListName, VpcName};
+use crate::policy::suggest::closest;
+
+use super::error::{Error, Result};
+
+/// The VPC of a group.
+pub(super) fn vpc_of_group<'a>(
+    policy: &'a Policy,
+    asked: Option<&VpcName>,
+    name: &GroupName,
+) -> Result<(&'a VpcName, &'a Vpc, &'a GroupName, &'a Group)> {
+    let names = |vpc: &'a Vpc| vpc.groups.keys().map(GroupName::as_str).collect();
+    let has = |vpc: &Vpc| vpc.groups.contains_key(name);
+    let (vpc_name, vpc) = vpc(policy, asked, "group", name.as_str(), has, names)?;
+    match vpc.groups.get_key_value(name) {
+        Some((name, group)) => Ok((vpc_name, vpc, name, group)),
+        None => Err(unknown("group", name.as_str(), Vec::new())),
+    }
+}
+
+/// The VPC of a prefix list.
+pub(super) fn vpc_of_prefix_list<'a>(
+    policy: &'a Policy,
+    asked: Option<&VpcName>,
+    name: &PrefixListName,
+) -> Result<(&'a VpcName, &'a Vpc)> {
+    let names = |vpc: &'a Vpc| {
+        vpc.prefix_lists
+            .keys()
+            .map(PrefixListName::as_str)
+            .collect()
+    };
+    let has = |vpc: &Vpc| vpc.prefix_lists.contains_key(name);
+    vpc(policy, asked, "prefix list", name.as_str(), has, names)
+}
+
+/// A VPC that was named, if there is one of that name.
+pub(super) fn named_vpc<'a>(policy: &'a Policy, name: &VpcName) -> Result<(&'a VpcName, &'a Vpc)> {
+    let found = policy.vpcs.get_key_value(name);
+    found.ok_or_else(|| Error::NoVpc {
+        name: name.clone(),
+        meant: closest(name.as_str(), policy.vpcs.keys().map(VpcName::as_str)).map(str::to_owned),
+    })
+}
+
+fn vpc<'a>(
+    policy: &'a Policy,
+    asked: Option<&VpcName>,
+    what: &'static str,
+    name: &str,
+    has: impl Fn(&Vpc) -> bool,
+    names: impl Fn(&'a Vpc) -> Vec<&'a str>,
+) -> Result<(&'a VpcName, &'a Vpc)> {
+    if let Some(asked) = asked {
+        let (vpc_name, vpc) = named_vpc(policy, asked)?;
+        return match has(vpc) {
+            true => Ok((vpc_name, vpc)),
+            false => Err(unknown(what, name, names(vpc))),
+        };
+    }
+    let default = VpcName::default();
+    let candidates: Vec<_> = policy.vpcs.iter().filter(|(_, vpc)| has(vpc)).collect();
+    let preferred = candidates.iter().find(|(name, _)| **name == default);
+    match (preferred, candidates.as_slice()) {
+        (Some(found), _) | (None, [found]) => Ok(*found),
+        (None, []) => {
+            let known = policy.vpcs.values().flat_map(names).collect();
+            Err(unknown(what, name, known))
+        }
+        (None, several) => {
+            let vpcs: Vec<_> = several
+                .iter()
+                .map(|(name, _)| format!("\"{name}\""))
+                .collect();
+            Err(Error::Ambiguous {
+                what,
+                name: name.to_owned(),
+                vpcs: vpcs.join(", "),
+            })
+        }
+    }
+}
+
+fn unknown(what: &'static str, name: &str, known: Vec<&str>) -> Error {
+    Error::Unknown {
+        what,
+        name: name.to_owned(),
+        meant: closest(name, known).map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::file::PolicyFile;
+
+    fn policy(files: &[&str]) -> Policy {
+        files.iter().fold(Policy::default(), |policy, text| {
+            PolicyFile::parse("test", text)
+                .unwrap()
+                .to_policy(&policy)
+                .unwrap()
+        })
+    }
+
+    fn check(policy: &Policy, asked: Option<&str>, group: &str, wanted: &str) {
+        let asked = asked.map(|name| name.parse().unwrap());
+        let found = vpc_of_group(policy, asked.as_ref(), &group.parse().unwrap());
+        let told = match found {
+            Ok((vpc, _, group, _)) => format!("{vpc} {group}"),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(told, wanted);
+    }
+
+    #[test]
+    fn a_group_is_found_where_it_can_only_be() {
+        let policy = policy(&[
+            "groups: {web: {}, both: {}}",
+            "{vpc: prod, groups: {app: {}, both: {}, twice: {}}}",
+            "{vpc: test, groups: {twice: {}}}",
+        ]);
+        check(&policy, None, "WEB", "default web");
+        check(&policy, None, "app", "prod app");
+        check(&policy, None, "both", "default both");
+        check(&policy, Some("prod"), "both", "prod both");
+        check(
+            &policy,
+            None,
+            "twice",
+            "group \"twice\" is in the VPCs \"prod\", \"test\"; say which with --vpc",
+        );
+        check(
+            &policy,
+            None,
+            "wbe",
+            "there is no group \"wbe\"; did you mean \"web\"?",
+        );
+        check(
+            &policy,
+            None,
+            "zzz",
+            "there is no group \"zzz\"; create it first",
+        );
+        check(
+            &policy,
+            Some("test"),
+            "app",
+            "there is no group \"app\"; create it first",
+        );
+        check(
+            &policy,
+            Some("prd"),
+            "app",
+            "there is no VPC \"prd\"; did you mean \"prod\"?",
+        );
+    }
+}

@@ -1,0 +1,114 @@
+//! What a user can get wrong on a command line, and everything that can fail below it.
+
+use std::fmt;
+use std::io;
+
+use crate::controller;
+use crate::dataplane;
+use crate::interfaces;
+use crate::policy::findings::Findings;
+use crate::policy::model::Permission;
+use crate::policy::names::{GroupName, InterfaceName, NameError, RuleId, VpcName};
+use crate::policy::prefix::PrefixError;
+use crate::policy::rule_text::RuleError;
+use crate::policy::services::UnknownService;
+
+pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a command ends with exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Controller(#[from] controller::Error),
+    #[error(transparent)]
+    Findings(#[from] Findings),
+    #[error(transparent)]
+    Dataplane(#[from] dataplane::Error),
+    #[error(transparent)]
+    Interfaces(#[from] interfaces::Error),
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    #[error(transparent)]
+    Service(#[from] UnknownService),
+    #[error(transparent)]
+    Prefix(#[from] PrefixError),
+    #[error(transparent)]
+    Name(#[from] NameError),
+    #[error("cannot read {file}: {source}")]
+    Read { file: String, source: io::Error },
+    #[error("{file} is not UTF-8 text from byte {byte} on; save it as UTF-8")]
+    Encoding { file: String, byte: usize },
+    #[error("cannot write the output: {0}")]
+    Write(io::Error),
+    #[error("there is no VPC \"{name}\"{}", Meant(.meant, "; `sg-ctl group list` shows those there are"))]
+    NoVpc {
+        name: VpcName,
+        meant: Option<String>,
+    },
+    #[error("there is no {what} \"{name}\"{}", Meant(.meant, "; create it first"))]
+    Unknown {
+        what: &'static str,
+        name: String,
+        meant: Option<String>,
+    },
+    #[error("{what} \"{name}\" is in the VPCs {vpcs}; say which with --vpc")]
+    Ambiguous {
+        what: &'static str,
+        name: String,
+        vpcs: String,
+    },
+    #[error("interface \"{name}\" is not attached{}", Meant(.meant, "; `sg-ctl status` shows what is"))]
+    NotAttached { name: String, meant: Option<String> },
+    #[error(
+        "interface \"{name}\" is attached more than once: {places}; say which with --vpc or --netns"
+    )]
+    AttachedOften { name: InterfaceName, places: String },
+    #[error(
+        "VPC \"{vpc}\" protects an interface \"{name}\" in {place} already; detach that one first, \
+         or put this one into another VPC"
+    )]
+    OtherDevice {
+        vpc: VpcName,
+        name: InterfaceName,
+        place: String,
+    },
+    #[error("say what the rule allows: --service NAME, or --protocol with --ports, or with --type")]
+    NoTraffic,
+    #[error("say whom the rule speaks of with --{0}: a prefix, sg:GROUP or pl:LIST")]
+    NoPeer(&'static str),
+    #[error("an {direction} rule has no --{given}; its peers follow --{wanted}")]
+    PeerOption {
+        direction: &'static str,
+        given: &'static str,
+        wanted: &'static str,
+    },
+    #[error("group \"{group}\" allows \"{permission}\" already ({id})")]
+    RuleExists {
+        group: GroupName,
+        permission: Permission,
+        id: RuleId,
+    },
+    #[error(
+        "group \"{group}\" has no rule that allows \"{permission}\"; `sg-ctl rule list {group}` shows its rules"
+    )]
+    NoSuchRule {
+        group: GroupName,
+        permission: Permission,
+    },
+    #[error("name the rules to remove by their ids, or say what they allow as in `rule add`")]
+    NothingToRemove,
+    #[error("say --ingress or --egress")]
+    NoDirection,
+}
+
+/// A name that was perhaps meant, or what to do otherwise.
+struct Meant<'a>(&'a Option<String>, &'static str);
+
+impl fmt::Display for Meant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) => write!(f, "; did you mean \"{name}\"?"),
+            None => f.write_str(self.1),
+        }
+    }
+}

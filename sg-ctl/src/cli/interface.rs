@@ -1,0 +1,294 @@
+//! Protecting interfaces.
+
+use std::collections::BTreeSet;
+
+use clap::{Args, ValueEnum};
+
+use crate::controller::{Controller, Needed, Plan, Warning, namespace, recorded_namespace};
+use crate::dirs::DirOptions;
+use crate::policy::change::{Change, Edit};
+use crate::policy::defaults::create_vpc;
+use crate::policy::model::{Hook, Interface, Policy, Side, Timeouts};
+use crate::policy::names::{GroupName, InterfaceName, VpcName};
+use crate::policy::prefix::parse_address;
+use crate::policy::suggest::closest;
+use crate::show;
+
+use super::error::{Error, Result};
+use super::output::{print, warn};
+use super::{Answer, choose, report};
+
+#[derive(Debug, Args)]
+pub(super) struct Attach {
+    /// The interface; what is not said is as for a new one
+    #[arg(value_name = "IFACE")]
+    interface: InterfaceName,
+    /// A group it is in; repeat for several [default: default]
+    #[arg(long = "group", value_name = "GROUP", value_delimiter = ',')]
+    groups: Vec<GroupName>,
+    /// The VPC, made if there is none [default: that of the first group]
+    #[arg(long)]
+    vpc: Option<VpcName>,
+    /// What is protected: this machine, or the guest behind the interface
+    #[arg(long, value_enum, default_value_t)]
+    side: SideWord,
+    /// An address of the guest; repeat for several
+    #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
+    addresses: Vec<String>,
+    /// Which hook receives
+    #[arg(long, value_enum, default_value_t)]
+    hook: HookWord,
+    /// Network namespace of the interface, by name or path
+    #[arg(long, value_name = "NAME|PATH")]
+    netns: Option<String>,
+    /// Take over an XDP program that someone else attached
+    #[arg(long)]
+    replace_xdp: bool,
+    /// Drop packets in the middle of unknown TCP connections instead of judging them by the rules
+    #[arg(long)]
+    no_tcp_pickup: bool,
+    /// An EtherType that passes unjudged, like 0x8915; repeat for several
+    #[arg(long = "ethertype", value_name = "NUMBER", value_delimiter = ',', value_parser = parse_ethertype)]
+    ethertypes: Vec<u16>,
+    /// Idle timeout of established TCP flows
+    #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().tcp_established_s)]
+    tcp_established: u32,
+    /// Idle timeout of UDP flows with one request and its response at most
+    #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().udp_s)]
+    udp: u32,
+    /// Idle timeout of other UDP flows
+    #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().udp_stream_s)]
+    udp_stream: u32,
+    /// The most assured flows it may hold
+    #[arg(long, value_name = "NUMBER")]
+    max_flows: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum SideWord {
+    #[default]
+    Host,
+    Guest,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum HookWord {
+    #[default]
+    Auto,
+    Xdp,
+    Tc,
+}
+
+fn parse_ethertype(text: &str) -> Result<u16, String> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let number = match digits {
+        Some(digits) if !digits.starts_with('+') => u16::from_str_radix(digits, 16).ok(),
+        Some(_) => None,
+        None => text.parse().ok(),
+    };
+    number.ok_or_else(|| format!("{text:?} is not an EtherType; write a number like 0x8915"))
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// The interfaces
+    #[arg(required = true, value_name = "IFACE")]
+    interfaces: Vec<InterfaceName>,
+    /// The VPC they are in
+    #[arg(long)]
+    vpc: Option<VpcName>,
+    /// The network namespace they are in, by name or path
+    #[arg(long, value_name = "NAME|PATH")]
+    netns: Option<String>,
+}
+
+impl Attach {
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        let mut controller = Controller::open(dirs)?;
+        let vpc = self.vpc(controller.policy())?;
+        let interface = self.interface()?;
+        refuse_other_device(controller.policy(), &vpc, &self.interface, &interface)?;
+        let mut changes = match controller.policy().vpcs.contains_key(&vpc) {
+            true => Vec::new(),
+            false => create_vpc(&vpc),
+        };
+        changes.push(Change {
+            vpc: vpc.clone(),
+            edit: Edit::PutInterface(self.interface.clone(), interface),
+        });
+        let policy = controller.policy().clone().apply(&changes)?;
+        let done = controller.install(Plan {
+            policy,
+            needed: Needed::Some(vpc, BTreeSet::from([self.interface])),
+            terminate: false,
+        })?;
+        report(&done)
+    }
+
+    fn vpc(&self, policy: &Policy) -> Result<VpcName> {
+        match (&self.vpc, self.groups.first()) {
+            (Some(vpc), _) => Ok(vpc.clone()),
+            (None, None) => Ok(VpcName::default()),
+            (None, Some(group)) => {
+                let (vpc, ..) = choose::vpc_of_group(policy, None, group)?;
+                Ok(vpc.clone())
+            }
+        }
+    }
+
+    fn interface(&self) -> Result<Interface> {
+        let addresses = self.addresses.iter().map(|text| parse_address(text));
+        Ok(Interface {
+            groups: match self.groups.is_empty() {
+                true => BTreeSet::from([GroupName::default_group()]),
+                false => self.groups.iter().cloned().collect(),
+            },
+            side: match self.side {
+                SideWord::Host => Side::Host,
+                SideWord::Guest => Side::Guest,
+            },
+            hook: match self.hook {
+                HookWord::Auto => Hook::Auto,
+                HookWord::Xdp => Hook::Xdp,
+                HookWord::Tc => Hook::Tc,
+            },
+            netns: recorded_namespace(self.netns.as_deref())?,
+            addresses: addresses.collect::<Result<_, _>>()?,
+            ethertypes: self.ethertypes.iter().copied().collect(),
+            replace_xdp: self.replace_xdp,
+            tcp_pickup: !self.no_tcp_pickup,
+            timeouts: Timeouts {
+                tcp_established_s: self.tcp_established,
+                udp_s: self.udp,
+                udp_stream_s: self.udp_stream,
+            },
+            max_flows: self.max_flows,
+        })
+    }
+}
+
+/// A VPC knows interfaces by name, so a second one of that name would silently take the first
+/// one's place.
+fn refuse_other_device(
+    policy: &Policy,
+    vpc: &VpcName,
+    name: &InterfaceName,
+    new: &Interface,
+) -> Result<()> {
+    let old = policy
+        .vpcs
+        .get(vpc)
+        .and_then(|vpc| vpc.interfaces.get(name));
+    let Some(old) = old.filter(|old| old.netns != new.netns) else {
+        return Ok(());
+    };
+    let Ok(old_namespace) = namespace(old.netns.as_deref()) else {
+        // It went, and its interface with it.
+        return Ok(());
+    };
+    if old_namespace.id() == namespace(new.netns.as_deref())?.id() {
+        return Ok(());
+    }
+    Err(Error::OtherDevice {
+        vpc: vpc.clone(),
+        name: name.clone(),
+        place: old_namespace.to_string(),
+    })
+}
+
+impl Detach {
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        super::change(dirs, |policy| {
+            let chosen = self.interfaces.iter().map(|name| {
+                let vpc = self.vpc_of(policy, name)?;
+                Ok(Change {
+                    vpc: vpc.clone(),
+                    edit: Edit::RemoveInterface(name.clone()),
+                })
+            });
+            let mut changes: Vec<Change> = chosen.collect::<Result<_>>()?;
+            // Said twice is meant once.
+            let mut seen = BTreeSet::new();
+            changes.retain(|change| match &change.edit {
+                Edit::RemoveInterface(name) => seen.insert((change.vpc.clone(), name.clone())),
+                _ => true,
+            });
+            Ok(changes)
+        })
+    }
+
+    fn vpc_of<'a>(&self, policy: &'a Policy, name: &InterfaceName) -> Result<&'a VpcName> {
+        let asked = self.vpc.as_ref();
+        if let Some(asked) = asked {
+            choose::named_vpc(policy, asked)?;
+        }
+        let vpcs = policy.vpcs.iter();
+        let mut found: Vec<(&VpcName, &Interface)> = vpcs
+            .filter(|(vpc, _)| asked.is_none_or(|asked| asked == *vpc))
+            .filter_map(|(vpc_name, vpc)| Some((vpc_name, vpc.interfaces.get(name)?)))
+            .collect();
+        if let Some(netns) = &self.netns {
+            found.retain(|(_, interface)| is_in(interface, netns));
+        }
+        match found.as_slice() {
+            [(vpc, _)] => Ok(*vpc),
+            [] => {
+                let known = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.keys());
+                let known = known.map(InterfaceName::as_str);
+                // The same name elsewhere is no better guess.
+                let meant = closest(name.as_str(), known.filter(|known| *known != name.as_str()));
+                Err(Error::NotAttached {
+                    name: name.to_string(),
+                    meant: meant.map(str::to_owned),
+                })
+            }
+            several => {
+                let places = several.iter().map(|(vpc, interface)| {
+                    let netns = interface
+                        .netns
+                        .as_deref()
+                        .unwrap_or("the machine's own namespace");
+                    format!("VPC \"{vpc}\" in {netns}")
+                });
+                Err(Error::AttachedOften {
+                    name: name.clone(),
+                    places: places.collect::<Vec<_>>().join(", "),
+                })
+            }
+        }
+    }
+}
+
+/// By the name first, because a namespace that has gone can still be named.
+fn is_in(interface: &Interface, netns: &str) -> bool {
+    if interface.netns.as_deref() == Some(netns) {
+        return true;
+    }
+    let ids = namespace(interface.netns.as_deref())
+        .and_then(|found| Ok((found.id(), namespace(Some(netns))?.id())));
+    ids.is_ok_and(|(found, asked)| found == asked)
+}
+
+/// Makes the kernel match what is stored.
+pub(super) fn restore(dirs: &DirOptions) -> Result<Answer> {
+    let mut controller = Controller::open(dirs)?;
+    let policy = controller.policy().clone();
+    let done = controller.install(Plan {
+        policy,
+        needed: Needed::None,
+        terminate: false,
+    })?;
+    let mut missing = 0;
+    for warning in &done.warnings {
+        missing += usize::from(matches!(warning, Warning::Missing(_)));
+        warn(warning);
+    }
+    let interfaces = controller.policy().vpcs.values();
+    let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
+    let interfaces = show::count(interfaces, "interface");
+    print(&format!(
+        "{interfaces} protected as stored (revision {})\n",
+        done.revision
+    ))?;
+    Ok(Answer::Yes)
+}

@@ -1,0 +1,171 @@
+//! The command line: words into calls, results into text and exit codes.
+//!
+//! Each family of commands has a file. None of them formats for people, which is for
+//! [`crate::show`], or decides what a policy means.
+
+mod choose;
+mod error;
+mod group;
+mod interface;
+mod json;
+mod look;
+mod output;
+mod policy_file;
+mod prefix_list;
+mod rule;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::controller::{Controller, Done, Needed, Plan};
+use crate::dirs::DirOptions;
+use crate::policy::change::Change;
+use crate::policy::model::Policy;
+use crate::show::{self, Style};
+
+use error::Result;
+use output::print;
+
+/// Security groups for any Linux machine
+///
+/// Exit codes: 0 done, 1 a question was asked and something differs or was found, 2 bad input or
+/// failure; then nothing was changed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sg-ctl",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    dirs: DirOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the policy match a file, and the kernel match the policy
+    Apply(policy_file::Apply),
+    /// Show what `apply` would change; exit code 1 if anything
+    Diff(policy_file::Diff),
+    /// Find everything that is wrong with a policy file; exit code 1 if anything
+    Check(policy_file::Check),
+    /// Write the policy of a VPC as a file
+    Export(policy_file::Export),
+    /// Protect an interface, or change how it is protected
+    Attach(interface::Attach),
+    /// Stop protecting interfaces
+    Detach(interface::Detach),
+    /// Make the kernel match what is stored: after boot, or after an interrupted command
+    Restore,
+    /// Show which interfaces are protected
+    Status(look::Status),
+    /// Show what was counted, by interface and reason and by rule
+    Stats(look::Stats),
+    /// Look at tracked flows
+    #[command(subcommand)]
+    Flows(look::Flows),
+    /// Work with groups
+    #[command(subcommand)]
+    Group(group::Command),
+    /// Work with the rules of a group
+    #[command(subcommand)]
+    Rule(rule::Command),
+    /// Work with prefix lists
+    #[command(subcommand)]
+    PrefixList(prefix_list::Command),
+}
+
+/// What a command that succeeded has to say by its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Done, or nothing differs.
+    Yes,
+    /// It differs, or something was found.
+    No,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let Cli { dirs, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help and the version are no errors.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(command, &dirs) {
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No) => ExitCode::from(1),
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
+    match command {
+        Command::Apply(command) => command.run(dirs),
+        Command::Diff(command) => command.run(dirs),
+        Command::Check(command) => command.run(),
+        Command::Export(command) => command.run(dirs),
+        Command::Attach(command) => command.run(dirs),
+        Command::Detach(command) => command.run(dirs),
+        Command::Restore => interface::restore(dirs),
+        Command::Status(command) => command.run(dirs),
+        Command::Stats(command) => command.run(dirs),
+        Command::Flows(command) => command.run(dirs),
+        Command::Group(command) => command.run(dirs),
+        Command::Rule(command) => command.run(dirs),
+        Command::PrefixList(command) => command.run(dirs),
+    }
+}
+
+/// Makes changes that need no interface in particular, and shows them.
+fn change(
+    dirs: &DirOptions,
+    changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
+) -> Result<Answer> {
+    let mut controller = Controller::open(dirs)?;
+    let changes = changes(controller.policy())?;
+    let policy = controller.policy().clone().apply(&changes)?;
+    let done = controller.install(Plan {
+        policy,
+        needed: Needed::None,
+        terminate: false,
+    })?;
+    report(&done)
+}
+
+/// Shows what was done.
+fn report(done: &Done) -> Result<Answer> {
+    for warning in &done.warnings {
+        output::warn(warning);
+    }
+    match done.changes.is_empty() {
+        true => print("nothing to change\n")?,
+        false => print(&show::changes(
+            &done.before,
+            &done.changes,
+            Style::of_stdout(),
+        ))?,
+    }
+    Ok(Answer::Yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

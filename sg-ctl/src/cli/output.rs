@@ -1,0 +1,98 @@
+//! Writing to whoever reads, who may stop reading.
+
+use std::fmt::Display;
+use std::io::{self, BufWriter, ErrorKind, Write};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::error::{Error, Result};
+
+/// The number that `--json` begins with; it changes when a field is renamed or goes.
+const VERSION: u32 = 1;
+
+/// Prints text. A reader that has seen enough is no failure.
+pub(super) fn print(text: &str) -> Result<()> {
+    let mut output = Output::new();
+    output.write(text)?;
+    output.finish()
+}
+
+/// Prints what other programs read: one object, with the version of its shape.
+pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
+    let mut value = serde_json::to_value(value).map_err(|error| Error::Write(error.into()))?;
+    if let Value::Object(fields) = &mut value {
+        fields.insert("version".to_owned(), VERSION.into());
+    }
+    print(&format!("{value:#}\n"))
+}
+
+/// The start of a JSON object whose one list is too long to hold.
+pub(super) fn json_list_start(name: &str) -> String {
+    format!("{{\"version\":{VERSION},\"{name}\":[")
+}
+
+/// Says what went wrong. Findings stand as they are, so that editors find their places.
+pub(super) fn complain(error: &Error) {
+    let mut stderr = io::stderr().lock();
+    let findings = match error {
+        Error::Findings(findings)
+        | Error::Controller(crate::controller::Error::Findings(findings)) => findings,
+        error => {
+            let _ = writeln!(stderr, "sg-ctl: {error}");
+            return;
+        }
+    };
+    for line in findings.to_string().lines() {
+        let is_placed = findings.iter().any(|finding| finding.place.is_some());
+        let prefix = if is_placed { "" } else { "sg-ctl: " };
+        let _ = writeln!(stderr, "{prefix}{line}");
+    }
+}
+
+/// Says what the user should know although the command goes on.
+pub(super) fn warn(warning: &impl Display) {
+    let _ = writeln!(io::stderr().lock(), "sg-ctl: warning: {warning}");
+}
+
+/// Standard output, in large pieces.
+pub(super) struct Output {
+    to: BufWriter<io::StdoutLock<'static>>,
+    is_closed: bool,
+}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self {
+            to: BufWriter::with_capacity(1 << 16, io::stdout().lock()),
+            is_closed: false,
+        }
+    }
+
+    /// Writes, unless the reader has gone.
+    pub(super) fn write(&mut self, text: &str) -> Result<()> {
+        if self.is_closed {
+            return Ok(());
+        }
+        let written = self.to.write_all(text.as_bytes());
+        self.judge(written)
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        if self.is_closed {
+            return Ok(());
+        }
+        let flushed = self.to.flush();
+        self.judge(flushed)
+    }
+
+    fn judge(&mut self, result: io::Result<()>) -> Result<()> {
+        match result {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.is_closed = true;
+                Ok(())
+            }
+            result => result.map_err(Error::Write),
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Commands about policy files.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::controller::{Controller, Needed, Plan, View, recorded_namespace};
+use crate::dirs::DirOptions;
+use crate::policy::change::Change;
+use crate::policy::defaults::create_vpc;
+use crate::policy::diff::diff;
+use crate::policy::export::export;
+use crate::policy::file::PolicyFile;
+use crate::policy::findings::Findings;
+use crate::policy::model::Policy;
+use crate::policy::names::VpcName;
+use crate::show::{self, Style};
+
+use super::choose::named_vpc;
+use super::error::{Error, Result};
+use super::output::{print, print_json};
+use super::{Answer, json, output};
+
+/// Just above what a policy file may have, so that a larger one is refused for its size.
+const MAX_READ: u64 = (128 << 20) + 1;
+
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    /// Policy file; `-` reads standard input
+    file: PathBuf,
+    /// Only show what would change; exit code 1 if anything
+    #[arg(long)]
+    dry_run: bool,
+    /// Judge tracked flows again: those that no rule allows any more end
+    #[arg(long)]
+    terminate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Diff {
+    /// Policy file; `-` reads standard input
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Policy file; `-` reads standard input
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// The VPC to write
+    #[arg(long, default_value = "default")]
+    vpc: VpcName,
+}
+
+impl Apply {
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        if self.dry_run {
+            let file = self.file;
+            return Diff { file, json: false }.run(dirs);
+        }
+        let file = parse(&self.file)??;
+        let mut controller = Controller::open(dirs)?;
+        let policy = to_policy(&file, controller.policy())?;
+        let done = controller.install(Plan {
+            needed: needed(&file, &policy),
+            policy,
+            terminate: self.terminate,
+        })?;
+        for warning in &done.warnings {
+            output::warn(warning);
+        }
+        let changes = show::changes(&done.before, &done.changes, Style::of_stdout());
+        let summary = match done.changes.len() {
+            0 => format!("nothing to change (revision {})\n", done.revision),
+            number => {
+                let changes = show::count(number, "change");
+                format!("applied {changes} (revision {})\n", done.revision)
+            }
+        };
+        print(&(changes + &summary))?;
+        Ok(Answer::Yes)
+    }
+}
+
+impl Diff {
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        let file = parse(&self.file)??;
+        let mut before = View::open(dirs)?.policy;
+        if before.vpcs.is_empty() {
+            // What a store begins with.
+            before = before.apply(&create_vpc(&VpcName::default()))?;
+        }
+        let changes = diff(&before, &to_policy(&file, &before)?);
+        match self.json {
+            true => print_json(&json::changes(&before, &changes))?,
+            false => print(&told(&before, &changes))?,
+        }
+        Ok(match changes.is_empty() {
+            true => Answer::Yes,
+            false => Answer::No,
+        })
+    }
+}
+
+fn told(before: &Policy, changes: &[Change]) -> String {
+    match changes.is_empty() {
+        true => "nothing would change\n".to_owned(),
+        false => show::changes(before, changes, Style::of_stdout()),
+    }
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<Answer> {
+        let findings = parse(&self.file)?.err();
+        match (&findings, self.json) {
+            (findings, true) => print_json(&json::findings(findings.as_ref()))?,
+            (None, false) => print(&format!("{}: nothing wrong\n", name(&self.file)))?,
+            (Some(findings), false) => print(&format!("{findings}\n"))?,
+        }
+        Ok(match findings {
+            None => Answer::Yes,
+            Some(_) => Answer::No,
+        })
+    }
+}
+
+impl Export {
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        let policy = View::open(dirs)?.policy;
+        let (name, vpc) = named_vpc(&policy, &self.vpc)?;
+        print(&export(name, vpc))?;
+        Ok(Answer::Yes)
+    }
+}
+
+/// The policy with the file's VPC as the file wants it.
+fn to_policy(file: &PolicyFile, existing: &Policy) -> Result<Policy> {
+    let mut policy = file.to_policy(existing)?;
+    // Interfaces that the file leaves as they are know their namespace already.
+    if file.has_interfaces()
+        && let Some(vpc) = policy.vpcs.get_mut(file.vpc_name())
+    {
+        for interface in vpc.interfaces.values_mut() {
+            interface.netns = recorded_namespace(interface.netns.as_deref())?;
+        }
+        // Another VPC may have the same device by the name of its namespace.
+        policy = policy.checked()?;
+    }
+    Ok(policy)
+}
+
+/// The interfaces that a file names have to be there.
+fn needed(file: &PolicyFile, policy: &Policy) -> Needed {
+    match policy.vpcs.get(file.vpc_name()) {
+        Some(vpc) if file.has_interfaces() => Needed::Some(
+            file.vpc_name().clone(),
+            vpc.interfaces.keys().cloned().collect(),
+        ),
+        _ => Needed::None,
+    }
+}
+
+fn name(path: &Path) -> String {
+    match path == Path::new("-") {
+        true => "standard input".to_owned(),
+        false => path.display().to_string(),
+    }
+}
+
+/// Reads a file: the error outside is one of reading, the one inside says what is wrong with it.
+fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findings>> {
+    let name = name(path);
+    let mut bytes = Vec::new();
+    let read = match path == Path::new("-") {
+        true => io::stdin().lock().take(MAX_READ).read_to_end(&mut bytes),
+        false => File::open(path).and_then(|file| file.take(MAX_READ).read_to_end(&mut bytes)),
+    };
+    if let Err(source) = read {
+        return Err(Error::Read { file: name, source });
+    }
+    let text = String::from_utf8(bytes).map_err(|error| Error::Encoding {
+        file: name.clone(),
+        byte: error.utf8_error().valid_up_to(),
+    })?;
+    Ok(PolicyFile::parse(&name, &text))
+}

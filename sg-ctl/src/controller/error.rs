@@ -1,0 +1,60 @@
+//! Why a change was not made, or a question not answered.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::dataplane;
+use crate::dirs::DirError;
+use crate::interfaces;
+use crate::policy::findings::Findings;
+use crate::privileges::Unprivileged;
+use crate::store::StoreError;
+
+/// The result of changing or looking at an instance.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kept a command from being done; the policy and what is enforced are as they were, but for
+/// [`Error::Stuck`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Changing what is enforced takes privileges.
+    #[error(transparent)]
+    Unprivileged(#[from] Unprivileged),
+    /// The folders of the instance.
+    #[error(transparent)]
+    Dirs(#[from] DirError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The policy would not be sound.
+    #[error(transparent)]
+    Findings(#[from] Findings),
+    /// An interface or network namespace.
+    #[error(transparent)]
+    Interfaces(#[from] interfaces::Error),
+    /// The kernel.
+    #[error(transparent)]
+    Dataplane(#[from] dataplane::Error),
+    /// The folders may not be looked at.
+    #[error("cannot look at {}: {source}; run this as root", path.display())]
+    Hidden {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The kernel refused half-way, and the old policy holds again.
+    #[error("{0}; the change was taken back, and the old policy is in force")]
+    TakenBack(dataplane::Error),
+    /// The kernel refused half-way, and so it did the way back.
+    #[error(
+        "{first}; taking the change back failed too: {second}; what is stored will be enforced \
+         when `sg-ctl restore` succeeds"
+    )]
+    Stuck {
+        /// Why the change failed.
+        first: dataplane::Error,
+        /// Why the old policy could not be installed again.
+        second: Box<Error>,
+    },
+}

@@ -1,0 +1,194 @@
+//! From a changed policy to a kernel that enforces it, or to nothing changed at all.
+//!
+//! A change is prepared whole before anything is written, stored before it is enforced, and taken
+//! back when it cannot be enforced. Each change also completes one that was interrupted: what is
+//! stored is made to hold, whatever the kernel holds. What commands mean and how anything is
+//! shown is not known here.
+
+mod devices;
+mod error;
+mod view;
+
+use std::mem;
+
+use crate::dataplane::{self, Dataplane, Wanted};
+use crate::dirs::{DirOptions, Dirs, Lock, Place};
+use crate::policy::change::{Change, Edit};
+use crate::policy::diff::diff;
+use crate::policy::model::{OnRuleRemoval, Policy};
+use crate::privileges;
+use crate::store::{Revision, SqliteStore, Store as _};
+
+pub use devices::{Needed, namespace, recorded_namespace};
+pub use error::{Error, Result};
+pub use view::View;
+
+use devices::Devices;
+
+/// The right to change what one instance enforces, and the policy as it is.
+pub struct Controller {
+    dirs: Dirs,
+    store: SqliteStore,
+    revision: Revision,
+    policy: Policy,
+    // Dropped last, when nothing is open any more.
+    lock: Lock,
+}
+
+/// What is to hold.
+#[derive(Debug)]
+pub struct Plan {
+    /// The whole policy.
+    pub policy: Policy,
+    /// The interfaces that have to be there.
+    pub needed: Needed,
+    /// Whether flows are judged again by the new policy.
+    pub terminate: bool,
+}
+
+/// What was done.
+#[derive(Debug)]
+pub struct Done {
+    /// The policy as it was.
+    pub before: Policy,
+    /// What was stored, in order; empty when the policy was so already.
+    pub changes: Vec<Change>,
+    /// The revision in force.
+    pub revision: Revision,
+    /// What the user should know although it kept nothing from being done.
+    pub warnings: Vec<Warning>,
+}
+
+/// What the user should know.
+#[derive(Debug, thiserror::Error)]
+pub enum Warning {
+    /// An interface of the policy cannot be protected now.
+    #[error("{0}; it is protected when it is back and `sg-ctl restore` has run")]
+    Missing(crate::interfaces::Error),
+    /// The pins will not outlive the mount namespace.
+    #[error(
+        "the bpf filesystem is visible in this mount namespace only: protection ends with the last \
+         process in it"
+    )]
+    PrivatePins,
+}
+
+impl Controller {
+    /// Waits for other writers and reads what is stored, making the store if there is none.
+    pub fn open(options: &DirOptions) -> Result<Self> {
+        privileges::check()?;
+        let dirs = Dirs::create(options)?;
+        let lock = dirs.lock()?;
+        let store = SqliteStore::open(dirs.state())?;
+        let (revision, policy) = store.snapshot()?;
+        Ok(Self {
+            dirs,
+            store,
+            revision,
+            policy,
+            lock,
+        })
+    }
+
+    /// The policy as it is stored.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// Stores the plan and makes the kernel match it, or fails and leaves both as they were.
+    pub fn install(&mut self, plan: Plan) -> Result<Done> {
+        let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
+        let mut warnings: Vec<_> = missing.into_iter().map(Warning::Missing).collect();
+        let changes = diff(&self.policy, &plan.policy);
+        let wanted = Wanted {
+            policy: &plan.policy,
+            devices: found,
+            terminate: plan.terminate || terminates(&plan.policy, &changes),
+            capacity: None,
+        };
+        let dataplane = self.dataplane(!wanted.devices.is_empty(), &mut warnings)?;
+        match dataplane {
+            None => self.revision = self.store.commit(self.revision, &changes)?,
+            Some(dataplane) => self.enforce(dataplane, &wanted, &changes)?,
+        }
+        if wanted.devices.is_empty() {
+            self.dirs.unmount_if_empty(&self.lock)?;
+        }
+        Ok(self.done(plan.policy, changes, warnings))
+    }
+
+    /// Stores the changes and installs what is wanted, if it can be installed.
+    fn enforce(
+        &mut self,
+        mut dataplane: Dataplane,
+        wanted: &Wanted<'_>,
+        changes: &[Change],
+    ) -> Result<()> {
+        let prepared = dataplane.prepare(wanted)?;
+        self.revision = self.store.commit(self.revision, changes)?;
+        match dataplane.install(prepared) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.take_back(&mut dataplane, wanted.policy, error)),
+        }
+    }
+
+    fn done(&mut self, policy: Policy, changes: Vec<Change>, warnings: Vec<Warning>) -> Done {
+        Done {
+            before: mem::replace(&mut self.policy, policy),
+            changes,
+            revision: self.revision,
+            warnings,
+        }
+    }
+
+    /// Where nothing is or was protected, nothing is mounted and there is no dataplane.
+    fn dataplane(&self, is_needed: bool, warnings: &mut Vec<Warning>) -> Result<Option<Dataplane>> {
+        let bpffs = match is_needed {
+            true => Some(self.dirs.bpffs(&self.lock)?),
+            false => self.dirs.find_bpffs()?,
+        };
+        let Some(bpffs) = bpffs else { return Ok(None) };
+        if is_needed && bpffs.place == Place::Private {
+            warnings.push(Warning::PrivatePins);
+        }
+        Ok(Some(Dataplane::open(self.dirs.run(), &bpffs.path)?))
+    }
+
+    /// Stores and installs the old policy again.
+    fn take_back(
+        &mut self,
+        dataplane: &mut Dataplane,
+        refused: &Policy,
+        why: dataplane::Error,
+    ) -> Error {
+        let mut back = || -> Result<()> {
+            let changes = diff(refused, &self.policy);
+            self.revision = self.store.commit(self.revision, &changes)?;
+            let Devices { found, .. } = Devices::find(&self.policy, &Needed::None)?;
+            let prepared = dataplane.prepare(&Wanted {
+                policy: &self.policy,
+                devices: found,
+                terminate: false,
+                capacity: None,
+            })?;
+            dataplane.install(prepared)?;
+            Ok(())
+        };
+        match back() {
+            Ok(()) => Error::TakenBack(why),
+            Err(second) => Error::Stuck {
+                first: why,
+                second: Box::new(second),
+            },
+        }
+    }
+}
+
+/// Says whether rules go from a VPC that wants their flows to go with them.
+fn terminates(policy: &Policy, changes: &[Change]) -> bool {
+    changes.iter().any(|Change { vpc, edit }| {
+        let vpc = policy.vpcs.get(vpc);
+        matches!(edit, Edit::RemoveRule(..) | Edit::DeleteGroup(_))
+            && vpc.is_some_and(|vpc| vpc.on_rule_removal == OnRuleRemoval::Terminate)
+    })
+}

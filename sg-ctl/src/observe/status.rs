@@ -1,0 +1,108 @@
+//! Which interfaces are protected, by what, and how full the flow tables are.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::or_none;
+use crate::dataplane::{Dataplane, Error};
+use crate::policy::model::{Hook, Interface, Policy, Side};
+use crate::policy::names::{GroupName, InterfaceName, VpcName};
+
+/// The state of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// The revision that is stored; 0 before there is any.
+    pub revision: u64,
+    /// Every interface of the policy, attached or not.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// How full the flow tables are.
+    pub flows: FlowsStatus,
+}
+
+/// The state of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: InterfaceName,
+    /// The kernel's number; none while it is not attached.
+    pub ifindex: Option<u32>,
+    /// Whose policy.
+    pub vpc: VpcName,
+    /// The groups it is in.
+    pub groups: BTreeSet<GroupName>,
+    /// `host` or `guest`.
+    pub side: &'static str,
+    /// The hook that receives; the one asked for while it is not attached.
+    pub hook: &'static str,
+    /// The network namespace, where it is not the machine's.
+    pub netns: Option<String>,
+    /// Whether packets are judged.
+    pub attached: bool,
+}
+
+/// Numbers of flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FlowsStatus {
+    /// Seen from one side so far.
+    pub embryonic: u64,
+    /// Seen from both sides.
+    pub assured: u64,
+    /// The most assured flows there can be.
+    pub capacity: u64,
+}
+
+impl Status {
+    /// Joins the policy with what is attached.
+    pub fn read(
+        revision: u64,
+        policy: &Policy,
+        dataplane: Option<&Dataplane>,
+    ) -> Result<Self, Error> {
+        let attachments = or_none(dataplane, Dataplane::attachments)?;
+        let usage = or_none(dataplane, Dataplane::flow_usage)?;
+        let mut interfaces = Vec::new();
+        for (vpc_name, vpc) in &policy.vpcs {
+            for (name, interface) in &vpc.interfaces {
+                let attachment = attachments
+                    .iter()
+                    .find(|attachment| attachment.vpc == *vpc_name && attachment.name == *name);
+                interfaces.push(InterfaceStatus {
+                    name: name.clone(),
+                    ifindex: attachment.map(|attachment| attachment.ifindex),
+                    vpc: vpc_name.clone(),
+                    groups: interface.groups.clone(),
+                    side: side_name(interface.side),
+                    hook: attachment
+                        .map_or(asked_hook(interface), |attachment| attachment.hook.name()),
+                    netns: interface.netns.clone(),
+                    attached: attachment.is_some_and(|attachment| attachment.attached),
+                });
+            }
+        }
+        Ok(Self {
+            revision,
+            interfaces,
+            flows: FlowsStatus {
+                embryonic: usage.embryonic,
+                assured: usage.assured,
+                capacity: usage.capacity,
+            },
+        })
+    }
+}
+
+fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Host => "host",
+        Side::Guest => "guest",
+    }
+}
+
+fn asked_hook(interface: &Interface) -> &'static str {
+    match interface.hook {
+        Hook::Auto => "auto",
+        Hook::Xdp => "xdp",
+        Hook::Tc => "tc",
+    }
+}

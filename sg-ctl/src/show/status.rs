@@ -1,0 +1,119 @@
+//! Which interfaces are protected.
+
+use super::columns::{Align, Columns};
+use super::style::Style;
+use super::words::{list, number};
+use crate::observe::Status;
+
+/// The state of an instance.
+pub fn status(status: &Status, style: Style) -> String {
+    if status.interfaces.is_empty() {
+        return "no interface is protected; attach one with `sg-ctl attach IFACE`, or list it in \
+                a policy file\n"
+            .to_owned();
+    }
+    let mut columns = Columns::titles(
+        [Align::Left; 6],
+        ["INTERFACE", "VPC", "GROUPS", "SIDE", "HOOK", "STATE"],
+    );
+    for interface in &status.interfaces {
+        let name = match &interface.netns {
+            Some(netns) => format!("{} (in {netns})", interface.name),
+            None => interface.name.to_string(),
+        };
+        let state = match interface.attached {
+            true => "protected",
+            false => "not attached",
+        };
+        let parts = [
+            name,
+            interface.vpc.to_string(),
+            list(&interface.groups),
+            interface.side.to_owned(),
+            interface.hook.to_owned(),
+            state.to_owned(),
+        ];
+        match interface.attached {
+            true => columns.line(parts),
+            false => columns.painted(parts, Style::bad),
+        }
+    }
+    let mut text = columns.finish(style, 0);
+    if status
+        .interfaces
+        .iter()
+        .any(|interface| !interface.attached)
+    {
+        text.push_str("what is not attached is attached by `sg-ctl restore`, if it is there\n");
+    }
+    let flows = status.flows;
+    text.push_str(&format!(
+        "flows: {} assured of {}, {} embryonic; policy revision {}\n",
+        number(flows.assured),
+        number(flows.capacity),
+        number(flows.embryonic),
+        status.revision
+    ));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::observe::{FlowsStatus, InterfaceStatus};
+
+    #[test]
+    fn each_interface_has_a_line() {
+        let interface = |name: &str, netns: Option<&str>, attached: bool| InterfaceStatus {
+            name: name.parse().unwrap(),
+            ifindex: attached.then_some(3),
+            vpc: "default".parse().unwrap(),
+            groups: BTreeSet::from(["ssh", "web"].map(|name| name.parse().unwrap())),
+            side: "host",
+            hook: "xdp",
+            netns: netns.map(str::to_owned),
+            attached,
+        };
+        let shown = status(
+            &Status {
+                revision: 4,
+                interfaces: vec![
+                    interface("eth0", None, true),
+                    interface("a0", Some("a"), false),
+                ],
+                flows: FlowsStatus {
+                    embryonic: 1,
+                    assured: 1_200,
+                    capacity: 262_144,
+                },
+            },
+            Style::PLAIN,
+        );
+        assert_eq!(
+            shown,
+            "\
+INTERFACE  VPC      GROUPS    SIDE  HOOK  STATE
+eth0       default  ssh, web  host  xdp   protected
+a0 (in a)  default  ssh, web  host  xdp   not attached
+what is not attached is attached by `sg-ctl restore`, if it is there
+flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4
+"
+        );
+    }
+
+    #[test]
+    fn with_nothing_protected_it_says_what_to_do() {
+        let nothing = Status {
+            revision: 0,
+            interfaces: Vec::new(),
+            flows: FlowsStatus::default(),
+        };
+        let shown = status(&nothing, Style::PLAIN);
+        assert!(
+            shown.starts_with("no interface is protected; attach one with"),
+            "{shown}"
+        );
+    }
+}
