@@ -133,10 +133,8 @@ impl Changes {
         });
         Self {
             policies: differences(&old.policies, &new.policies, |_, _| Policy::default()),
-            prefixes: differences(&old.prefixes, &new.prefixes, |key, entries| {
-                inherited(key, entries)
-            }),
-            sets: differences(&old.sets, &new.sets, |key, entries| inherited(key, entries)),
+            prefixes: differences(&old.prefixes, &new.prefixes, inherited),
+            sets: differences(&old.sets, &new.sets, inherited),
             identities: differences(&identities(old), &identities(new), |_, _| Identity::NONE),
             granted: differences(&granted(old), &granted(new), |_, _| PortTable::EMPTY),
             interfaces: interfaces.collect(),
@@ -374,7 +372,7 @@ mod tests {
         let old = BTreeMap::from([(prefix("10.0.0.0/8"), table(1))]);
         let mut new = old.clone();
         new.insert(prefix("10.1.1.1/32"), table(3));
-        let changes = differences(&old, &new, |key, entries| inherited(key, entries));
+        let changes = differences(&old, &new, inherited);
         let [(key, change)] = changes.as_slice() else {
             panic!("one change")
         };
