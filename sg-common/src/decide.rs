@@ -61,7 +61,7 @@ pub enum RuleSource {
     Groups(Identity),
 }
 
-/// How long a first fragment's verdict counts, in [`Ticks`](crate::flow::Ticks) of 32 jiffies: 30 s
+/// How long a first fragment's verdict counts, in [`Ticks`] of 32 jiffies: 30 s
 /// at 1000 Hz and, since a tick is then longer, no less at any other rate.
 ///
 /// RFC 791 suggests 15 s and Linux keeps 30 s; a verdict kept longer than its packet does no harm,

@@ -252,7 +252,7 @@ impl Tables for Maps {
             address: *address,
         };
         // SAFETY: the value of a key never changes, and keys are freed after a grace period.
-        let Some(index) = (unsafe { MEMBERS.get(&key) }) else {
+        let Some(index) = (unsafe { MEMBERS.get(key) }) else {
             return Identity::NONE;
         };
         match IDENTITIES.get(*index) {

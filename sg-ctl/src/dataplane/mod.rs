@@ -1,7 +1,7 @@
 //! The only place that talks to BPF: makes the kernel hold what was compiled, and reads it back.
 //!
 //! An installed policy is a *layout* of maps with the programs that look at them, and the flows,
-//! which outlive layouts. A change that fits is an [`update`]: entries differ, programs stay. One
+//! which outlive layouts. A change that fits is an update: entries differ, programs stay. One
 //! that does not fit, or follows an interrupted command or another build, makes a new layout and
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 

@@ -1,7 +1,7 @@
 //! Edits of a policy, applied all or none.
 //!
 //! A batch may be inconsistent in the middle; what it leaves behind may not. The rules of that are
-//! in [`super::check`]; here an edit only fails when what it speaks of is not there.
+//! in `check`; here an edit only fails when what it speaks of is not there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;

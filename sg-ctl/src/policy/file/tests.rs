@@ -1,3 +1,5 @@
+//! Policy files as users write them, right and wrong.
+
 use super::super::model::{Hook, Interface, Side};
 use super::*;
 
