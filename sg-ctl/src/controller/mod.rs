@@ -13,9 +13,9 @@ use std::mem;
 
 use crate::dataplane::{self, Dataplane, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock, Place};
-use crate::policy::change::{Change, Edit};
+use crate::policy::change::Change;
 use crate::policy::diff::diff;
-use crate::policy::model::{OnRuleRemoval, Policy};
+use crate::policy::model::Policy;
 use crate::privileges;
 use crate::store::{Revision, SqliteStore, Store as _};
 
@@ -103,7 +103,7 @@ impl Controller {
         let wanted = Wanted {
             policy: &plan.policy,
             devices: found,
-            terminate: plan.terminate || terminates(&plan.policy, &changes),
+            terminate: plan.terminate,
             capacity: None,
         };
         let dataplane = self.dataplane(!wanted.devices.is_empty(), &mut warnings)?;
@@ -182,13 +182,4 @@ impl Controller {
             },
         }
     }
-}
-
-/// Says whether rules go from a VPC that wants their flows to go with them.
-fn terminates(policy: &Policy, changes: &[Change]) -> bool {
-    changes.iter().any(|Change { vpc, edit }| {
-        let vpc = policy.vpcs.get(vpc);
-        matches!(edit, Edit::RemoveRule(..) | Edit::DeleteGroup(_))
-            && vpc.is_some_and(|vpc| vpc.on_rule_removal == OnRuleRemoval::Terminate)
-    })
 }
