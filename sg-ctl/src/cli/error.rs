@@ -19,7 +19,7 @@ pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error(transparent)]
-    Controller(#[from] controller::Error),
+    Controller(Box<controller::Error>),
     #[error(transparent)]
     Findings(#[from] Findings),
     #[error(transparent)]
@@ -99,6 +99,15 @@ pub(super) enum Error {
     NothingToRemove,
     #[error("say --ingress or --egress")]
     NoDirection,
+}
+
+impl From<controller::Error> for Error {
+    fn from(error: controller::Error) -> Self {
+        match error {
+            controller::Error::Findings(findings) => Self::Findings(findings),
+            error => Self::Controller(Box::new(error)),
+        }
+    }
 }
 
 /// A name that was perhaps meant, or what to do otherwise.

@@ -16,7 +16,7 @@ use crate::show;
 
 use super::error::{Error, Result};
 use super::output::{print, warn};
-use super::{Answer, choose, report};
+use super::{Answer, choose, make, report};
 
 #[derive(Debug, Args)]
 pub(super) struct Attach {
@@ -198,23 +198,25 @@ fn refuse_other_device(
 
 impl Detach {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
-        super::change(dirs, |policy| {
-            let chosen = self.interfaces.iter().map(|name| {
-                let vpc = self.vpc_of(policy, name)?;
-                Ok(Change {
-                    vpc: vpc.clone(),
-                    edit: Edit::RemoveInterface(name.clone()),
-                })
-            });
-            let mut changes: Vec<Change> = chosen.collect::<Result<_>>()?;
-            // Said twice is meant once.
-            let mut seen = BTreeSet::new();
-            changes.retain(|change| match &change.edit {
-                Edit::RemoveInterface(name) => seen.insert((change.vpc.clone(), name.clone())),
-                _ => true,
-            });
-            Ok(changes)
-        })
+        let controller = Controller::open(dirs)?;
+        let attachments = controller.attachments()?;
+        let mut chosen = BTreeSet::new();
+        for name in &self.interfaces {
+            match self.vpc_of(controller.policy(), name) {
+                Ok(vpc) => {
+                    chosen.insert((vpc.clone(), name.clone()));
+                }
+                // Only the kernel has it still, since a detach was interrupted: any change ends it.
+                Err(Error::NotAttached { .. })
+                    if attachments.iter().any(|left| left.name == *name) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let changes = chosen.into_iter().map(|(vpc, name)| Change {
+            vpc,
+            edit: Edit::RemoveInterface(name),
+        });
+        report(&make(controller, &changes.collect::<Vec<_>>(), false)?)
     }
 
     fn vpc_of<'a>(&self, policy: &'a Policy, name: &InterfaceName) -> Result<&'a VpcName> {

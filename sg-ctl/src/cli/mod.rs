@@ -92,11 +92,7 @@ enum Answer {
 pub fn main() -> ExitCode {
     let Cli { dirs, command } = match Cli::try_parse() {
         Ok(cli) => cli,
-        // Help and the version are no errors.
-        Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return output::refuse(&error),
     };
     match run(command, &dirs) {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
@@ -126,20 +122,24 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
     }
 }
 
-/// Makes changes that need no interface in particular, and shows them.
+/// Makes changes that follow from the policy as it is, and shows them.
 fn change(
     dirs: &DirOptions,
     changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
 ) -> Result<Answer> {
-    let mut controller = Controller::open(dirs)?;
+    let controller = Controller::open(dirs)?;
     let changes = changes(controller.policy())?;
-    let policy = controller.policy().clone().apply(&changes)?;
-    let done = controller.install(Plan {
+    report(&make(controller, &changes, false)?)
+}
+
+/// Makes changes that need no interface in particular.
+fn make(mut controller: Controller, changes: &[Change], terminate: bool) -> Result<Done> {
+    let policy = controller.policy().clone().apply(changes)?;
+    Ok(controller.install(Plan {
         policy,
         needed: Needed::None,
-        terminate: false,
-    })?;
-    report(&done)
+        terminate,
+    })?)
 }
 
 /// Shows what was done.

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::process::ExitCode;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -35,19 +36,27 @@ pub(super) fn json_list_start(name: &str) -> String {
 /// Says what went wrong. Findings stand as they are, so that editors find their places.
 pub(super) fn complain(error: &Error) {
     let mut stderr = io::stderr().lock();
-    let findings = match error {
-        Error::Findings(findings)
-        | Error::Controller(crate::controller::Error::Findings(findings)) => findings,
-        error => {
-            let _ = writeln!(stderr, "sg-ctl: {error}");
-            return;
-        }
+    let Error::Findings(findings) = error else {
+        let _ = writeln!(stderr, "sg-ctl: {error}");
+        return;
     };
+    let is_placed = findings.iter().any(|finding| finding.place.is_some());
+    let prefix = if is_placed { "" } else { "sg-ctl: " };
     for line in findings.to_string().lines() {
-        let is_placed = findings.iter().any(|finding| finding.place.is_some());
-        let prefix = if is_placed { "" } else { "sg-ctl: " };
         let _ = writeln!(stderr, "{prefix}{line}");
     }
+}
+
+/// Says what is wrong with the words of a command line, or gives the help that was asked for.
+pub(super) fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let _ = write!(io::stderr().lock(), "sg-ctl: {text}");
+    ExitCode::from(2)
 }
 
 /// Says what the user should know although the command goes on.

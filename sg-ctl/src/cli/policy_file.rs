@@ -96,11 +96,7 @@ impl Apply {
 impl Diff {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let file = parse(&self.file)??;
-        let mut before = View::open(dirs)?.policy;
-        if before.vpcs.is_empty() {
-            // What a store begins with.
-            before = before.apply(&create_vpc(&VpcName::default()))?;
-        }
+        let before = stored(dirs)?;
         let changes = diff(&before, &to_policy(&file, &before)?);
         match self.json {
             true => print_json(&json::changes(&before, &changes))?,
@@ -137,10 +133,19 @@ impl Check {
 
 impl Export {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
-        let policy = View::open(dirs)?.policy;
+        let policy = stored(dirs)?;
         let (name, vpc) = named_vpc(&policy, &self.vpc)?;
         print(&export(name, vpc))?;
         Ok(Answer::Yes)
+    }
+}
+
+/// The policy as it is stored, or as a store begins.
+fn stored(dirs: &DirOptions) -> Result<Policy> {
+    let policy = View::open(dirs)?.policy;
+    match policy.vpcs.is_empty() {
+        true => Ok(policy.apply(&create_vpc(&VpcName::default()))?),
+        false => Ok(policy),
     }
 }
 

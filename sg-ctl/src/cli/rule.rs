@@ -3,10 +3,10 @@
 use clap::{Args, Subcommand};
 use sg_common::packet::Direction;
 
-use crate::controller::{Controller, Needed, Plan, View};
+use crate::controller::{Controller, View};
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
-use crate::policy::model::{Group, Peer, Permission, Rule, Traffic};
+use crate::policy::model::{Group, Peer, Permission, Policy, Rule, Traffic};
 use crate::policy::names::{GroupName, RuleId, VpcName, check_description};
 use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
 use crate::policy::services::service;
@@ -14,7 +14,7 @@ use crate::show::{self, Style};
 
 use super::error::{Error, Result};
 use super::output::{print, print_json, warn};
-use super::{Answer, choose, json};
+use super::{Answer, choose, json, make};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -173,9 +173,9 @@ impl Add {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let permissions = self.words.permissions(&self.group)?;
         check_description(&self.description)?;
-        change(dirs, false, |controller| {
+        change(dirs, false, |policy| {
             let (vpc, _, name, group) =
-                choose::vpc_of_group(controller.policy(), self.vpc.as_ref(), &self.group)?;
+                choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let rules = permissions.into_iter().map(|permission| {
                 if let Some(rule) = find(group, &permission) {
                     return Err(Error::RuleExists {
@@ -210,9 +210,9 @@ impl Remove {
             })?,
             false => Vec::new(),
         };
-        change(dirs, self.terminate, |controller| {
+        change(dirs, self.terminate, |policy| {
             let (vpc, _, name, group) =
-                choose::vpc_of_group(controller.policy(), self.vpc.as_ref(), &self.group)?;
+                choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let mut ids = self.ids;
             ids.sort_unstable();
             ids.dedup();
@@ -259,16 +259,11 @@ fn find<'a>(group: &'a Group, permission: &Permission) -> Option<&'a Rule> {
 fn change(
     dirs: &DirOptions,
     terminate: bool,
-    changes: impl FnOnce(&Controller) -> Result<Vec<Change>>,
+    changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
 ) -> Result<Answer> {
-    let mut controller = Controller::open(dirs)?;
-    let changes = changes(&controller)?;
-    let policy = controller.policy().clone().apply(&changes)?;
-    let done = controller.install(Plan {
-        policy,
-        needed: Needed::None,
-        terminate,
-    })?;
+    let controller = Controller::open(dirs)?;
+    let changes = changes(controller.policy())?;
+    let done = make(controller, &changes, terminate)?;
     for warning in &done.warnings {
         warn(warning);
     }

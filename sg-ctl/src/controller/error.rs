@@ -53,7 +53,7 @@ pub enum Error {
     )]
     Stuck {
         /// Why the change failed.
-        first: dataplane::Error,
+        first: Box<dataplane::Error>,
         /// Why the old policy could not be installed again.
         second: Box<Error>,
     },

@@ -11,11 +11,11 @@ mod view;
 
 use std::mem;
 
-use crate::dataplane::{self, Dataplane, Wanted};
+use crate::dataplane::{self, Attachment, Dataplane, Prepared, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock, Place};
-use crate::policy::change::{Change, Edit};
+use crate::policy::change::Change;
 use crate::policy::diff::diff;
-use crate::policy::model::{OnRuleRemoval, Policy};
+use crate::policy::model::Policy;
 use crate::privileges;
 use crate::store::{Revision, SqliteStore, Store as _};
 
@@ -95,6 +95,17 @@ impl Controller {
         &self.policy
     }
 
+    /// What the kernel protects, whether the policy knows of it or not.
+    pub fn attachments(&self) -> Result<Vec<Attachment>> {
+        match self.dirs.find_bpffs()? {
+            Some(bpffs) => {
+                let dataplane = Dataplane::open(self.dirs.run(), &bpffs.path)?;
+                Ok(dataplane.attachments()?)
+            }
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Stores the plan and makes the kernel match it, or fails and leaves both as they were.
     pub fn install(&mut self, plan: Plan) -> Result<Done> {
         let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
@@ -103,7 +114,7 @@ impl Controller {
         let wanted = Wanted {
             policy: &plan.policy,
             devices: found,
-            terminate: plan.terminate || terminates(&plan.policy, &changes),
+            terminate: plan.terminate,
             capacity: None,
         };
         let dataplane = self.dataplane(!wanted.devices.is_empty(), &mut warnings)?;
@@ -120,15 +131,15 @@ impl Controller {
     /// Stores the changes and installs what is wanted, if it can be installed.
     fn enforce(
         &mut self,
-        mut dataplane: Dataplane,
+        mut kernel: impl Kernel,
         wanted: &Wanted<'_>,
         changes: &[Change],
     ) -> Result<()> {
-        let prepared = dataplane.prepare(wanted)?;
+        let prepared = kernel.prepare(wanted)?;
         self.revision = self.store.commit(self.revision, changes)?;
-        match dataplane.install(prepared) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.take_back(&mut dataplane, wanted.policy, error)),
+        match kernel.install(prepared) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.take_back(kernel, wanted.policy, error)),
         }
     }
 
@@ -157,7 +168,7 @@ impl Controller {
     /// Stores and installs the old policy again.
     fn take_back(
         &mut self,
-        dataplane: &mut Dataplane,
+        mut kernel: impl Kernel,
         refused: &Policy,
         why: dataplane::Error,
     ) -> Error {
@@ -165,30 +176,44 @@ impl Controller {
             let changes = diff(refused, &self.policy);
             self.revision = self.store.commit(self.revision, &changes)?;
             let Devices { found, .. } = Devices::find(&self.policy, &Needed::None)?;
-            let prepared = dataplane.prepare(&Wanted {
+            let prepared = kernel.prepare(&Wanted {
                 policy: &self.policy,
                 devices: found,
                 terminate: false,
                 capacity: None,
             })?;
-            dataplane.install(prepared)?;
-            Ok(())
+            Ok(kernel.install(prepared)?)
         };
         match back() {
             Ok(()) => Error::TakenBack(why),
             Err(second) => Error::Stuck {
-                first: why,
+                first: Box::new(why),
                 second: Box::new(second),
             },
         }
     }
 }
 
-/// Says whether rules go from a VPC that wants their flows to go with them.
-fn terminates(policy: &Policy, changes: &[Change]) -> bool {
-    changes.iter().any(|Change { vpc, edit }| {
-        let vpc = policy.vpcs.get(vpc);
-        matches!(edit, Edit::RemoveRule(..) | Edit::DeleteGroup(_))
-            && vpc.is_some_and(|vpc| vpc.on_rule_removal == OnRuleRemoval::Terminate)
-    })
+/// What installs a policy, so that tests can let it fail.
+trait Kernel {
+    type Prepared;
+
+    fn prepare(&self, wanted: &Wanted<'_>) -> Result<Self::Prepared, dataplane::Error>;
+
+    fn install(&mut self, prepared: Self::Prepared) -> Result<(), dataplane::Error>;
 }
+
+impl Kernel for Dataplane {
+    type Prepared = Prepared;
+
+    fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, dataplane::Error> {
+        self.prepare(wanted)
+    }
+
+    fn install(&mut self, prepared: Prepared) -> Result<(), dataplane::Error> {
+        self.install(prepared).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::or_none;
-use crate::dataplane::{Dataplane, Error};
+use crate::dataplane::{Attachment, Dataplane, Error};
 use crate::policy::model::{Hook, Interface, Policy, Side};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 
@@ -14,7 +14,8 @@ use crate::policy::names::{GroupName, InterfaceName, VpcName};
 pub struct Status {
     /// The revision that is stored; 0 before there is any.
     pub revision: u64,
-    /// Every interface of the policy, attached or not.
+    /// Every interface of the policy, attached or not, and those that the kernel still protects
+    /// although the policy has let them go.
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the flow tables are.
     pub flows: FlowsStatus,
@@ -29,7 +30,7 @@ pub struct InterfaceStatus {
     pub ifindex: Option<u32>,
     /// Whose policy.
     pub vpc: VpcName,
-    /// The groups it is in.
+    /// The groups it is in; none when the policy has let it go.
     pub groups: BTreeSet<GroupName>,
     /// `host` or `guest`.
     pub side: &'static str,
@@ -80,6 +81,24 @@ impl Status {
                 });
             }
         }
+        // Left by a detach that was interrupted.
+        let is_known = |attachment: &Attachment| {
+            let vpc = policy.vpcs.get(&attachment.vpc);
+            vpc.is_some_and(|vpc| vpc.interfaces.contains_key(&attachment.name))
+        };
+        let left = attachments
+            .iter()
+            .filter(|left| left.attached && !is_known(left));
+        interfaces.extend(left.map(|left| InterfaceStatus {
+            name: left.name.clone(),
+            ifindex: Some(left.ifindex),
+            vpc: left.vpc.clone(),
+            groups: BTreeSet::new(),
+            side: side_name(left.side),
+            hook: left.hook.name(),
+            netns: None,
+            attached: true,
+        }));
         Ok(Self {
             revision,
             interfaces,

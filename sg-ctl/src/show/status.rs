@@ -3,7 +3,7 @@
 use super::columns::{Align, Columns};
 use super::style::Style;
 use super::words::{list, number};
-use crate::observe::Status;
+use crate::observe::{InterfaceStatus, Status};
 
 /// The state of an instance.
 pub fn status(status: &Status, style: Style) -> String {
@@ -21,9 +21,10 @@ pub fn status(status: &Status, style: Style) -> String {
             Some(netns) => format!("{} (in {netns})", interface.name),
             None => interface.name.to_string(),
         };
-        let state = match interface.attached {
-            true => "protected",
-            false => "not attached",
+        let state = match (interface.attached, interface.groups.is_empty()) {
+            (true, false) => "protected",
+            (true, true) => "to be detached",
+            (false, _) => "not attached",
         };
         let parts = [
             name,
@@ -33,18 +34,16 @@ pub fn status(status: &Status, style: Style) -> String {
             interface.hook.to_owned(),
             state.to_owned(),
         ];
-        match interface.attached {
+        match is_as_stored(interface) {
             true => columns.line(parts),
             false => columns.painted(parts, Style::bad),
         }
     }
     let mut text = columns.finish(style, 0);
-    if status
-        .interfaces
-        .iter()
-        .any(|interface| !interface.attached)
-    {
-        text.push_str("what is not attached is attached by `sg-ctl restore`, if it is there\n");
+    if !status.interfaces.iter().all(is_as_stored) {
+        text.push_str(
+            "`sg-ctl restore` makes this match the policy, where the interface is there\n",
+        );
     }
     let flows = status.flows;
     text.push_str(&format!(
@@ -57,12 +56,17 @@ pub fn status(status: &Status, style: Style) -> String {
     text
 }
 
+/// The policy has it, and the kernel protects it.
+fn is_as_stored(interface: &InterfaceStatus) -> bool {
+    interface.attached && !interface.groups.is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::observe::{FlowsStatus, InterfaceStatus};
+    use crate::observe::FlowsStatus;
 
     #[test]
     fn each_interface_has_a_line() {
@@ -97,7 +101,7 @@ mod tests {
 INTERFACE  VPC      GROUPS    SIDE  HOOK  STATE
 eth0       default  ssh, web  host  xdp   protected
 a0 (in a)  default  ssh, web  host  xdp   not attached
-what is not attached is attached by `sg-ctl restore`, if it is there
+`sg-ctl restore` makes this match the policy, where the interface is there
 flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4
 "
         );
