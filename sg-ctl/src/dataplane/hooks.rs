@@ -183,7 +183,7 @@ fn replace_xdp(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(),
     program.attach_to_link(held).map(drop).map_err(wrong)
 }
 
-/// Removes every link for which `is_wanted` says no: unpinning closes the last reference to it.
+/// Removes every link for which `is_wanted` says no.
 pub(super) fn remove_links(bpffs: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
     for entry in fs::read_dir(links_folder(bpffs))
         .into_iter()
@@ -197,7 +197,15 @@ pub(super) fn remove_links(bpffs: &Path, is_wanted: impl Fn(&str) -> bool) -> Re
     Ok(())
 }
 
+/// Detaches a link and removes its pin.
+///
+/// Removing the pin would be enough but for the moment: the kernel gives up what was pinned after a
+/// grace period, from a work queue, and until then the program would drop what nobody protects any
+/// more (`bpf_free_inode` and `bpf_link_put` of
+/// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/>).
 fn unpin(path: &Path) -> Result<(), Error> {
+    // A link whose device is gone cannot be detached, and need not be.
+    let _ = sys::open_pin(path).and_then(|link| sys::detach(&link));
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder {
             path: path.to_path_buf(),

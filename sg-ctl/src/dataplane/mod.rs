@@ -593,6 +593,7 @@ impl Dataplane {
     }
 
     fn remove_everything(&mut self) -> Result<(), Error> {
+        hooks::remove_links(&self.bpffs, |_| false)?;
         remove_folder(&hooks::links_folder(&self.bpffs))?;
         for layout in self.layouts() {
             remove_folder(&layout_folder(&self.bpffs, layout))?;

@@ -9,6 +9,7 @@ use std::path::Path;
 
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 
 /// Opens a pinned object.
@@ -74,6 +75,30 @@ pub(super) fn link_ifindex(link: &OwnedFd) -> io::Result<u32> {
     }
     let [_, _, _, _, ifindex, ..] = info;
     Ok(ifindex)
+}
+
+/// Takes a link's program off its device before this returns.
+pub(super) fn detach(link: &OwnedFd) -> io::Result<()> {
+    #[repr(C)]
+    struct Arguments {
+        fd: u32,
+    }
+    let arguments = Arguments {
+        fd: link.as_raw_fd() as u32,
+    };
+    // SAFETY: the arguments outlive the call, and the size is theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_DETACH,
+            &raw const arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    match result < 0 {
+        true => Err(io::Error::last_os_error()),
+        false => Ok(()),
+    }
 }
 
 /// Waits until every program that was running has ended: one RCU grace period (membarrier(2)).
