@@ -1,0 +1,120 @@
+//! Rules move under traffic: what both policies allow is never lost, what neither allows never
+//! passes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::lab::Lab;
+use tests::sg::Sg;
+use tests::sockets::Outcome::{Connected, TimedOut};
+use tests::sockets::{TcpEcho, UdpEcho, tcp_connects, udp_roundtrip};
+
+/// Ways to allow the same traffic: by prefixes of several lengths, everyone, a list, a group.
+const WAYS: [&str; 6] = [
+    "10.0.0.0/8",
+    "10.0.0.0/24",
+    "0.0.0.0/0",
+    "pl:clients",
+    "10.0.0.1/32",
+    "sg:clients",
+];
+const CHANGES: usize = 60;
+
+/// One way only, so that each change takes the last one away.
+fn policy(way: &str, generation: usize) -> String {
+    format!(
+        "
+prefix_lists:
+  clients: [10.0.0.0/28]
+groups:
+  clients: {{members: [10.0.0.1]}}
+  g:
+    ingress:
+      - {{protocol: udp, ports: 53, from: ['{way}']}}
+      - {{protocol: tcp, ports: 7, from: ['{way}']}}
+      - {{protocol: tcp, ports: {}, from: [192.0.2.0/24]}}
+interfaces:
+  eth0: {{groups: [g]}}
+",
+        10_000 + generation
+    )
+}
+
+#[test]
+fn an_allowed_packet_is_never_lost_while_the_rule_that_allows_it_changes() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(&policy(WAYS[0], 0))?;
+    let _listeners = (
+        UdpEcho::listen(&pair.host, ":53")?,
+        TcpEcho::listen(&pair.host, ":7")?,
+        TcpEcho::listen(&pair.host, ":22")?,
+    );
+    let over = AtomicBool::new(false);
+    let (asked, changed) = thread::scope(|scope| {
+        let traffic = scope.spawn(|| -> Result<u32> {
+            let mut asked = 0;
+            while !over.load(Ordering::Relaxed) {
+                // Each from a port of its own, so that rules judge it and no flow does.
+                let udp = udp_roundtrip(pair.world.at("10.0.0.1")?, "10.0.0.10:53")?;
+                ensure!(udp == Connected, "udp after {asked} questions: {udp:?}");
+                let tcp = tcp_connects(pair.world.at("10.0.0.1")?, "10.0.0.10:7")?;
+                ensure!(tcp == Connected, "tcp after {asked} questions: {tcp:?}");
+                asked += 1;
+            }
+            Ok(asked)
+        });
+        let refused = scope.spawn(|| -> Result<()> {
+            while !over.load(Ordering::Relaxed) {
+                let never = tcp_connects(pair.world.at("10.0.0.1")?, "10.0.0.10:22")?;
+                ensure!(never == TimedOut, "a port that no policy opens: {never:?}");
+            }
+            Ok(())
+        });
+        let changed = (1..=CHANGES).try_for_each(|change| {
+            sg.apply(&policy(WAYS[change % WAYS.len()], change))
+                .map(drop)
+        });
+        over.store(true, Ordering::Relaxed);
+        let refused = refused
+            .join()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")));
+        let traffic = traffic
+            .join()
+            .unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")));
+        (traffic, changed.and(refused))
+    });
+    changed?;
+    let asked = asked?;
+    ensure!(asked > 100, "only {asked} questions were asked");
+
+    // A lost SYN or datagram would have come again; the counters know of every drop.
+    let stats = sg.json(&["stats"])?;
+    let reasons = stats["interfaces"][0]["reasons"]
+        .as_array()
+        .context("no reasons")?;
+    let drops: Vec<_> = reasons
+        .iter()
+        .filter(|reason| {
+            !matches!(
+                reason["reason"].as_str(),
+                Some(
+                    "rule"
+                        | "tracked"
+                        | "untracked"
+                        | "link-protocol"
+                        | "neighbor-discovery"
+                        | "multicast-membership"
+                )
+            )
+        })
+        .collect();
+    // Every drop is a SYN to port 22, and those are sent by nobody else.
+    ensure!(
+        drops.iter().all(|drop| drop["reason"] == "no-rule"),
+        "dropped: {drops:?}"
+    );
+    println!("{asked} questions each were answered during {CHANGES} changes");
+    Ok(())
+}
