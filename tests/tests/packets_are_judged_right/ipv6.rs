@@ -70,6 +70,6 @@ pub(super) const CASES: &[Case] = &[
     "),
     case("one packet has one fragment header", IN, "
         in tcp peer6:40000 > host6:22 syn fragment-header 7@0 fragment-header 8@0 => malformed-extension
-        in tcp peer6:40000 > host6:22 syn fragment-header 7@0+ fragment-header 7@0 => malformed-extension
+        in tcp peer6:40000 > host6:22 syn payload 4 fragment-header 7@0+ fragment-header 7@0 => malformed-extension
     "),
 ];

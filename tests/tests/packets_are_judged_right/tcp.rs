@@ -1,7 +1,7 @@
 //! TCP connections.
 //!
-//! Initial sequence numbers matter: 5000 answers 1000 in most stories, and 9 answers 3000000000
-//! where only one side's number may be compared with its own.
+//! In most stories the sequence number 5000 answers 1000; where the answer has the lower one, no
+//! side's numbers may be compared with the other's.
 
 use super::policies::{ANYTHING_IN, DEFAULT, PUBLIC, SSH, SSH_WITHOUT_PICKUP};
 use super::story::{Case, case};
@@ -201,13 +201,13 @@ pub(super) const CASES: &[Case] = &[
         OUT,
         "
         out tcp host:4000 > other:80 syn seq 3000000000 => rule
-        in tcp other:80 > host:4000 syn ack seq 9 ackno 3000000001 => tracked
-        out tcp host:4000 > other:80 ack seq 3000000001 ackno 10 => tracked
-        in tcp other:80 > host:4000 psh ack seq 10 ackno 3000000001 payload 100 => tracked
-        out tcp host:4000 > other:80 ack seq 3000000001 ackno 110 => tracked
-        in tcp other:80 > host:4000 rst seq 110 => tracked
+        in tcp other:80 > host:4000 syn ack seq 2000000009 ackno 3000000001 => tracked
+        out tcp host:4000 > other:80 ack seq 3000000001 ackno 2000000010 => tracked
+        in tcp other:80 > host:4000 psh ack seq 2000000010 ackno 3000000001 payload 100 => tracked
+        out tcp host:4000 > other:80 ack seq 3000000001 ackno 2000000110 => tracked
+        in tcp other:80 > host:4000 rst seq 2000000110 => tracked
         wait 11
-        in tcp other:80 > host:4000 ack seq 110 ackno 3000000001 => no-rule
+        in tcp other:80 > host:4000 ack seq 2000000110 ackno 3000000001 => no-rule
     ",
     ),
     case(
@@ -324,15 +324,15 @@ pub(super) const CASES: &[Case] = &[
         "two SYNs that cross make one connection",
         OUT,
         "
-        out tcp host:4000 > other:4001 syn => rule
-        in tcp other:4001 > host:4000 syn seq 5000 => tracked
-        out tcp host:4000 > other:4001 syn ack seq 1000 ackno 5001 => tracked
-        in tcp other:4001 > host:4000 syn ack seq 5000 ackno 1001 => tracked
-        in tcp other:4001 > host:4000 psh ack seq 5001 ackno 1001 payload 100 => tracked
-        out tcp host:4000 > other:4001 psh ack seq 1001 ackno 5101 payload 50 => tracked
-        in tcp other:4001 > host:4000 ack seq 5101 ackno 1051 => tracked
+        out tcp host:4000 > other:4001 syn seq 3000000000 => rule
+        in tcp other:4001 > host:4000 syn seq 2000000000 => tracked
+        out tcp host:4000 > other:4001 syn ack seq 3000000000 ackno 2000000001 => tracked
+        in tcp other:4001 > host:4000 syn ack seq 2000000000 ackno 3000000001 => tracked
+        in tcp other:4001 > host:4000 psh ack seq 2000000001 ackno 3000000001 payload 100 => tracked
+        out tcp host:4000 > other:4001 psh ack seq 3000000001 ackno 2000000101 payload 50 => tracked
+        in tcp other:4001 > host:4000 ack seq 2000000101 ackno 3000000051 => tracked
         wait 3700
-        in tcp other:4001 > host:4000 psh ack seq 5101 ackno 1051 payload 9 => tracked
+        in tcp other:4001 > host:4000 psh ack seq 2000000101 ackno 3000000051 payload 9 => tracked
     ",
     ),
     case(
