@@ -101,6 +101,13 @@ impl Addr {
         a >> 24 == 0xff || (a | b | c) == 0 && d == 1
     }
 
+    /// Whether this is an IPv4 multicast address, `224.0.0.0/4`.
+    #[inline(always)]
+    pub const fn is_v4_multicast(&self) -> bool {
+        let [.., d] = self.words();
+        self.is_v4() && d >> 28 == 0xe
+    }
+
     /// Whether this is an IPv6 link-local unicast address, `fe80::/10`.
     #[inline(always)]
     pub const fn is_v6_link_local(&self) -> bool {

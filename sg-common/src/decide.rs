@@ -237,26 +237,34 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         if may_be_exempt(headers) {
             let exempt = self.stage(Stage::Exempt, desk);
             if exempt.reason != Reason::NoRule {
-                return Ok(exempt);
+                return Ok(self.remembered(desk, exempt));
             }
         }
         let headers = &desk.headers;
         if self.is_guest() && !self.is_guarded(headers) {
             return Err(self.guard_reason());
         }
-        if self.is_link_local_service(headers) {
-            return Err(Reason::LinkLocalService);
+        if let Part::Later = headers.part {
+            return Ok(self.stage(Stage::Fragment, desk));
         }
-        match headers.part {
-            Part::Whole => self.stateful(desk),
-            Part::First => {
-                let judgement = self.stateful(desk);
-                let decision = judgement.unwrap_or_else(Decision::without_rule);
-                self.stage(Stage::Remember(decision), desk);
-                Ok(decision)
-            }
-            Part::Later => Ok(self.stage(Stage::Fragment, desk)),
+        let judgement = if self.is_link_local_service(headers) {
+            Err(Reason::LinkLocalService)
+        } else {
+            self.stateful(desk)
+        };
+        if let Part::Whole = desk.headers.part {
+            return judgement;
         }
+        Ok(self.remembered(desk, judgement.unwrap_or_else(Decision::without_rule)))
+    }
+
+    /// The decision, which is that of the packet's other fragments too.
+    #[inline(always)]
+    fn remembered(&self, desk: &mut Desk, decision: Decision) -> Decision {
+        if let Part::First = desk.headers.part {
+            self.stage(Stage::Remember(decision), desk);
+        }
+        decision
     }
 
     #[inline(always)]
@@ -349,6 +357,14 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     #[inline(always)]
     fn exempt_igmp(&self, headers: &Headers) -> Reason {
+        // RFC 9776 §4: to a multicast address, and no further than the link. Anything else under
+        // this number could be a tunnel.
+        if headers.part != Part::Whole
+            || headers.hop_limit != 1
+            || !headers.destination.is_v4_multicast()
+        {
+            return Reason::NoRule;
+        }
         if self.is_guest() && !self.is_guests(&headers.source) {
             Reason::GuestSource
         } else {

@@ -113,7 +113,8 @@ pub struct FlowKey {
     /// The IP protocol.
     pub protocol: u8,
     /// ICMP: 1 when what is protected asks, 2 when the other side does, so that leave to answer is
-    /// never leave to ask. Other protocols: 0.
+    /// never leave to ask; the bits above tell one kind of question from another. Other protocols:
+    /// 0.
     pub asker: u8,
     /// Always zero.
     pub padding: [u8; 2],
@@ -478,7 +479,7 @@ impl FlowState {
         }
         let flags = headers.tcp_flags;
         match (self.phase, from_initiator) {
-            (Phase::SYN_SENT, true) if flags.is_plain_syn() => {
+            (Phase::SYN_SENT | Phase::PICKED_UP, true) if flags.is_plain_syn() => {
                 *self = Self {
                     rule: self.rule,
                     generation: self.generation,
@@ -497,10 +498,10 @@ impl FlowState {
             (Phase::SYN_SENT, true) => Growth::Stay,
             (Phase::SYN_SENT, false) => self.answer_syn(headers, leg),
             (Phase::SYN_RECEIVED, true)
-                if flags.has(TcpFlags::ACK)
-                    && !flags.has(TcpFlags::SYN)
-                    && headers.tcp_ack == of(&self.end, leg.other()) =>
+                if flags.has(TcpFlags::ACK) && headers.tcp_ack == of(&self.end, leg.other()) =>
             {
+                // So far this place has kept a number of the leg's own.
+                put(&mut self.ack, leg, headers.tcp_ack);
                 self.advance(headers, leg);
                 self.phase = Phase::ESTABLISHED;
                 self.close_by_flags(headers, leg);
@@ -515,12 +516,9 @@ impl FlowState {
                 }
             }
             (Phase::SYN_RECEIVED, false) => {
-                if flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg) {
-                    self.advance(headers, leg);
-                    // Simultaneous open (RFC 9293 figure 7): each side has sent SYN, and this is
-                    // the acknowledgment of the first one.
-                    Growth::Stay
-                } else if flags.is_plain_syn() {
+                // The SYN-ACK again, or that of a simultaneous open (RFC 9293 figure 7).
+                let acknowledges = flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg);
+                if acknowledges || flags.is_plain_syn() {
                     Growth::Stay
                 } else {
                     Growth::Refuse
@@ -582,10 +580,11 @@ impl FlowState {
             headers.tcp_seq.wrapping_add(headers.tcp_length),
         );
         put(&mut self.window, leg, headers.tcp_window);
+        // A SYN that crosses the first one acknowledges it only with its next packet.
         let ack = if flags.has(TcpFlags::ACK) {
             headers.tcp_ack
         } else {
-            headers.tcp_seq.wrapping_add(1)
+            of(&self.ack, leg.other())
         };
         put(&mut self.ack, leg, ack);
         // Scaling is in force only when both SYNs offer it (RFC 7323 §2.2); an absent option reads
@@ -616,8 +615,10 @@ impl FlowState {
             // RFC 5961 §3: a reset counts only at the exact sequence number that the receiver
             // expects, which lies between what it has acknowledged and what was sent to it.
             let expected = of(&self.ack, leg.other());
-            let plausible = within(expected, headers.tcp_seq, of(&self.end, leg))
-                || headers.tcp_seq == expected;
+            // A keep-alive begins before what is expected, and may be all that was seen of a leg.
+            let end = of(&self.end, leg);
+            let last = if after(expected, end) { expected } else { end };
+            let plausible = within(expected, headers.tcp_seq, last);
             if plausible {
                 self.phase = Phase::RESET;
             }

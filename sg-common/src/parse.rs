@@ -61,8 +61,8 @@ impl TcpFlags {
         self.0 & 0x17 == Self::SYN.0
     }
 
-    /// Whether no TCP sends this: none of the six classic flags that matter, SYN with FIN, SYN with
-    /// RST, or all of them.
+    /// Whether no TCP sends this: none of SYN, ACK, RST and FIN, two of SYN, RST and FIN at once, or
+    /// FIN without ACK (RFC 9293 §3.10.4 has every FIN acknowledge).
     #[inline(always)]
     const fn is_nonsense(self) -> bool {
         let control = self.0 & 0x17;
@@ -70,6 +70,7 @@ impl TcpFlags {
             || self.has(Self(Self::SYN.0 | Self::FIN.0))
             || self.has(Self(Self::SYN.0 | Self::RST.0))
             || self.has(Self(Self::RST.0 | Self::FIN.0))
+            || control == Self::FIN.0
     }
 }
 
@@ -240,6 +241,11 @@ impl Headers {
             (IcmpRole::Request, Direction::Ingress) | (IcmpRole::Reply, Direction::Egress) => 2,
             _ => 0,
         };
+        // Timestamp, information and mask requests and their replies make pairs 13-14 to 17-18.
+        let question = match (self.protocol, self.icmp_type) {
+            (ICMP, 13..=18) if asker != 0 => (self.icmp_type + 1) & !1,
+            _ => 0,
+        };
         FlowKey {
             local: *self.local(direction),
             peer: *self.peer(direction),
@@ -247,7 +253,7 @@ impl Headers {
             local_port,
             peer_port,
             protocol: self.protocol,
-            asker,
+            asker: question | asker,
             padding: [0; 2],
         }
     }
@@ -558,7 +564,10 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reaso
             headers.icmp_code = icmp_code;
             set_identifier(headers, [id1, id0]);
             // The target of a neighbor solicitation or advertisement (RFC 4861 §4.3, §4.4).
-            if headers.protocol == ICMPV6 && matches!(icmp_type, 135 | 136) && length >= 24 {
+            if headers.protocol == ICMPV6 && matches!(icmp_type, 135 | 136) {
+                if length < 24 {
+                    return Err(Reason::MalformedIcmp);
+                }
                 let target = packet
                     .load::<16>(headers.l4 + 8)
                     .ok_or(Reason::MalformedIcmp)?;
@@ -672,7 +681,11 @@ fn option_byte<P: Packet + ?Sized>(packet: &P, offset: u32, end: u32) -> Option<
 fn quote<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers) -> Option<()> {
     let l3 = headers.l4 + 8;
     inner.end = headers.end;
-    if headers.protocol == ICMP {
+    let is_v4 = headers.source.is_v4();
+    if is_v4 != (headers.protocol == ICMP) {
+        return None;
+    }
+    if is_v4 {
         #[rustfmt::skip]
         let [version_ihl, _, _, _, _, _, frag1, frag0, _, protocol, _, _,
              s3, s2, s1, s0, d3, d2, d1, d0] = packet.load::<20>(l3)?;
