@@ -411,12 +411,12 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     headers.fragment_id = u32::from(u16::from_be_bytes([id1, id0]));
     headers.fragment_protocol = protocol;
     headers.fragment_start = headers.l4;
-    fragment(headers, offset, more)
+    fragment(headers, offset, more, false)
 }
 
 /// What RFC 791 §3.2 and RFC 8200 §4.5 ask of every fragment, with the cures of RFC 1858 and 3128.
 #[inline(always)]
-fn fragment(headers: &mut Headers, offset: u32, more: bool) -> Result<(), Reason> {
+fn fragment(headers: &mut Headers, offset: u32, more: bool, is_quoted: bool) -> Result<(), Reason> {
     if offset == 0 && !more {
         return Ok(());
     }
@@ -426,6 +426,10 @@ fn fragment(headers: &mut Headers, offset: u32, more: bool) -> Result<(), Reason
     } else {
         Part::Later
     };
+    // An ICMP error quotes as much as fits: the length of what it quotes says nothing.
+    if is_quoted {
+        return Ok(());
+    }
     let length = headers.end - headers.fragment_start;
     let tiny_offset = offset == 8 && headers.fragment_protocol == TCP;
     if length == 0 || (more && !length.is_multiple_of(8)) || offset + length > 65_535 || tiny_offset
@@ -466,7 +470,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     if headers.source.is_impossible_source() || headers.source == headers.destination {
         return Err(Reason::MalformedSource);
     }
-    extensions(packet, headers, next, l3 + 40)
+    extensions(packet, headers, next, l3 + 40, false)
 }
 
 /// Walks the chain up to the upper protocol, or to a later fragment's bytes.
@@ -476,6 +480,7 @@ fn extensions<P: Packet + ?Sized>(
     headers: &mut Headers,
     first: u8,
     start: u32,
+    is_quoted: bool,
 ) -> Result<(), Reason> {
     let mut next = first;
     let mut offset = start;
@@ -518,6 +523,7 @@ fn extensions<P: Packet + ?Sized>(
                 headers,
                 u32::from(u16::from_be_bytes([third, fourth]) & !7),
                 more,
+                is_quoted,
             )?;
             if let Part::Later = headers.part {
                 next = following;
@@ -705,7 +711,7 @@ fn quote<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers)
         }
         inner.source = Addr::from_v6(packet.load::<16>(l3 + 8)?);
         inner.destination = Addr::from_v6(packet.load::<16>(l3 + 24)?);
-        extensions(packet, inner, next, l3 + 40).ok()?;
+        extensions(packet, inner, next, l3 + 40, true).ok()?;
         if let Part::Later = inner.part {
             return None;
         }

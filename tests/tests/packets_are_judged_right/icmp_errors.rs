@@ -72,6 +72,7 @@ pub(super) const CASES: &[Case] = &[
         in icmp unreachable router > host about udp host:4000 > other:53 fragment 7@16 => no-rule
         out udp host6:4000 > other6:53 => rule
         in icmpv6 packet-too-big router6 > host6 mtu 1280 about udp host6:4000 > other6:53 payload 8 fragment 7@0+ => related
+        in icmpv6 packet-too-big router6 > host6 mtu 1280 length 69 about udp host6:4000 > other6:53 payload 8 fragment 7@0+ => related
         in icmpv6 packet-too-big router6 > host6 mtu 1280 about udp host6:4000 > other6:53 fragment 7@16 => no-rule
     "),
     case("a quoted packet that is no IP is related to nothing", OUT, "
