@@ -248,7 +248,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             return Ok(self.stage(Stage::Fragment, desk));
         }
         let judgement = if self.is_link_local_service(headers) {
-            Err(Reason::LinkLocalService)
+            self.link_local_service(desk)
         } else {
             self.stateful(desk)
         };
@@ -439,7 +439,10 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     Reason::DhcpClient
                 }
             }
-            Direction::Egress if self.is_guest() && from == server => Reason::GuestDhcpServer,
+            // Clients look at the port an answer is for, and hardly ever at the one it comes from.
+            Direction::Egress if self.is_guest() && (from == server || to == client) => {
+                Reason::GuestDhcpServer
+            }
             Direction::Ingress
                 if from == server && to == client && (v4 || headers.source.is_v6_link_local()) =>
             {
@@ -465,22 +468,35 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
     }
 
+    /// Whether the packet is for a listed service, or one of TCP from it that opens nothing. Anybody
+    /// on the link can send from a service's address: what else comes from there is judged like
+    /// anything else, and passes as the reply it is.
     #[inline(always)]
     fn is_link_local_service(&self, headers: &Headers) -> bool {
         let peer = headers.peer(self.direction);
-        if !peer.may_be_link_local_service() {
-            return false;
+        let may_pass = match self.direction {
+            Direction::Egress => true,
+            Direction::Ingress => headers.protocol == TCP && !is_plain_syn(headers),
+        };
+        may_pass
+            && peer.may_be_link_local_service()
+            && self
+                .tables
+                .set(Scope::services(self.interface.vpc, peer.family()), peer)
+                .is_some()
+    }
+
+    /// Passes; and what is not TCP opens a flow, by which the reply is known.
+    #[inline(always)]
+    fn link_local_service(&self, desk: &mut Desk) -> Judgement {
+        let role = desk.headers.icmp_role();
+        if desk.headers.protocol != TCP && !matches!(role, IcmpRole::Error | IcmpRole::Notice) {
+            let known = self.known_flow(desk);
+            if known.reason == Reason::NoFlow {
+                self.stage(Stage::Open(RuleSlot::NONE), desk);
+            }
         }
-        // Services answer; whoever opens a connection inwards is judged like anyone else.
-        if self.direction == Direction::Ingress
-            && headers.protocol == TCP
-            && headers.tcp_flags.is_plain_syn()
-        {
-            return false;
-        }
-        self.tables
-            .set(Scope::services(self.interface.vpc, peer.family()), peer)
-            .is_some()
+        Err(Reason::LinkLocalService)
     }
 
     #[inline(always)]
@@ -538,10 +554,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         let is_syn = is_plain_syn(&desk.headers);
         let opens_nothing = matches!(role, IcmpRole::Error | IcmpRole::Notice);
         if !is_syn && !opens_nothing {
-            let mut known = self.stage(Stage::Flow, desk);
-            if known.reason == Reason::TableFull {
-                known = self.stage(Stage::Assure, desk);
-            }
+            let known = self.known_flow(desk);
             if known.reason != Reason::NoFlow {
                 return Ok(known);
             }
@@ -574,6 +587,16 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             });
         }
         Ok(self.stage(Stage::Open(admitted.rule), desk))
+    }
+
+    /// What a known flow says of the packet, or [`Reason::NoFlow`].
+    #[inline(always)]
+    fn known_flow(&self, desk: &mut Desk) -> Decision {
+        let known = self.stage(Stage::Flow, desk);
+        if known.reason == Reason::TableFull {
+            return self.stage(Stage::Assure, desk);
+        }
+        known
     }
 
     /// A packet that is not a plain SYN, if a flow knows it; otherwise [`Reason::NoFlow`].
@@ -977,6 +1000,12 @@ struct Found<F> {
     flow: F,
 }
 
+/// Whether a DHCP client or server listens there, in either family.
+#[inline(always)]
+const fn is_dhcp_port(port: u16) -> bool {
+    matches!(port, 67 | 68 | 546 | 547)
+}
+
 /// Whether [`Stage::Exempt`] could find anything.
 #[inline(always)]
 const fn may_be_exempt(headers: &Headers) -> bool {
@@ -985,7 +1014,7 @@ const fn may_be_exempt(headers: &Headers) -> bool {
     }
     match headers.protocol {
         ICMPV6 | IGMP => true,
-        UDP => matches!(headers.source_port, 67 | 68 | 546 | 547),
+        UDP => is_dhcp_port(headers.source_port) || is_dhcp_port(headers.destination_port),
         _ => false,
     }
 }

@@ -571,6 +571,11 @@ impl FlowState {
                 Growth::Refuse
             };
         }
+        if !flags.has(TcpFlags::SYN) && headers.tcp_length == 0 && !acknowledges {
+            // A bare acknowledgment of something else comes from a connection that only the other
+            // side still knows (RFC 9293 §3.5.1): the initiator resets that, and tries again.
+            return Growth::Stay;
+        }
         if !flags.has(TcpFlags::SYN) || (flags.has(TcpFlags::ACK) && !acknowledges) {
             return Growth::Refuse;
         }

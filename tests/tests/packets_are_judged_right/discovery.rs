@@ -103,7 +103,7 @@ pub(super) const CASES: &[Case] = &[
         out tcp host:4000 > metadata:80 syn => link-local-service
         in tcp metadata:80 > host:4000 syn ack => link-local-service
         out udp host:4000 > 169.254.169.253:53 => link-local-service
-        in udp 169.254.169.253:53 > host:4000 => link-local-service
+        in udp 169.254.169.253:53 > host:4000 => tracked
         out udp host:123 > 169.254.169.123:123 => link-local-service
         out tcp host6:4000 > metadata6:80 syn => link-local-service
         in tcp metadata6:80 > host6:4000 ack => link-local-service
@@ -111,6 +111,15 @@ pub(super) const CASES: &[Case] = &[
     case("a link-local service asks for no connection", CLOSED, "
         in tcp metadata:80 > host:22 syn => no-rule
         in tcp metadata6:80 > host6:22 syn => no-rule
+    "),
+    case("whoever sends from a link-local service's address unasked is judged by rules", CLOSED, "
+        in udp 169.254.169.253:53 > host:11211 => no-rule
+        in icmp 8/0 metadata > host => no-rule
+        in proto 47 metadata > host payload 8 => no-rule
+        out udp host:4000 > 169.254.169.253:53 => link-local-service
+        in udp 169.254.169.253:53 > host:11211 => no-rule
+        in udp 169.254.169.253:53 > host:4000 => tracked
+        out udp host:4000 > 169.254.169.253:53 => link-local-service
     "),
     case("other link-local addresses are for the rules", CLOSED, "
         out tcp host:4000 > 169.254.169.252:80 syn => no-rule

@@ -107,7 +107,8 @@ pub(super) const CASES: &[Case] = &[
         in proto 17 far6 > link6 payload 8 fragment 7@16 => fragment
     "),
     case("a fragmented packet of a link-local service arrives whole", &[NOTHING], "
-        in udp metadata:53 > host:4000 payload 8 fragment 7@0+ => link-local-service
+        out udp host:4000 > metadata:53 => link-local-service
+        in udp metadata:53 > host:4000 payload 8 fragment 7@0+ => tracked
         in proto 17 metadata > host payload 8 fragment 7@16 => fragment
     "),
     case("a later fragment from a link-local service follows its first one too", &[NOTHING], "
