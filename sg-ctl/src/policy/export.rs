@@ -336,10 +336,11 @@ fn scalar(text: &str) -> String {
     let body = after_mark.unwrap_or(text);
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-');
     let words = ["null", "true", "false", "yes", "no", "on", "off", "y", "n"];
-    let safe = body.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-        && body
-            .split(' ')
-            .all(|word| !word.is_empty() && word.chars().all(plain))
+    // A word of dashes alone would begin a list, or break one off.
+    let begins = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let safe = body
+        .split(' ')
+        .all(|word| word.starts_with(begins) && word.chars().all(plain))
         && !words.iter().any(|word| word.eq_ignore_ascii_case(text))
         && !looks_like_number(text);
     if safe {
