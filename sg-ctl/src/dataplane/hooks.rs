@@ -3,6 +3,7 @@
 //! Links are pinned, so that enforcement needs no process. Replacing the program under a link is
 //! one step for the kernel: each packet meets the old program or the new one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -215,6 +216,22 @@ fn unpin(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// The programs under our links, by the kernel's numbers.
+pub(super) fn our_programs(bpffs: &Path) -> BTreeSet<u32> {
+    let links = fs::read_dir(links_folder(bpffs))
+        .into_iter()
+        .flatten()
+        .flatten();
+    links
+        .filter_map(|link| {
+            sys::open_pin(&link.path())
+                .and_then(|link| sys::link_ends(&link))
+                .ok()
+        })
+        .map(|ends| ends.program)
+        .collect()
+}
+
 /// Whether both links are pinned and still hold the device.
 pub(super) fn is_attached(bpffs: &Path, device: &DeviceRecord) -> bool {
     let folder = links_folder(bpffs);
@@ -225,6 +242,6 @@ pub(super) fn is_attached(bpffs: &Path, device: &DeviceRecord) -> bool {
 /// Whether a pinned link still holds the device: a link outlives its device, and a forced detach.
 fn holds(link: &Path, device: &DeviceRecord) -> bool {
     sys::open_pin(link)
-        .and_then(|link| sys::link_ifindex(&link))
-        .is_ok_and(|ifindex| ifindex == device.ifindex)
+        .and_then(|link| sys::link_ends(&link))
+        .is_ok_and(|ends| ends.ifindex == device.ifindex)
 }

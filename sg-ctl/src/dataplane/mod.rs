@@ -45,6 +45,9 @@ use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
 use crate::policy::model::{self, OnRuleRemoval, Policy, Side};
 use crate::policy::names::{InterfaceName, RuleId, VpcName};
 
+/// More guests and VPCs than one command attaches.
+const SKIPPED_NUMBERS: u32 = 1 << 10;
+
 /// Assured flows there is room for unless told otherwise.
 pub const DEFAULT_CAPACITY: u32 = 262_144;
 
@@ -136,6 +139,33 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The policy's interface is not where it was, but is still protected.
+    #[error(
+        "interface {interface} is not found by its name any more, yet its device (number {ifindex}) \
+         is still there and protected; give it its name back, or detach {interface} first"
+    )]
+    StillThere {
+        /// The interface.
+        interface: InterfaceName,
+        /// The device.
+        ifindex: u32,
+    },
+    /// What is installed was recorded by another build.
+    #[error(
+        "{} was written by another version of sg-ctl; what it installed stays in force. Detach its \
+         interfaces with that version, then use this one",
+        path.display()
+    )]
+    Record {
+        /// The record.
+        path: PathBuf,
+    },
+    /// The kernel has no grace periods to wait for.
+    #[error(
+        "this kernel refuses membarrier(2), as it does on machines with nohz_full CPUs; \
+         sg cannot change a policy safely without it"
+    )]
+    NoGrace,
     /// A pinned link cannot be opened.
     #[error("cannot open the link at {}: {source}", path.display())]
     Link {
@@ -257,8 +287,24 @@ impl Dataplane {
         let installed = files.read()?;
         // After a reboot, or when somebody unmounted the maps, nothing is installed whatever the
         // record says.
-        let installed = installed
+        let mut installed = installed
             .filter(|(record, _)| layout_folder(bpffs, record.layout).join("GLOBALS").exists());
+        if files.is_marked()
+            && let Some((record, image)) = &mut installed
+        {
+            // Whoever was interrupted may have given out what it could not record.
+            let generations = layouts(bpffs).into_iter().filter_map(|layout| {
+                let maps = LayoutMaps::open(&layout_folder(bpffs, layout)).ok()?;
+                Some(maps.globals.get(&0, 0).ok()?.0.generation)
+            });
+            for generation in generations {
+                if Generation(record.generation).is_before(generation) {
+                    record.generation = generation.0;
+                }
+            }
+            record.next_incarnation += SKIPPED_NUMBERS;
+            image.ids.next_vpc += SKIPPED_NUMBERS;
+        }
         Ok(Self {
             bpffs: bpffs.to_path_buf(),
             files,
@@ -277,7 +323,12 @@ impl Dataplane {
 
     /// Compiles a policy and looks whether it can be installed. Changes nothing.
     pub fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, Error> {
+        if !sys::can_wait_for_readers() {
+            return Err(Error::NoGrace);
+        }
         let record = self.record();
+        self.refuse_lost_devices(wanted)?;
+        let our_programs = hooks::our_programs(&self.bpffs);
         let capacity = match (wanted.capacity, self.capacity()) {
             (Some(asked), Some(has)) if FlowSizes::for_capacity(asked).capacity() != has => {
                 return Err(Error::CapacityFixed { has, asked });
@@ -300,7 +351,10 @@ impl Dataplane {
                 });
             };
             let number = netns_number(&mut netns, device.netns.id());
-            let known = record.and_then(|record| same_device(record, device, number, interface));
+            let known = record
+                .and_then(|record| same_device(record, device, number, interface))
+                // Where the device has gone, another may have got its number.
+                .filter(|known| hooks::is_attached(&self.bpffs, known));
             let incarnation = known.map_or_else(
                 || {
                     next_incarnation += 1;
@@ -309,7 +363,11 @@ impl Dataplane {
                 |known| known.incarnation,
             );
             let to_try = hooks::hooks_to_try(interface.hook, &device.link);
-            refuse_foreign_xdp(device, interface, known, to_try)?;
+            let foreign = device
+                .link
+                .xdp_program
+                .filter(|program| !our_programs.contains(program));
+            refuse_foreign_xdp(device, interface, foreign, to_try)?;
             let judge_again = wanted.terminate
                 || vpc.on_rule_removal == OnRuleRemoval::Terminate
                 || known.is_none();
@@ -334,17 +392,19 @@ impl Dataplane {
                     vpc: device.vpc.clone(),
                     name: device.name.clone(),
                     netns: number,
+                    netns_inode: device.netns.id().inode,
                     ifindex: device.link.ifindex,
                     guest: interface.side == Side::Guest,
-                    hook: known.map_or_else(
-                        || to_try.first().copied().unwrap_or(ReceiveHook::Tc),
-                        |known| known.hook,
-                    ),
+                    hook: known
+                        .map(|known| known.hook)
+                        .filter(|hook| to_try.contains(hook))
+                        .or_else(|| to_try.first().copied())
+                        .unwrap_or(ReceiveHook::Tc),
                     incarnation,
                 },
                 netns: device.netns.clone(),
                 to_try,
-                replace_xdp: interface.replace_xdp && has_foreign_xdp(device, known),
+                replace_xdp: interface.replace_xdp && foreign.is_some(),
             });
         }
         if devices.is_empty() {
@@ -366,6 +426,29 @@ impl Dataplane {
             capacity,
             jiffies_per_second,
         })
+    }
+
+    /// A device that the policy still names, that is still protected, and that is no longer found
+    /// by its name must not lose its protection to a command about something else.
+    fn refuse_lost_devices(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+        let devices = self.record().map_or(&[][..], |record| &record.devices);
+        for device in devices {
+            let is_found = wanted.devices.iter().any(|found| {
+                found.link.ifindex == device.ifindex && found.netns.id().inode == device.netns_inode
+            });
+            let is_named = wanted
+                .policy
+                .vpcs
+                .get(&device.vpc)
+                .is_some_and(|vpc| vpc.interfaces.contains_key(&device.name));
+            if !is_found && is_named && hooks::is_attached(&self.bpffs, device) {
+                return Err(Error::StillThere {
+                    interface: device.name.clone(),
+                    ifindex: device.ifindex,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// `CONFIG_HZ`, as it was found when the first maps were made.
@@ -565,26 +648,12 @@ impl Dataplane {
 
     /// A number that no folder has.
     fn free_layout(&self) -> u32 {
-        let highest = self.layouts().into_iter().max().unwrap_or(0);
+        let highest = layouts(&self.bpffs).into_iter().max().unwrap_or(0);
         highest.max(self.record().map_or(0, |record| record.layout)) + 1
     }
 
-    fn layouts(&self) -> BTreeSet<u32> {
-        let entries = fs::read_dir(&self.bpffs).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| {
-                entry
-                    .file_name()
-                    .to_str()?
-                    .strip_prefix("layout-")?
-                    .parse()
-                    .ok()
-            })
-            .collect()
-    }
-
     fn remove_other_layouts(&self, kept: u32) -> Result<(), Error> {
-        for layout in self.layouts() {
+        for layout in layouts(&self.bpffs) {
             if layout != kept {
                 remove_folder(&layout_folder(&self.bpffs, layout))?;
             }
@@ -595,7 +664,7 @@ impl Dataplane {
     fn remove_everything(&mut self) -> Result<(), Error> {
         hooks::remove_links(&self.bpffs, |_| false)?;
         remove_folder(&hooks::links_folder(&self.bpffs))?;
-        for layout in self.layouts() {
+        for layout in layouts(&self.bpffs) {
             remove_folder(&layout_folder(&self.bpffs, layout))?;
         }
         remove_folder(&flows_folder(&self.bpffs))?;
@@ -657,6 +726,17 @@ impl Dataplane {
     }
 }
 
+/// The layouts that have a folder.
+fn layouts(bpffs: &Path) -> BTreeSet<u32> {
+    let entries = fs::read_dir(bpffs).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_prefix("layout-")?.parse().ok()
+        })
+        .collect()
+}
+
 /// The number of a namespace, given when it is first met.
 fn netns_number(known: &mut Vec<NetnsRecord>, id: NetnsId) -> u32 {
     if let Some(record) = known.iter().find(|record| record.is(id)) {
@@ -684,7 +764,6 @@ fn same_device<'a>(
             && known.vpc == device.vpc
             && known.name == device.name
             && known.side() == interface.side
-            && hooks::hooks_to_try(interface.hook, &device.link).contains(&known.hook)
     })
 }
 
@@ -692,24 +771,17 @@ fn same_device<'a>(
 fn refuse_foreign_xdp(
     device: &Device,
     interface: &model::Interface,
-    known: Option<&DeviceRecord>,
+    foreign: Option<u32>,
     to_try: &[ReceiveHook],
 ) -> Result<(), Error> {
     let wants_xdp = to_try.first().is_some_and(|hook| *hook != ReceiveHook::Tc);
-    match device.link.xdp_program {
-        Some(program) if wants_xdp && has_foreign_xdp(device, known) && !interface.replace_xdp => {
-            Err(Error::ForeignXdp {
-                interface: device.name.clone(),
-                program,
-            })
-        }
+    match foreign {
+        Some(program) if wants_xdp && !interface.replace_xdp => Err(Error::ForeignXdp {
+            interface: device.name.clone(),
+            program,
+        }),
         _ => Ok(()),
     }
-}
-
-fn has_foreign_xdp(device: &Device, known: Option<&DeviceRecord>) -> bool {
-    let is_ours = known.is_some_and(|known| known.hook != ReceiveHook::Tc);
-    device.link.xdp_program.is_some() && !is_ours
 }
 
 /// The counters of rules that both layouts have.

@@ -9,6 +9,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sg_common::tables::ABI;
 
 use super::Error;
 use super::report::ReceiveHook;
@@ -17,6 +18,9 @@ use crate::compile::image::Image;
 use crate::interfaces::NetnsId;
 use crate::policy::model::Side;
 use crate::policy::names::{InterfaceName, VpcName};
+
+/// The layout of the record, with that of the maps it speaks of.
+const FORMAT: u32 = 1 << 16 | ABI;
 
 /// The record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -57,6 +61,8 @@ pub(super) struct DeviceRecord {
     pub(super) vpc: VpcName,
     pub(super) name: InterfaceName,
     pub(super) netns: u32,
+    /// The namespace's inode: unlike the number, it is the same for whoever lost the record.
+    pub(super) netns_inode: u64,
     pub(super) ifindex: u32,
     pub(super) guest: bool,
     pub(super) hook: ReceiveHook,
@@ -70,7 +76,7 @@ impl DeviceRecord {
 
     /// What the names of its links' pins begin with.
     pub(super) fn link_prefix(&self) -> String {
-        format!("{}-{}-", self.netns, self.ifindex)
+        format!("{}-{}-", self.netns_inode, self.ifindex)
     }
 
     /// The name of the receiving link's pin. XDP and TC have different ones, so that a device that
@@ -106,7 +112,7 @@ impl Files {
         }
     }
 
-    /// What was installed, and the image; `None` when nothing was, or it cannot be read any more.
+    /// What was installed, and the image; `None` when nothing was.
     pub(super) fn read(&self) -> Result<Option<(Record, Image)>, Error> {
         let Some(record) = self.read_file(&self.record)? else {
             return Ok(None);
@@ -114,9 +120,17 @@ impl Files {
         let Some(image) = self.read_file(&self.image)? else {
             return Ok(None);
         };
-        let record = postcard::from_bytes(&record);
-        let image = Image::from_bytes(&image);
-        Ok(record.ok().zip(image.ok()))
+        let unreadable = || Error::Record {
+            path: self.record.clone(),
+        };
+        // Another layout of the record or of the maps is another build's: it is never guessed at.
+        let (format, record) = record.split_first_chunk().ok_or_else(unreadable)?;
+        if u32::from_le_bytes(*format) != FORMAT {
+            return Err(unreadable());
+        }
+        let record = postcard::from_bytes(record).map_err(|_| unreadable())?;
+        let image = Image::from_bytes(&image).map_err(|_| unreadable())?;
+        Ok(Some((record, image)))
     }
 
     fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
@@ -145,12 +159,15 @@ impl Files {
             path: self.image.clone(),
             source: io::Error::other(error),
         })?;
-        let record = postcard::to_allocvec(record).map_err(|error| Error::Folder {
-            path: self.record.clone(),
-            source: io::Error::other(error),
-        })?;
+        let mut bytes = FORMAT.to_le_bytes().to_vec();
+        bytes.extend(
+            postcard::to_allocvec(record).map_err(|error| Error::Folder {
+                path: self.record.clone(),
+                source: io::Error::other(error),
+            })?,
+        );
         self.replace(&self.image, &image)?;
-        self.replace(&self.record, &record)?;
+        self.replace(&self.record, &bytes)?;
         self.unmark()
     }
 

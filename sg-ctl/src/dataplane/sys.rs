@@ -46,8 +46,17 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// The device a link is attached to; 0 when the device or the attachment is gone.
-pub(super) fn link_ifindex(link: &OwnedFd) -> io::Result<u32> {
+/// What a link joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkEnds {
+    /// The kernel's number of the program.
+    pub(super) program: u32,
+    /// The device; 0 when it, or the attachment, is gone.
+    pub(super) ifindex: u32,
+}
+
+/// Asks the kernel what a link joins.
+pub(super) fn link_ends(link: &OwnedFd) -> io::Result<LinkEnds> {
     // `struct bpf_link_info`: type, id, program, padding; then, for XDP and TCX alike, the device.
     let mut info = [0_u32; 64];
     #[repr(C)]
@@ -73,8 +82,8 @@ pub(super) fn link_ifindex(link: &OwnedFd) -> io::Result<u32> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    let [_, _, _, _, ifindex, ..] = info;
-    Ok(ifindex)
+    let [_, _, program, _, ifindex, ..] = info;
+    Ok(LinkEnds { program, ifindex })
 }
 
 /// Takes a link's program off its device before this returns.
@@ -99,6 +108,14 @@ pub(super) fn detach(link: &OwnedFd) -> io::Result<()> {
         true => Err(io::Error::last_os_error()),
         false => Ok(()),
     }
+}
+
+/// Whether [`wait_for_readers`] works: on machines with `nohz_full` CPUs the kernel refuses.
+pub(super) fn can_wait_for_readers() -> bool {
+    const MEMBARRIER_CMD_QUERY: libc::c_long = 0;
+    // SAFETY: takes no pointers.
+    let supported = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0) };
+    supported >= 0 && supported & MEMBARRIER_CMD_GLOBAL != 0
 }
 
 /// Waits until every program that was running has ended: one RCU grace period (membarrier(2)).
