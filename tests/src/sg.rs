@@ -67,7 +67,20 @@ impl Sg {
 
     /// Runs `sg-ctl` with these arguments to its end.
     pub fn run(&self, arguments: &[&str]) -> Result<Ran> {
-        let mut child = self.spawn(arguments)?;
+        Self::finish(self.spawn(arguments)?, arguments)
+    }
+
+    /// Runs `sg-ctl` as a root user without any capability: it may read its folders and do nothing
+    /// that takes a privilege.
+    pub fn run_unprivileged(&self, arguments: &[&str]) -> Result<Ran> {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--bounding-set=-all", "--inh-caps=-all"])
+            .arg(sg_ctl()?);
+        Self::finish(self.start(command, arguments)?, arguments)
+    }
+
+    fn finish(mut child: Child, arguments: &[&str]) -> Result<Ran> {
         let stdout = reader(child.stdout.take().context("no stdout")?);
         let stderr = reader(child.stderr.take().context("no stderr")?);
         let deadline = Instant::now() + LONGEST_RUN;
@@ -99,9 +112,12 @@ impl Sg {
     /// Starts `sg-ctl` and returns at once, for tests that kill it or watch it run. Its output is
     /// piped.
     pub fn spawn(&self, arguments: &[&str]) -> Result<Child> {
-        let program = sg_ctl()?;
+        self.start(Command::new(sg_ctl()?), arguments)
+    }
+
+    fn start(&self, mut command: Command, arguments: &[&str]) -> Result<Child> {
         self.host.enter(|| {
-            Command::new(program)
+            command
                 .args(arguments)
                 .env("SG_STATE_DIR", self.state_dir())
                 .env("SG_RUN_DIR", self.run_dir())
@@ -109,7 +125,7 @@ impl Sg {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
-                .with_context(|| format!("starting {}", program.display()))
+                .with_context(|| format!("starting {command:?}"))
         })
     }
 

@@ -1,0 +1,181 @@
+//! What `--json` prints has the fields that other tools rely on, and true numbers in them.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::lab::{Lab, Pair};
+use tests::sg::Sg;
+use tests::sockets::{Outcome, Session, TcpEcho, tcp_connects};
+
+const POLICY: &str = "{groups: {ssh: {ingress: [{service: ssh, from: 10.0.0.0/8}]}}, \
+                      interfaces: {eth0: {groups: [ssh], hook: tc}}}";
+
+fn machine() -> Result<(Pair, Sg, TcpEcho)> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(POLICY)?;
+    let ssh = TcpEcho::listen(&pair.host, ":22")?;
+    Ok((pair, sg, ssh))
+}
+
+/// Whether each field is there and of the type: `n`umber, `s`tring, `b`oolean, `a`rray, or `?`
+/// anything.
+#[track_caller]
+fn has(value: &Value, fields: &[(&str, char)]) {
+    for (name, kind) in fields {
+        let field = value
+            .get(name)
+            .unwrap_or_else(|| panic!("no {name} in {value}"));
+        let right = match kind {
+            'n' => field.is_u64(),
+            's' => field.is_string(),
+            'b' => field.is_boolean(),
+            'a' => field.is_array(),
+            _ => true,
+        };
+        assert!(right, "{name} has another type in {value}");
+    }
+}
+
+#[test]
+fn stats_count_what_was_sent() -> Result<()> {
+    let (pair, sg, _ssh) = machine()?;
+    ensure!(tcp_connects(&pair.world, "10.0.0.10:22")? == Outcome::Connected);
+    ensure!(tcp_connects(&pair.world, "10.0.0.10:22")? == Outcome::Connected);
+    ensure!(tcp_connects(&pair.world, "10.0.0.10:23")? == Outcome::TimedOut);
+    let stats = sg.json(&["stats"])?;
+    let interface = &stats["interfaces"][0];
+    has(
+        interface,
+        &[
+            ("name", 's'),
+            ("vpc", 's'),
+            ("groups", 'a'),
+            ("reasons", 'a'),
+        ],
+    );
+    let reasons = interface["reasons"].as_array().context("reasons")?;
+    for reason in reasons {
+        has(
+            reason,
+            &[
+                ("direction", 's'),
+                ("reason", 's'),
+                ("packets", 'n'),
+                ("bytes", 'n'),
+            ],
+        );
+    }
+    let counted = |name: &str| {
+        let found = reasons
+            .iter()
+            .find(|r| r["reason"] == name && r["direction"] == "ingress");
+        found.map(|r| (r["packets"].as_u64(), r["bytes"].as_u64()))
+    };
+    ensure!(
+        counted("rule").is_some_and(|(packets, _)| packets == Some(2)),
+        "{stats}"
+    );
+    // The kernel of the caller gives up before it would send a second SYN.
+    ensure!(
+        counted("no-rule").is_some_and(|(packets, _)| packets == Some(1)),
+        "{stats}"
+    );
+    let rules = stats["rules"].as_array().context("rules")?;
+    for rule in rules {
+        has(
+            rule,
+            &[
+                ("id", 's'),
+                ("group", 's'),
+                ("direction", 's'),
+                ("packets", 'n'),
+                ("bytes", 'n'),
+                ("flows", 'n'),
+                ("last_hit", '?'),
+            ],
+        );
+    }
+    let ssh = rules
+        .iter()
+        .find(|rule| rule["direction"] == "ingress")
+        .context("the rule")?;
+    ensure!(ssh["flows"] == 2 && ssh["last_hit"].is_u64(), "{ssh}");
+    let egress = rules
+        .iter()
+        .find(|rule| rule["direction"] == "egress")
+        .context("a rule")?;
+    ensure!(
+        egress["flows"] == 0 && egress["last_hit"].is_null(),
+        "{egress}"
+    );
+    Ok(())
+}
+
+#[test]
+fn status_and_flows_say_what_is() -> Result<()> {
+    let (pair, sg, _ssh) = machine()?;
+    let mut session = Session::open(pair.world.at("10.0.0.1:40000")?, "10.0.0.10:22")?;
+    ensure!(session.echoes()? == Outcome::Connected);
+    let status = sg.json(&["status"])?;
+    has(&status, &[("revision", 'n'), ("interfaces", 'a')]);
+    let interface = &status["interfaces"][0];
+    has(
+        interface,
+        &[
+            ("name", 's'),
+            ("ifindex", 'n'),
+            ("vpc", 's'),
+            ("groups", 'a'),
+            ("side", 's'),
+            ("hook", 's'),
+            ("attached", 'b'),
+        ],
+    );
+    let ifindex = pair.host.link("eth0")?.ifindex();
+    ensure!(
+        interface["ifindex"].as_u64() == u64::try_from(ifindex).ok(),
+        "{status}"
+    );
+    ensure!(
+        interface["attached"] == true && interface["hook"] == "tc",
+        "{status}"
+    );
+    has(
+        &status["flows"],
+        &[("embryonic", 'n'), ("assured", 'n'), ("capacity", 'n')],
+    );
+    ensure!(status["flows"]["assured"] == 1, "{status}");
+    let flows = sg.json(&["flows", "list"])?;
+    let list = flows["flows"].as_array().context("flows")?;
+    ensure!(list.len() == 1, "{flows}");
+    let flow = &list[0];
+    has(
+        flow,
+        &[
+            ("zone", 'n'),
+            ("protocol", 's'),
+            ("state", 's'),
+            ("expires_in_s", 'n'),
+            ("rule", 's'),
+            ("packets_in", 'n'),
+            ("packets_out", 'n'),
+            ("bytes_in", 'n'),
+            ("bytes_out", 'n'),
+        ],
+    );
+    ensure!(
+        flow["local"] == "10.0.0.10" && flow["local_port"] == 22,
+        "{flow}"
+    );
+    ensure!(
+        flow["peer"] == "10.0.0.1" && flow["peer_port"] == 40_000,
+        "{flow}"
+    );
+    ensure!(flow["protocol"] == "tcp", "{flow}");
+    // SYN, ACK and what was said; SYN-ACK and the echo.
+    ensure!(
+        flow["packets_in"].as_u64() >= Some(3) && flow["packets_out"].as_u64() >= Some(2),
+        "{flow}"
+    );
+    Ok(())
+}
