@@ -5,7 +5,7 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
-use sg_common::report::Reason;
+use sg_common::report::{Decision, Reason, Verdict};
 use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
 
 #[btf_map]
@@ -28,25 +28,37 @@ fn add(counter: Option<*mut ReasonCounter>, packets: u64, bytes: u64) {
     }
 }
 
+/// Counts a decision, and says what becomes of the packet.
 #[inline(always)]
-pub(crate) fn count_reason(
+pub(crate) fn conclude(
     interface_slot: u32,
     direction: Direction,
-    reason: Reason,
-    packets: u64,
-    bytes: u64,
-) {
-    let index = reason_index(interface_slot, direction, reason);
+    decision: Decision,
+    packets: u32,
+    bytes: u32,
+) -> Verdict {
+    let (packets, bytes) = (u64::from(packets), u64::from(bytes));
+    let index = reason_index(interface_slot, direction, decision.reason);
     add(REASONS.get_ptr_mut(index), packets, bytes);
+    if decision.rule.is_some() {
+        count_rule(
+            decision.rule,
+            packets,
+            bytes,
+            decision.reason == Reason::Rule,
+        );
+    }
+    decision.reason.verdict()
 }
 
+/// Counts a frame of an interface that has no entry.
 #[inline(always)]
 pub(crate) fn count_stray() {
     add(STRAYS.get_ptr_mut(0), 1, 0);
 }
 
 #[inline(always)]
-pub(crate) fn count_rule(rule: RuleSlot, packets: u64, bytes: u64, opened: bool) {
+fn count_rule(rule: RuleSlot, packets: u64, bytes: u64, opened: bool) {
     if let Some(counter) = RULES.get_ptr_mut(rule.0) {
         // SAFETY: as in `add`.
         unsafe {

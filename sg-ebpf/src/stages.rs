@@ -20,6 +20,7 @@ pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
         Stage::Assure => sg_stage_assure(job),
         Stage::Untracked => sg_stage_untracked(job),
         Stage::CrossingSyn => sg_stage_crossing_syn(job),
+        Stage::Admit => sg_stage_admit(job),
         Stage::Open(rule) => sg_stage_open(job, rule.0),
         Stage::Exempt => sg_stage_exempt(job),
         Stage::Fragment => sg_stage_fragment(job),
@@ -94,6 +95,7 @@ stages! {
     sg_stage_assure = Assure,
     sg_stage_untracked = Untracked,
     sg_stage_crossing_syn = CrossingSyn,
+    sg_stage_admit = Admit,
     sg_stage_exempt = Exempt,
     sg_stage_fragment = Fragment,
 }
@@ -135,12 +137,13 @@ pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
     let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
     let direction = direction(job);
     let decision = judge(&mut job.desk, refusal, direction, interface, &maps, &());
-    let packets = u64::from(job.desk.headers.packets);
-    let bytes = u64::from(job.desk.headers.bytes);
-    counters::count_reason(interface.slot, direction, decision.reason, packets, bytes);
-    if decision.rule.is_some() {
-        let opened = decision.reason == Reason::Rule;
-        counters::count_rule(decision.rule, packets, bytes, opened);
-    }
-    u32::from(decision.reason.verdict() == Verdict::Pass)
+    let headers = &job.desk.headers;
+    let verdict = counters::conclude(
+        interface.slot,
+        direction,
+        decision,
+        headers.packets,
+        headers.bytes,
+    );
+    u32::from(verdict == Verdict::Pass)
 }

@@ -34,10 +34,11 @@ pub(super) const LAYOUT_MAPS: [&str; 13] = [
     "SETS",
 ];
 /// Maps that outlive layouts.
-pub(super) const FLOW_MAPS: [&str; 8] = [
+pub(super) const FLOW_MAPS: [&str; 9] = [
     "ASSURED",
     "EMBRYONIC",
     "FRAGMENTS",
+    "OPENINGS",
     "OWNED",
     "REASONS",
     "SEARCHES",
