@@ -2,7 +2,7 @@
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
 //! context, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
-//! [`counters`] counts. A packet whose interface has no entry is dropped.
+//! [`counters`] counts, [`events`] tells who reads along. A packet whose interface has no entry is dropped.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -12,6 +12,7 @@
 )]
 
 mod counters;
+mod events;
 mod flows;
 mod frame;
 mod maps;

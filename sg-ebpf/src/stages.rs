@@ -9,6 +9,7 @@ use sg_common::report::{Decision, Reason, Verdict};
 use sg_common::tables::RuleSlot;
 
 use crate::counters;
+use crate::events;
 use crate::maps::{Job, Maps};
 
 /// Calls the function of a stage.
@@ -31,12 +32,12 @@ pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
 
 /// A decision in one register.
 #[inline(always)]
-fn pack(decision: Decision) -> u64 {
+pub(crate) fn pack(decision: Decision) -> u64 {
     u64::from(decision.rule.0) << 8 | u64::from(decision.reason.number())
 }
 
 #[inline(always)]
-fn unpack(packed: u64) -> Decision {
+pub(crate) fn unpack(packed: u64) -> Decision {
     let reason = Reason::from_number((packed & 0xff) as u32).unwrap_or(Reason::NoPolicy);
     Decision {
         reason,
@@ -58,7 +59,7 @@ fn run(stage: Stage, job: *mut Job) -> u64 {
     let Some(interface) = maps.interface(job.interface) else {
         return pack(REFUSED);
     };
-    let direction = direction(job);
+    let direction = direction(job.direction);
     pack(run_stage(
         stage,
         &mut job.desk,
@@ -70,8 +71,8 @@ fn run(stage: Stage, job: *mut Job) -> u64 {
 }
 
 #[inline(always)]
-fn direction(job: &Job) -> Direction {
-    if job.direction == Direction::Ingress.number() {
+pub(crate) fn direction(number: u32) -> Direction {
+    if number == Direction::Ingress.number() {
         Direction::Ingress
     } else {
         Direction::Egress
@@ -117,7 +118,7 @@ extern "C" fn sg_stage_remember(job: *mut Job, rule: u32, reason: u32) -> u64 {
     )
 }
 
-/// Judges what is on the desk, and counts. Returns 1 to pass.
+/// Judges what is on the desk, counts, and tells who reads along. Returns 1 to pass.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
@@ -133,7 +134,7 @@ pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
         return 0;
     };
     let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
-    let direction = direction(job);
+    let direction = direction(job.direction);
     let decision = judge(&mut job.desk, refusal, direction, interface, &maps, &());
     let packets = u64::from(job.desk.headers.packets);
     let bytes = u64::from(job.desk.headers.bytes);
@@ -142,5 +143,7 @@ pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
         let opened = decision.reason == Reason::Rule;
         counters::count_rule(decision.rule, packets, bytes, opened);
     }
-    u32::from(decision.reason.verdict() == Verdict::Pass)
+    let headers = &job.desk.headers;
+    events::report(job.interface, job.generation, direction, decision, headers);
+    u32::from(interface.enforce(decision.reason) == Verdict::Pass)
 }
