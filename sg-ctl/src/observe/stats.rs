@@ -30,6 +30,8 @@ pub struct InterfaceStats {
     pub vpc: VpcName,
     /// The groups it is in.
     pub groups: BTreeSet<GroupName>,
+    /// Whether what counts as dropped has passed all the same.
+    pub audit: bool,
     /// What has been counted at least once.
     pub reasons: Vec<ReasonStats>,
 }
@@ -140,6 +142,7 @@ impl Stats {
                     name: name.clone(),
                     vpc: vpc_name.clone(),
                     groups: interface.groups.clone(),
+                    audit: interface.audit,
                     reasons,
                 });
                 used.extend(&interface.groups);
@@ -222,7 +225,7 @@ mod tests {
             serde_json::to_value(&stats).unwrap(),
             serde_json::json!({
                 "interfaces": [{
-                    "name": "eth0", "vpc": "default", "groups": ["web"],
+                    "name": "eth0", "vpc": "default", "groups": ["web"], "audit": false,
                     "reasons": [{
                         "direction": "ingress", "reason": "no-rule", "packets": 2, "bytes": 120,
                     }],
