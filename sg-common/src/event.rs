@@ -109,8 +109,12 @@ pub struct Event {
     pub kind: u8,
     /// Bits of [`EventFlags`].
     pub flags: EventFlags,
+    /// [`Content`](crate::parse::Content): what of the packet could be read.
+    pub content: u8,
+    /// [`Part`](crate::parse::Part): a later fragment has no ports.
+    pub part: u8,
     /// Always zero.
-    pub padding: [u8; 4],
+    pub padding: [u8; 2],
 }
 
 /// Yes-or-no properties of an event.
@@ -162,6 +166,8 @@ impl Event {
         self.reason = decision.reason.number() as u8;
         self.direction = direction.number() as u8;
         self.kind = kind as u8;
+        self.content = headers.content as u8;
+        self.part = headers.part as u8;
         self.flags = EventFlags(0).with(EventFlags::AUDITED, audited);
     }
 }

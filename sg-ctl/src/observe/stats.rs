@@ -79,11 +79,14 @@ pub struct RuleStats {
     pub last_hit_s_ago: Option<u64>,
 }
 
-fn direction_name<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn direction_name<S: Serializer>(
+    direction: &Direction,
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.serialize_str(direction.name())
 }
 
-fn reason_name<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn reason_name<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(reason.name())
 }
 
