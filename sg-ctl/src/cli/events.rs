@@ -101,6 +101,7 @@ impl Events {
         let filter = self.filter();
         let mut printer = Printer::new(self.json);
         let began = Instant::now();
+        let mut is_over = false;
         loop {
             let mut written = Ok(());
             let unseen = source.poll(&mut |event| {
@@ -110,10 +111,13 @@ impl Events {
             })?;
             written?;
             printer.unseen(unseen)?;
-            let is_over = !self.follow && began.elapsed() >= Duration::from_secs(self.seconds);
-            if printer.flush()? || is_over || interrupt.comes_within(POLL) {
+            let is_read = !printer.flush()?;
+            if is_over || !is_read {
                 break;
             }
+            // What came until now is still told.
+            is_over = interrupt.comes_within(POLL)
+                || !self.follow && began.elapsed() >= Duration::from_secs(self.seconds);
         }
         printer.tell_unseen()?;
         if !self.follow && !self.json && printer.events == 0 {
