@@ -16,7 +16,7 @@ use crate::tables::{
     PORT_SEARCH_STEPS, PolicyFlags, PortTable, RuleSlot, Scope, Service, Tables,
 };
 
-pub use at_once::{AtOnce, at_once};
+pub use at_once::at_once;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {

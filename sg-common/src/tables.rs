@@ -12,10 +12,10 @@ use crate::addr::{Addr, Family};
 use crate::decide::{Desk, Stage, Trace, run_stage, search_ports};
 use crate::flow::{FlowKey, FlowState, FlowTable, HashKey, Leg, Ticks};
 use crate::packet::Direction;
-use crate::report::Decision;
+use crate::report::{Decision, Reason, Verdict};
 
 /// The layout of the maps. A program never works on maps of another number.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Two values of one entry: the one in force and the one an update prepares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,6 +138,18 @@ pub struct Interface {
     pub slot: u32,
 }
 
+impl Interface {
+    /// What happens to a packet that was judged: its verdict, unless the interface is only audited.
+    #[inline(always)]
+    pub const fn enforce(&self, reason: Reason) -> Verdict {
+        if self.flags.has(InterfaceFlags::AUDIT) {
+            Verdict::Pass
+        } else {
+            reason.verdict()
+        }
+    }
+}
+
 /// Idle timeouts in [`Ticks`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -176,6 +188,8 @@ impl InterfaceFlags {
     pub const BARE: Self = Self(2);
     /// Packets in the middle of an unknown TCP connection are judged as a new flow.
     pub const TCP_PICKUP: Self = Self(4);
+    /// Everything passes; it is judged, counted and told all the same.
+    pub const AUDIT: Self = Self(8);
 
     /// Whether all of `other` are set.
     #[inline(always)]
@@ -502,13 +516,8 @@ pub struct RuleCounter {
 
 /// Where the counter of a reason is.
 #[inline(always)]
-pub const fn reason_index(
-    interface_slot: u32,
-    direction: Direction,
-    reason: crate::report::Reason,
-) -> u32 {
-    (interface_slot * 2 + direction.number()) * crate::report::Reason::COUNT as u32
-        + reason.number()
+pub const fn reason_index(interface_slot: u32, direction: Direction, reason: Reason) -> u32 {
+    (interface_slot * 2 + direction.number()) * Reason::COUNT as u32 + reason.number()
 }
 
 /// How many slots beyond its own an interface may lie in the table.

@@ -5,7 +5,8 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
-use sg_common::report::{Decision, Reason, Verdict};
+use sg_common::parse::Headers;
+use sg_common::report::{Decision, Reason};
 use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
 
 #[btf_map]
@@ -28,27 +29,21 @@ fn add(counter: Option<*mut ReasonCounter>, packets: u64, bytes: u64) {
     }
 }
 
-/// Counts a decision, and says what becomes of the packet.
+/// Counts a packet for its reason, and for the rule the decision rests on.
 #[inline(always)]
-pub(crate) fn conclude(
+pub(crate) fn count(
     interface_slot: u32,
     direction: Direction,
     decision: Decision,
-    packets: u32,
-    bytes: u32,
-) -> Verdict {
-    let (packets, bytes) = (u64::from(packets), u64::from(bytes));
+    headers: &Headers,
+) {
+    let (packets, bytes) = (u64::from(headers.packets), u64::from(headers.bytes));
     let index = reason_index(interface_slot, direction, decision.reason);
     add(REASONS.get_ptr_mut(index), packets, bytes);
     if decision.rule.is_some() {
-        count_rule(
-            decision.rule,
-            packets,
-            bytes,
-            decision.reason == Reason::Rule,
-        );
+        let opened = decision.reason == Reason::Rule;
+        count_rule(decision.rule, packets, bytes, opened);
     }
-    decision.reason.verdict()
 }
 
 /// Counts a frame of an interface that has no entry.

@@ -2,7 +2,8 @@
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
 //! context, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
-//! [`counters`] counts. A packet whose interface has no entry is dropped.
+//! [`counters`] counts, [`events`] tells who reads along. A packet whose interface has no entry is
+//! dropped.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -12,6 +13,7 @@
 )]
 
 mod counters;
+mod events;
 mod flows;
 mod frame;
 mod maps;
@@ -88,17 +90,11 @@ fn judge<P: Packet>(
         return Verdict::Drop;
     };
     let direction = direction_of(interface, received);
-    if let Some(judged) = at_once(frame, direction, interface, &maps, &mut job.desk) {
-        return counters::conclude(
-            interface.slot,
-            direction,
-            judged.decision,
-            judged.packets,
-            judged.bytes,
-        );
-    }
     job.generation = maps.generation;
     job.interface = place;
+    if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
+        return stages::conclude(job, interface, direction, decision);
+    }
     job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
     job.direction = direction.number();
     job.refusal = read();

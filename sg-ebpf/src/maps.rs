@@ -154,6 +154,18 @@ impl Maps {
         }
     }
 
+    /// The entry there.
+    #[inline(always)]
+    pub(crate) fn interface_entry(&self, place: u32) -> Option<&'static InterfaceEntry> {
+        INTERFACES.get(place)
+    }
+
+    /// Kernel timer ticks a second.
+    #[inline(always)]
+    pub(crate) fn jiffies_per_second(&self) -> u32 {
+        self.globals.jiffies_per_second
+    }
+
     /// What is in force there; a face that packets of this generation see is not written.
     #[inline(always)]
     pub(crate) fn interface(&self, place: u32) -> Option<&'static Interface> {

@@ -10,18 +10,8 @@ use crate::parse::{Headers, TCP, read_plain};
 use crate::report::{Decision, Reason};
 use crate::tables::{Glance, Interface, InterfaceFlags, RuleSlot, Tables};
 
-/// A decision, and what to count for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AtOnce {
-    /// What [`decide`](super::decide) would say.
-    pub decision: Decision,
-    /// Packets of the wire.
-    pub packets: u32,
-    /// Bytes of their frames.
-    pub bytes: u32,
-}
-
-/// Judges a packet, if the answer is near. `None`: [`decide`](super::decide) it.
+/// Judges a packet, if the answer is near, and leaves on the desk what was read of it. `None`: read it
+/// again, and [`judge`](super::judge).
 #[inline(always)]
 pub fn at_once<P: Packet + ?Sized, T: Tables>(
     packet: &P,
@@ -29,7 +19,7 @@ pub fn at_once<P: Packet + ?Sized, T: Tables>(
     interface: &Interface,
     tables: &T,
     desk: &mut Desk,
-) -> Option<AtOnce> {
+) -> Option<Decision> {
     if interface.flags.has(InterfaceFlags::BARE) {
         return None;
     }
@@ -40,11 +30,7 @@ pub fn at_once<P: Packet + ?Sized, T: Tables>(
         tables,
         trace: &(),
     };
-    Some(AtOnce {
-        decision: question.at_once(desk)?,
-        packets: desk.headers.packets,
-        bytes: desk.headers.bytes,
-    })
+    question.at_once(desk)
 }
 
 impl<T: Tables> Question<'_, T, ()> {

@@ -99,6 +99,13 @@ pub(super) enum Error {
     NothingToRemove,
     #[error("say --ingress or --egress")]
     NoDirection,
+    #[error("cannot catch the signals that end a command: {0}")]
+    Signals(ctrlc::Error),
+    #[error(
+        "no interface is protected, so nothing happens; attach one with `sg-ctl attach IFACE`, or \
+         wait for it with --follow"
+    )]
+    NothingProtected,
 }
 
 impl From<controller::Error> for Error {

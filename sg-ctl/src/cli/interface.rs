@@ -47,6 +47,12 @@ pub(super) struct Attach {
     /// Drop packets in the middle of unknown TCP connections instead of judging them by the rules
     #[arg(long)]
     no_tcp_pickup: bool,
+    /// Judge, count and tell, but let everything pass; alone, it changes nothing else
+    #[arg(long, conflicts_with = "enforce")]
+    audit: bool,
+    /// End `--audit`; alone, it changes nothing else [default: as it is; a new one is enforced]
+    #[arg(long)]
+    enforce: bool,
     /// An EtherType that passes unjudged, like 0x8915; repeat for several
     #[arg(long = "ethertype", value_name = "NUMBER", value_delimiter = ',', value_parser = parse_ethertype)]
     ethertypes: Vec<u16>,
@@ -106,7 +112,9 @@ impl Attach {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let mut controller = Controller::open(dirs)?;
         let vpc = self.vpc(controller.policy())?;
-        let interface = self.interface()?;
+        let known = controller.policy().vpcs.get(&vpc);
+        let known = known.and_then(|vpc| vpc.interfaces.get(&self.interface));
+        let interface = self.interface(known)?;
         refuse_other_device(controller.policy(), &vpc, &self.interface, &interface)?;
         let mut changes = match controller.policy().vpcs.contains_key(&vpc) {
             true => Vec::new(),
@@ -136,7 +144,36 @@ impl Attach {
         }
     }
 
-    fn interface(&self) -> Result<Interface> {
+    /// The interface as it is to be. `known` is as it was.
+    fn interface(&self, known: Option<&Interface>) -> Result<Interface> {
+        let audit = self.audit || !self.enforce && known.is_some_and(|known| known.audit);
+        let given = Interface {
+            audit,
+            ..self.settings()?
+        };
+        let nothing_else = Interface {
+            groups: given.groups.clone(),
+            netns: given.netns.clone(),
+            audit,
+            ..Interface::default()
+        };
+        match known {
+            Some(known)
+                if (self.audit || self.enforce)
+                    && self.groups.is_empty()
+                    && (given.netns.is_none() || given.netns == known.netns)
+                    && given == nothing_else =>
+            {
+                Ok(Interface {
+                    audit,
+                    ..known.clone()
+                })
+            }
+            _ => Ok(given),
+        }
+    }
+
+    fn settings(&self) -> Result<Interface> {
         let addresses = self.addresses.iter().map(|text| parse_address(text));
         Ok(Interface {
             groups: match self.groups.is_empty() {
@@ -157,6 +194,7 @@ impl Attach {
             ethertypes: self.ethertypes.iter().copied().collect(),
             replace_xdp: self.replace_xdp,
             tcp_pickup: !self.no_tcp_pickup,
+            audit: self.audit,
             timeouts: Timeouts {
                 tcp_established_s: self.tcp_established,
                 udp_s: self.udp,

@@ -5,8 +5,10 @@
 
 mod choose;
 mod error;
+mod events;
 mod group;
 mod interface;
+mod interrupt;
 mod json;
 mod look;
 mod output;
@@ -65,6 +67,8 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Tell of dropped packets, and of new flows, as they come
+    Events(events::Events),
     /// Look at tracked flows
     #[command(subcommand)]
     Flows(look::Flows),
@@ -115,6 +119,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Restore => interface::restore(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Events(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

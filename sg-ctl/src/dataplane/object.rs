@@ -14,7 +14,7 @@ use sg_common::flow::FlowBucket;
 use sg_common::report::Reason;
 
 use super::Error;
-use super::maps::{FLOW_MAPS, LAYOUT_MAPS};
+use super::maps::{FLOW_MAPS, LAYOUT_MAPS, RINGS};
 use super::sizes::Sizes;
 use crate::compile::Limits;
 
@@ -31,6 +31,9 @@ const CLOCK: &str = "sg_clock";
 
 /// First fragments that are remembered.
 const FRAGMENTS: u32 = 16_384;
+
+/// A reader's ring: what a few busy CPUs may write between two of its looks. A power of two.
+const RING_BYTES: u32 = 1 << 19;
 
 /// Tells one build of the object from another.
 pub(super) fn fingerprint() -> u64 {
@@ -108,6 +111,9 @@ pub(super) fn load(
         ("FRAGMENTS", FRAGMENTS),
     ] {
         loader.map_max_entries(name, entries);
+    }
+    for name in RINGS {
+        loader.map_max_entries(name, RING_BYTES);
     }
     for name in LAYOUT_MAPS {
         loader.map_pin_path(name, layout.join(name));

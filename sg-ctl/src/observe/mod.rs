@@ -3,12 +3,14 @@
 //! The fields of these types are what `--json` prints and other programs rely on: fields are added
 //! freely, and none is renamed. How people are told is for [`crate::show`] to know.
 
+mod events;
 mod flows;
 mod stats;
 mod status;
 
 use crate::policy::rule_text::Protocol;
 
+pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
 pub use status::{FlowsStatus, InterfaceStatus, Status};

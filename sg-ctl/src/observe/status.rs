@@ -40,6 +40,8 @@ pub struct InterfaceStatus {
     pub netns: Option<String>,
     /// Whether packets are judged.
     pub attached: bool,
+    /// Whether what is judged passes all the same.
+    pub audit: bool,
 }
 
 /// Numbers of flows.
@@ -78,6 +80,7 @@ impl Status {
                         .map_or(asked_hook(interface), |attachment| attachment.hook.name()),
                     netns: interface.netns.clone(),
                     attached: attachment.is_some_and(|attachment| attachment.attached),
+                    audit: interface.audit,
                 });
             }
         }
@@ -98,6 +101,7 @@ impl Status {
             hook: left.hook.name(),
             netns: None,
             attached: true,
+            audit: false,
         }));
         Ok(Self {
             revision,
