@@ -12,13 +12,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use sg_common::decide::Desk;
-use sg_common::packet::Framing;
-use sg_common::parse::{Content, Headers, ICMP, ICMPV6, IcmpRole, TCP, TcpFlags, UDP};
 use shapes::{Heard, OPEN, Shape};
 use tests::inject::{Capture, Injector};
 use tests::lab::{Host, Lab};
 use tests::packets::words::packet;
+use tests::packets::{ethernet, flags, protocol};
 use tests::sg::Sg;
 use tests::sockets::{PATIENCE, TcpEcho, UdpEcho};
 use tests::tap::Tap;
@@ -31,8 +29,6 @@ const UNUSED: u16 = 24;
 const FIRST_PORT: u16 = 40_000;
 /// The last packet of a round is a plain one from here, to the open port.
 const LAST_PORT: u16 = 39_999;
-/// Where the quoted packet's extension headers begin in an ICMPv6 error.
-const QUOTED_TRANSPORT: usize = 14 + 40 + 8 + 40;
 /// What follows the answer to the last packet, were it out of order.
 const LATE: Duration = Duration::from_millis(30);
 
@@ -136,28 +132,28 @@ impl Way<'_> {
 
     /// Sends every shape to a port, and then a plain SYN to the open one. Returns what was heard,
     /// but for the answer to that.
-    fn round(&self, to: u16) -> Result<Vec<Headers>> {
+    fn round(&self, to: u16) -> Result<Vec<Said>> {
         while self.wire.next(Duration::ZERO)?.is_some() {}
         let mut heard = Vec::new();
         for (family, port, shape) in numbered() {
             self.send(shape, family, port, to)?;
             // Nothing may be lost for want of room in a socket's buffer.
             while let Some(frame) = self.wire.next(Duration::ZERO)? {
-                heard.extend(answer(&frame));
+                heard.extend(Said::read(&frame));
             }
         }
         let [last, ..] = shapes::V4 else {
             return Ok(heard);
         };
         self.send(last, 0, LAST_PORT, OPEN)?;
-        let is_last = |headers: &Headers| headers.destination_port == LAST_PORT;
+        let is_last = |said: &Said| said.to == LAST_PORT;
         let mut ended = false;
         while let Some(frame) = self.wire.next(if ended { LATE } else { PATIENCE })? {
-            heard.extend(answer(&frame));
+            heard.extend(Said::read(&frame));
             ended |= heard.last().is_some_and(is_last);
         }
         ensure!(ended, "the last packet of a round was not answered");
-        heard.retain(|headers| !is_last(headers));
+        heard.retain(|said| !is_last(said));
         Ok(heard)
     }
 
@@ -180,15 +176,8 @@ impl Way<'_> {
     /// Whether the open port has answered each shape as expected.
     fn check_open(&self, expected: impl Fn(&Shape) -> Heard) -> Result<()> {
         let mut heard = BTreeMap::new();
-        for headers in self.round(OPEN)? {
-            let objects = headers.icmp_role() == IcmpRole::Error
-                || headers.protocol == TCP && headers.tcp_flags.has(TcpFlags::RST);
-            let what = if objects {
-                Heard::Objection
-            } else {
-                Heard::Answer
-            };
-            heard.entry(headers.destination_port).or_insert(what);
+        for said in self.round(OPEN)? {
+            heard.entry(said.to).or_insert(said.what);
         }
         let mut wrong = String::new();
         for (family, port, shape) in numbered() {
@@ -210,7 +199,7 @@ impl Way<'_> {
             // A packet that begins with a fragment for the open port may be one for it.
             let answers: Vec<_> = heard
                 .iter()
-                .filter(|headers| headers.source_port != OPEN)
+                .filter(|said| said.from != Some(OPEN))
                 .collect();
             ensure!(answers.is_empty(), "port {port} answered: {answers:#?}");
             let held = self.connections(port)?;
@@ -246,31 +235,56 @@ impl Way<'_> {
     }
 }
 
-/// A TCP, UDP or ICMP packet that somebody's kernel has sent; errors get the ports of what they
-/// quote.
-fn answer(frame: &[u8]) -> Option<Headers> {
-    let mut desk = Desk::default();
-    desk.read(frame, Framing::Ethernet);
-    let Desk {
-        mut headers, other, ..
-    } = desk;
-    match headers.protocol {
-        TCP | UDP => Some(headers),
-        ICMP | ICMPV6 if headers.icmp_role() == IcmpRole::Error => {
-            headers.source_port = other.destination_port;
-            headers.destination_port = other.source_port;
-            if other.content != Content::Ip {
-                // What sg cannot read is about the shape whose port stands somewhere in it.
-                let quoted = frame.get(QUOTED_TRANSPORT..).unwrap_or_default();
-                let mut words = quoted.windows(2).map(|word| [word[0], word[1]]);
-                let ports = FIRST_PORT..FIRST_PORT + numbered().count() as u16;
-                headers.destination_port = words
-                    .find_map(|word| ports.clone().find(|port| port.to_be_bytes() == word))
-                    .unwrap_or_default();
-            }
-            Some(headers)
+/// What a kernel has said to a shape.
+#[derive(Clone, Copy, Debug)]
+struct Said {
+    /// The shape's source port.
+    to: u16,
+    /// The port that it comes from; errors come from none.
+    from: Option<u16>,
+    what: Heard,
+}
+
+impl Said {
+    /// Reads what the kernel has written, which needs less care than what is written for it.
+    fn read(frame: &[u8]) -> Option<Self> {
+        let (header, ip) = frame.split_at_checked(14)?;
+        let (number, quoted_header, l4) = match u16::from_be_bytes([header[12], header[13]]) {
+            ethernet::IPV4 => (*ip.get(9)?, 20, ip.get(usize::from(ip[0] & 15) * 4..)?),
+            ethernet::IPV6 => (*ip.get(6)?, 40, ip.get(40..)?),
+            _ => return None,
+        };
+        let word = |at| Some(u16::from_be_bytes([*l4.get(at)?, *l4.get(at + 1)?]));
+        let is_error = match number {
+            protocol::TCP | protocol::UDP => false,
+            protocol::ICMP => matches!(l4.first()?, 3 | 11 | 12),
+            protocol::ICMPV6 => *l4.first()? < 128,
+            _ => return None,
+        };
+        if is_error {
+            // The source port stands somewhere in what is quoted.
+            let ports = FIRST_PORT..FIRST_PORT + numbered().count() as u16;
+            let to = (8 + quoted_header..l4.len())
+                .find_map(|at| word(at).filter(|port| ports.contains(port)));
+            return Some(Self {
+                to: to.unwrap_or_default(),
+                from: None,
+                what: Heard::Objection,
+            });
         }
-        _ => None,
+        if matches!(number, protocol::ICMP | protocol::ICMPV6) {
+            return None;
+        }
+        let is_reset = number == protocol::TCP && l4.get(13)? & flags::RST != 0;
+        Some(Self {
+            to: word(2)?,
+            from: word(0),
+            what: if is_reset {
+                Heard::Objection
+            } else {
+                Heard::Answer
+            },
+        })
     }
 }
 
