@@ -66,7 +66,7 @@ pub(crate) const V4: &[Shape] = &[
     whole("tcp FROM > TO syn trailer 20", Answer, Answer),
     // Larger than a page: the kernel keeps no more than the Ethernet header linear.
     whole("tcp FROM > TO syn payload 5000", Answer, Answer),
-    // Options where a fixed offset would look for ports, open ones.
+    // Options where a fixed offset would look for ports, open ones; then a whole header of them.
     whole("tcp FROM > TO syn options 01010101", Answer, Answer),
     whole("tcp FROM > TO syn options 9404000001010101", Answer, Answer),
     whole(
@@ -75,6 +75,11 @@ pub(crate) const V4: &[Shape] = &[
         Answer,
     ),
     whole("tcp FROM > TO syn options 07070400000000", Answer, Answer),
+    whole(
+        "tcp FROM > TO syn options 010101019e2400000000000050020000000000000000000000000000000000000000000000000000",
+        Answer,
+        Answer,
+    ),
     whole("tcp FROM > TO syn options 99ff0000", Objection, Objection),
     // Source routes, to be followed and followed to the end: the second is answered along its
     // way back, which is another flow.
@@ -173,6 +178,11 @@ pub(crate) const V4: &[Shape] = &[
         Silence,
     ),
     whole("udp FROM > TO payload 40", Answer, Answer),
+    whole(
+        "udp FROM > TO payload 300 options 01010101010101010101010101010101010101010101010101010101010101010101010101010101",
+        Answer,
+        Answer,
+    ),
     whole("udp FROM > TO payload 40 options 01010101", Answer, Answer),
     whole("udp FROM > TO payload 40 trailer 30", Answer, Answer),
     whole("udp FROM > TO payload 5000", Answer, Answer),
@@ -217,6 +227,11 @@ pub(crate) const V6: &[Shape] = &[
     // Options where a fixed offset would look for ports, open ones.
     whole(
         "tcp FROM > TO syn extension 60 0000010100010100",
+        Answer,
+        Answer,
+    ),
+    whole(
+        "tcp FROM > TO syn extension 60 00020101001e110000000000500200000000000000000000",
         Answer,
         Answer,
     ),
