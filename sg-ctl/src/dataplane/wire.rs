@@ -7,8 +7,8 @@
 use aya::Pod;
 use sg_common::flow::FlowBucket;
 use sg_common::tables::{
-    Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, ReasonCounter, RuleCounter,
+    Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry, MemberKey,
+    Policy, PortEntry, PortTable, PrefixKey, ReasonCounter, RuleCounter,
 };
 
 /// A map's key or value.
@@ -36,6 +36,8 @@ entries!(
     ReasonCounter,
     RuleCounter,
     FlowBucket,
+    FragmentKey,
+    FragmentVerdict,
 );
 
 // SAFETY: `Entry` is implemented above only for `repr(C)` structs of integers without padding,
