@@ -15,7 +15,7 @@ use crate::packet::Direction;
 use crate::report::Decision;
 
 /// The layout of the maps. A program never works on maps of another number.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Two values of one entry: the one in force and the one an update prepares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,6 +161,8 @@ pub struct TimeoutTicks {
     pub icmp: u32,
     /// Every other protocol.
     pub other: u32,
+    /// What became of a first fragment.
+    pub fragment: u32,
 }
 
 /// Yes-or-no properties of an interface.
@@ -613,8 +615,8 @@ pub trait Tables {
 
 const _: () = {
     assert!(size_of::<Globals>() == 64);
-    assert!(size_of::<Interface>() == 80);
-    assert!(size_of::<InterfaceEntry>() == 168);
+    assert!(size_of::<Interface>() == 84);
+    assert!(size_of::<InterfaceEntry>() == 176);
     assert!(size_of::<PortEntry>() == 8);
     assert!(size_of::<Policy>() == 48);
     assert!(size_of::<PrefixKey>() == 20);
