@@ -33,6 +33,7 @@
 //! judges nothing.
 
 mod bytes;
+mod follow;
 mod story;
 mod write;
 
@@ -46,6 +47,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 
+pub use follow::{Followed, follow};
 pub use story::{Evaluator, Flows, Heard, read_policy, show_policies, tell};
 pub use write::write;
 

@@ -8,6 +8,7 @@ mod naive;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use sg_common::packet::Direction;
@@ -17,15 +18,15 @@ use sg_ctl::policy::model::{Interface, Policy, Side, Vpc};
 use sg_ctl::policy::names::{InterfaceName, VpcName};
 
 use self::naive::{Fragment, Ip};
-use crate::corpus::{Evaluator, Flows, is_bare};
+use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
 use crate::evaluators::addresses;
 
 /// An evaluator under the eyes of the specification.
 #[derive(Clone)]
 pub struct Specified<E> {
     evaluator: E,
-    policy: Policy,
-    read: ReadAddresses,
+    policy: Arc<Policy>,
+    read: Arc<ReadAddresses>,
     /// First fragments that passed.
     passed: HashSet<(String, Direction, IpAddr, IpAddr, Fragment)>,
 }
@@ -35,8 +36,8 @@ impl<E: Evaluator> Specified<E> {
     pub fn over(evaluator: E) -> Self {
         Self {
             evaluator,
-            policy: Policy::default(),
-            read: ReadAddresses::default(),
+            policy: Arc::default(),
+            read: Arc::default(),
             passed: HashSet::new(),
         }
     }
@@ -48,10 +49,10 @@ impl<E: Evaluator> Evaluator for Specified<E> {
         self.evaluator.forget(room)
     }
 
-    fn put_in_force(&mut self, policy: &Policy) -> Result<()> {
-        self.policy = policy.clone();
-        self.read = addresses(policy);
-        self.evaluator.put_in_force(policy)
+    fn put_in_force(&mut self, text: &PolicyText, policy: &Policy) -> Result<()> {
+        self.policy = Arc::new(policy.clone());
+        self.read = Arc::new(addresses(policy));
+        self.evaluator.put_in_force(text, policy)
     }
 
     fn wait(&mut self, seconds: u64) -> Result<()> {

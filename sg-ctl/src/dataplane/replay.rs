@@ -57,6 +57,7 @@ pub struct Replay {
     clock: Xdp,
     readings: Array<MapData, u64>,
     flows: ReplayFlows,
+    jiffies_per_second: u32,
     layout: u32,
 }
 
@@ -85,6 +86,7 @@ impl Dataplane {
             clock: object::open_clock(&layout)?,
             readings: open(&layout, "CLOCK")?,
             flows: ReplayFlows::open(&flows_folder(&self.bpffs))?,
+            jiffies_per_second: record.jiffies_per_second,
             layout: record.layout,
         }))
     }
@@ -102,7 +104,12 @@ impl Replay {
         object::run_clock(&self.clock, &self.readings).map(Ticks::from_jiffies)
     }
 
-    /// The flows that the programs know, and their clock.
+    /// So much time, as flows tell it.
+    pub fn ticks(&self, seconds: u64) -> u32 {
+        Ticks::from_jiffies(seconds * u64::from(self.jiffies_per_second)).0
+    }
+
+    /// The flows that the programs know.
     pub fn flows(&mut self) -> &mut ReplayFlows {
         &mut self.flows
     }

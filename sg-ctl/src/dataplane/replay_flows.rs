@@ -3,6 +3,7 @@
 //! Nothing at run time calls this. Whoever does lets no other packet pass meanwhile: buckets are
 //! written whole, and not under their locks.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, MapData};
@@ -74,16 +75,18 @@ impl ReplayFlows {
 
     /// Forgets all flows and first fragments.
     pub fn forget(&mut self) -> Result<(), Error> {
+        let mut owners = BTreeSet::new();
         for buckets in [&mut self.maps.embryonic, &mut self.maps.assured] {
-            rewrite(buckets, |bucket| *bucket = FlowBucket::default())?;
+            rewrite(buckets, |bucket| {
+                owners.extend(bucket.slots.iter().map(|slot| slot.state.owner));
+                *bucket = FlowBucket::default();
+            })?;
+        }
+        for owner in owners {
+            self.owned.set(owner, 0, 0).map_err(Error::Write)?;
         }
         for key in self.fragment_keys()? {
             self.fragments.remove(&key).map_err(Error::Write)?;
-        }
-        for owner in 0..self.owned.len() {
-            if self.owned.get(&owner, 0).map_err(Error::Read)? != 0 {
-                self.owned.set(owner, 0, 0).map_err(Error::Write)?;
-            }
         }
         Ok(())
     }
@@ -97,7 +100,7 @@ impl ReplayFlows {
 }
 
 /// Writes the buckets that hold anything.
-fn rewrite(buckets: &mut Buckets, change: impl Fn(&mut FlowBucket)) -> Result<(), Error> {
+fn rewrite(buckets: &mut Buckets, mut change: impl FnMut(&mut FlowBucket)) -> Result<(), Error> {
     for index in 0..buckets.len() {
         let Wire(mut bucket) = buckets.get(&index, 0).map_err(Error::Read)?;
         if bucket.tags.iter().all(|tag| *tag == 0) {

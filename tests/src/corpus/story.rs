@@ -20,8 +20,8 @@ pub trait Evaluator {
     /// Forgets all flows and fragments; each flow table has room for so many flows, where that can
     /// be chosen.
     fn forget(&mut self, room: Option<usize>) -> Result<()>;
-    /// Puts a policy in force.
-    fn put_in_force(&mut self, policy: &Policy) -> Result<()>;
+    /// Puts a policy in force, which is what this text makes of the one before.
+    fn put_in_force(&mut self, text: &PolicyText, policy: &Policy) -> Result<()>;
     /// Moves the clock on.
     fn wait(&mut self, seconds: u64) -> Result<()>;
     /// The reason a packet gets; `None` when it can't be shown to this evaluator.
@@ -31,6 +31,8 @@ pub trait Evaluator {
         direction: Direction,
         frame: &[u8],
     ) -> Result<Option<Reason>>;
+    /// Says which reason the next packet is likely to get; only a hint where to look.
+    fn expect(&mut self, _reason: Reason) {}
     /// The flows that are alive.
     fn flows(&mut self) -> Result<Flows>;
 }
@@ -54,16 +56,19 @@ pub fn tell(case: &Case, evaluator: &mut dyn Evaluator) -> Result<Heard> {
     let mut told = String::new();
     let mut differs = false;
     let mut policy = Policy::default();
+    let mut known = None;
     evaluator.forget(case.room)?;
     for step in &case.steps {
         match step {
             Step::Under(text) => {
                 policy = read_policy(text, &policy)?;
-                evaluator.put_in_force(&policy)?;
+                evaluator.put_in_force(text, &policy)?;
+                known = None;
                 let _ = writeln!(told, "  under {}", text.name);
             }
             Step::Wait(seconds) => {
                 evaluator.wait(*seconds)?;
+                known = None;
                 let _ = writeln!(told, "  wait {seconds}");
             }
             Step::Packet(packet) => {
@@ -73,7 +78,10 @@ pub fn tell(case: &Case, evaluator: &mut dyn Evaluator) -> Result<Heard> {
                     packet.written,
                     outcome(packet.reason, &packet.changes)
                 );
-                let before = evaluator.flows()?;
+                let before = match known.take() {
+                    Some(flows) => flows,
+                    None => evaluator.flows()?,
+                };
                 let judged = evaluator
                     .judge(&packet.interface, packet.direction, &packet.frame)
                     .with_context(|| format!("## {}\n{told}", case.fact))?;
@@ -82,7 +90,9 @@ pub fn tell(case: &Case, evaluator: &mut dyn Evaluator) -> Result<Heard> {
                     told.push_str("   (not shown)\n");
                     continue;
                 };
-                let changes = changes(&before, &evaluator.flows()?);
+                let after = evaluator.flows()?;
+                let changes = changes(&before, &after);
+                known = Some(after);
                 if reason != packet.reason || changes != packet.changes {
                     differs = true;
                     let _ = write!(told, "   <== is {}", outcome(reason, &changes));

@@ -11,7 +11,7 @@ use sg_ctl::compile::{AttachedInterface, Limits, Settings, compile};
 use sg_ctl::policy::model::{OnRuleRemoval, Policy};
 
 use super::addresses;
-use crate::corpus::{Evaluator, Flows, is_bare};
+use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
 
 const NETNS: u32 = 1;
 const JIFFIES_PER_SECOND: u32 = 1000;
@@ -66,7 +66,7 @@ impl Evaluator for HostEvaluator {
         Ok(())
     }
 
-    fn put_in_force(&mut self, policy: &Policy) -> Result<()> {
+    fn put_in_force(&mut self, _text: &PolicyText, policy: &Policy) -> Result<()> {
         let previous = (self.generation != Generation(0)).then_some(self.image);
         self.generation = self.generation.next();
         let read = addresses(policy);
