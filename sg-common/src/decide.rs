@@ -65,13 +65,6 @@ pub enum RuleSource {
     Groups(Identity),
 }
 
-/// How long a first fragment's verdict counts, in [`Ticks`] of 32 jiffies: 30 s
-/// at 1000 Hz and, since a tick is then longer, no less at any other rate.
-///
-/// RFC 791 suggests 15 s and Linux keeps 30 s; a verdict kept longer than its packet does no harm,
-/// because the identification is bound to the same addresses and protocol.
-const FRAGMENT_TICKS: u32 = 30 * 1000 / 32;
-
 /// Which way a packet goes, from which hook saw it.
 #[inline(always)]
 pub const fn direction_of(interface: &Interface, received: bool) -> Direction {
@@ -533,7 +526,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     fn remember(&self, headers: &Headers, decision: Decision) {
         let passed = decision.reason.verdict() == Verdict::Pass;
         let verdict = FragmentVerdict {
-            deadline: self.tables.now().after(FRAGMENT_TICKS),
+            deadline: self.tables.now().after(self.interface.timeouts.fragment),
             judged_bytes: headers.end.wrapping_sub(headers.fragment_start),
             rule: decision.rule,
             passed: u32::from(passed),

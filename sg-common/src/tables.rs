@@ -173,6 +173,8 @@ pub struct TimeoutTicks {
     pub icmp: u32,
     /// Every other protocol.
     pub other: u32,
+    /// What became of a first fragment.
+    pub fragment: u32,
 }
 
 /// Yes-or-no properties of an interface.
@@ -653,8 +655,8 @@ pub trait Tables {
 
 const _: () = {
     assert!(size_of::<Globals>() == 64);
-    assert!(size_of::<Interface>() == 80);
-    assert!(size_of::<InterfaceEntry>() == 168);
+    assert!(size_of::<Interface>() == 84);
+    assert!(size_of::<InterfaceEntry>() == 176);
     assert!(size_of::<PortEntry>() == 8);
     assert!(size_of::<Policy>() == 48);
     assert!(size_of::<PrefixKey>() == 20);

@@ -8,8 +8,8 @@ use aya::Pod;
 use sg_common::event::{Event, EventDesk, EventReader};
 use sg_common::flow::FlowBucket;
 use sg_common::tables::{
-    Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, ReasonCounter, RuleCounter,
+    Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry, MemberKey,
+    Policy, PortEntry, PortTable, PrefixKey, ReasonCounter, RuleCounter,
 };
 
 /// A map's key or value.
@@ -40,6 +40,8 @@ entries!(
     Event,
     EventDesk,
     EventReader,
+    FragmentKey,
+    FragmentVerdict,
 );
 
 // SAFETY: `Entry` is implemented above only for `repr(C)` structs of integers without padding,
