@@ -14,6 +14,7 @@ use crate::policy::prefix::parse_address;
 use crate::policy::suggest::closest;
 use crate::show;
 
+use super::confirm::Confirm;
 use super::error::{Error, Result};
 use super::output::{print, warn};
 use super::{Answer, choose, make, report};
@@ -62,6 +63,8 @@ pub(super) struct Attach {
     /// The most assured flows it may hold
     #[arg(long, value_name = "NUMBER")]
     max_flows: Option<u32>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -100,6 +103,8 @@ pub(super) struct Detach {
     /// The network namespace they are in, by name or path
     #[arg(long, value_name = "NAME|PATH")]
     netns: Option<String>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 impl Attach {
@@ -117,12 +122,12 @@ impl Attach {
             edit: Edit::PutInterface(self.interface.clone(), interface),
         });
         let policy = controller.policy().clone().apply(&changes)?;
-        let done = controller.install(Plan {
+        let plan = Plan {
             policy,
             needed: Needed::Some(vpc, BTreeSet::from([self.interface])),
             terminate: false,
-        })?;
-        report(&done)
+        };
+        report(&self.confirm.install(&mut controller, plan)?)
     }
 
     fn vpc(&self, policy: &Policy) -> Result<VpcName> {
@@ -216,7 +221,8 @@ impl Detach {
             vpc,
             edit: Edit::RemoveInterface(name),
         });
-        report(&make(controller, &changes.collect::<Vec<_>>(), false)?)
+        let changes = changes.collect::<Vec<_>>();
+        report(&make(controller, &changes, false, &self.confirm)?)
     }
 
     fn vpc_of<'a>(&self, policy: &'a Policy, name: &InterfaceName) -> Result<&'a VpcName> {

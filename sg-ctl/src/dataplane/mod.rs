@@ -245,6 +245,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The tables that would be in force.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
     /// Nothing is protected, and nothing is to stay in the kernel.
     fn nothing() -> Self {
         Self {
