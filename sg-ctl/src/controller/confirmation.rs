@@ -80,6 +80,12 @@ impl Unconfirmed {
         }
     }
 
+    /// The same in whole seconds, so that only what is overdue has none left.
+    pub fn left_s(&self) -> u64 {
+        let left = self.left();
+        left.as_secs() + u64::from(left.subsec_nanos() > 0)
+    }
+
     fn expire_in(&mut self, within: Duration) {
         self.boot = boot();
         let deadline = since_boot().saturating_add(within);

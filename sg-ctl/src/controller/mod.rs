@@ -185,7 +185,7 @@ impl Controller {
         if let Some(unconfirmed) = &self.unconfirmed
             && !changes.is_empty()
         {
-            return Err(Error::Unconfirmed(unconfirmed.left().as_secs()));
+            return Err(Error::Unconfirmed(unconfirmed.left_s()));
         }
         let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
         let mut warnings = mem::take(&mut self.news);

@@ -133,7 +133,7 @@ impl Status {
         Self {
             unconfirmed: view.unconfirmed.as_ref().map(|waiting| UnconfirmedStatus {
                 before: waiting.before,
-                left_s: waiting.left().as_secs(),
+                left_s: waiting.left_s(),
                 failure: waiting.failure.clone(),
             }),
             taken_back: view.taken_back.clone(),
