@@ -16,7 +16,7 @@ use crate::show;
 
 use super::confirm::Confirm;
 use super::error::{Error, Result};
-use super::output::{print, warn};
+use super::output::print;
 use super::{Answer, choose, make, report};
 
 #[derive(Debug, Args)]
@@ -277,26 +277,37 @@ fn is_in(interface: &Interface, netns: &str) -> bool {
     ids.is_ok_and(|(found, asked)| found == asked)
 }
 
-/// Makes the kernel match what is stored.
-pub(super) fn restore(dirs: &DirOptions) -> Result<Answer> {
-    let mut controller = Controller::open(dirs)?;
-    let policy = controller.policy().clone();
-    let done = controller.install(Plan {
-        policy,
-        needed: Needed::None,
-        terminate: false,
-    })?;
-    let mut missing = 0;
-    for warning in &done.warnings {
-        missing += usize::from(matches!(warning, Warning::Missing(_)));
-        warn(warning);
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// Replace what a version of sg-ctl has installed that this one cannot read; which flows are
+    /// tracked is forgotten
+    #[arg(long)]
+    take_over: bool,
+}
+
+impl Restore {
+    /// Makes the kernel match what is stored.
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        let mut controller = match self.take_over {
+            true => Controller::take_over(dirs)?,
+            false => Controller::open(dirs)?,
+        };
+        controller.distrust_changed_maps()?;
+        let plan = Plan {
+            policy: controller.policy().clone(),
+            needed: Needed::None,
+            terminate: false,
+        };
+        let done = Confirm::default().install(&mut controller, plan)?;
+        let is_missing = |warning: &&Warning| matches!(warning, Warning::Missing(_));
+        let missing = done.warnings.iter().filter(is_missing).count();
+        let interfaces = controller.policy().vpcs.values();
+        let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
+        let interfaces = show::count(interfaces, "interface");
+        print(&format!(
+            "{interfaces} protected as stored (revision {})\n",
+            done.revision
+        ))?;
+        Ok(Answer::Yes)
     }
-    let interfaces = controller.policy().vpcs.values();
-    let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
-    let interfaces = show::count(interfaces, "interface");
-    print(&format!(
-        "{interfaces} protected as stored (revision {})\n",
-        done.revision
-    ))?;
-    Ok(Answer::Yes)
 }

@@ -15,6 +15,7 @@ mod policy_file;
 mod prefix_list;
 mod progress;
 mod rule;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -63,7 +64,9 @@ enum Command {
     /// Stop protecting interfaces
     Detach(interface::Detach),
     /// Make the kernel match what is stored: after boot, or after an interrupted command
-    Restore,
+    Restore(interface::Restore),
+    /// Compare the kernel with what is stored; exit code 1 if anything differs
+    Verify(verify::Verify),
     /// Keep a change that was made with `--confirm`
     Confirm,
     /// Take a change that was made with `--confirm` back at once
@@ -122,7 +125,8 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Export(command) => command.run(dirs),
         Command::Attach(command) => command.run(dirs),
         Command::Detach(command) => command.run(dirs),
-        Command::Restore => interface::restore(dirs),
+        Command::Restore(command) => command.run(dirs),
+        Command::Verify(command) => command.run(dirs),
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
         Command::AwaitConfirmation => confirm::wait(dirs),

@@ -9,6 +9,7 @@ mod confirmation;
 mod devices;
 mod error;
 mod session;
+mod verify;
 mod view;
 
 use std::mem;
@@ -26,6 +27,7 @@ pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation
 pub use devices::{Needed, namespace, recorded_namespace};
 pub use error::{Error, Result};
 pub use session::{Session, SessionWarning};
+pub use verify::Verified;
 pub use view::View;
 
 use crate::compile::image::Image;
@@ -124,9 +126,18 @@ pub enum Warning {
 impl Controller {
     /// Waits for other writers and reads what is stored, making the store if there is none.
     pub fn open(options: &DirOptions) -> Result<Self> {
+        let (dirs, lock) = Self::lock(options)?;
+        Self::read(dirs, lock)
+    }
+
+    fn lock(options: &DirOptions) -> Result<(Dirs, Lock)> {
         privileges::check()?;
         let dirs = Dirs::create(options)?;
         let lock = dirs.lock()?;
+        Ok((dirs, lock))
+    }
+
+    fn read(dirs: Dirs, lock: Lock) -> Result<Self> {
         let store = SqliteStore::open(dirs.state())?;
         let (revision, policy) = store.snapshot()?;
         let mut controller = Self {

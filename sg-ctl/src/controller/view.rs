@@ -6,7 +6,7 @@ use std::path::Path;
 use super::confirmation::{TakenBack, Unconfirmed};
 use super::error::{Error, Result};
 use crate::dataplane::Dataplane;
-use crate::dirs::{DirOptions, Dirs};
+use crate::dirs::{DirOptions, Dirs, Lock};
 use crate::policy::model::Policy;
 use crate::store::{SqliteStore, Store as _};
 
@@ -49,6 +49,11 @@ impl View {
             (view.revision, view.policy) = (revision.number(), policy);
         }
         Ok(view)
+    }
+
+    /// Keeps writers away; `None` where there is nothing that they could write to.
+    pub(super) fn lock(&self) -> Result<Option<Lock>> {
+        Ok(self.dirs.as_ref().map(Dirs::lock).transpose()?)
     }
 
     /// What the kernel holds; `None` when it holds nothing of this instance.

@@ -16,6 +16,7 @@ mod sizes;
 mod state;
 mod sys;
 mod update;
+mod verify;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -39,6 +40,7 @@ pub use self::replay::{Replay, ReplayHook};
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
+pub use self::verify::{Difference, Way};
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
@@ -150,10 +152,11 @@ pub enum Error {
         /// The device.
         ifindex: u32,
     },
-    /// What is installed was recorded by another build.
+    /// What is installed was recorded by another version, in a way that this one cannot read.
     #[error(
-        "{} was written by another version of sg-ctl; what it installed stays in force. Detach its \
-         interfaces with that version, then use this one",
+        "{} was written by a version of sg-ctl whose tables this one cannot read; what it installed \
+         stays in force. `sg-ctl restore --take-over` replaces it without a gap, but forgets which \
+         flows are tracked: they go on where the rules allow them",
         path.display()
     )]
     Record {
@@ -315,6 +318,16 @@ impl Dataplane {
             files,
             installed,
         })
+    }
+
+    /// Forgets a record that this version cannot read. The programs it speaks of stay attached, and
+    /// the next installation replaces them under their links.
+    pub fn forget_unreadable(run: &Path) -> Result<(), Error> {
+        let files = Files::in_folder(run);
+        match files.read() {
+            Err(Error::Record { .. }) => files.clear(),
+            read => read.map(drop),
+        }
     }
 
     fn record(&self) -> Option<&Record> {

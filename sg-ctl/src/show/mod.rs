@@ -11,6 +11,7 @@ mod policy;
 mod stats;
 mod status;
 mod style;
+mod verify;
 mod words;
 
 pub use changes::{changes, changes_with_ids};
@@ -20,4 +21,5 @@ pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, 
 pub use stats::stats;
 pub use status::status;
 pub use style::Style;
+pub use verify::verified;
 pub use words::count;
