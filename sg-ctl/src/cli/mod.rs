@@ -5,6 +5,7 @@
 
 mod choose;
 mod confirm;
+mod doctor;
 mod error;
 mod group;
 mod interface;
@@ -67,6 +68,8 @@ enum Command {
     Restore(interface::Restore),
     /// Compare the kernel with what is stored; exit code 1 if anything differs
     Verify(verify::Verify),
+    /// Look whether this machine can enforce a policy, and does; exit code 1 if there is a problem
+    Doctor(doctor::Doctor),
     /// Keep a change that was made with `--confirm`
     Confirm,
     /// Take a change that was made with `--confirm` back at once
@@ -127,6 +130,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Detach(command) => command.run(dirs),
         Command::Restore(command) => command.run(dirs),
         Command::Verify(command) => command.run(dirs),
+        Command::Doctor(command) => command.run(dirs),
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
         Command::AwaitConfirmation => confirm::wait(dirs),

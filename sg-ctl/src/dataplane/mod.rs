@@ -10,6 +10,7 @@ mod foreign;
 mod hooks;
 mod maps;
 mod object;
+pub mod probe;
 mod replay;
 pub mod report;
 mod sizes;

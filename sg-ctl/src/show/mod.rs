@@ -6,6 +6,7 @@
 mod changes;
 mod columns;
 mod confirmation;
+mod doctor;
 mod flows;
 mod policy;
 mod stats;
@@ -16,6 +17,7 @@ mod words;
 
 pub use changes::{changes, changes_with_ids};
 pub use confirmation::{confirmed, step, taken_back, to_confirm};
+pub use doctor::checks;
 pub use flows::FlowLines;
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
 pub use stats::stats;
