@@ -14,8 +14,9 @@ use crate::policy::prefix::parse_address;
 use crate::policy::suggest::closest;
 use crate::show;
 
+use super::confirm::Confirm;
 use super::error::{Error, Result};
-use super::output::{print, warn};
+use super::output::print;
 use super::{Answer, choose, make, report};
 
 #[derive(Debug, Args)]
@@ -68,6 +69,8 @@ pub(super) struct Attach {
     /// The most assured flows it may hold
     #[arg(long, value_name = "NUMBER")]
     max_flows: Option<u32>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -106,6 +109,8 @@ pub(super) struct Detach {
     /// The network namespace they are in, by name or path
     #[arg(long, value_name = "NAME|PATH")]
     netns: Option<String>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 impl Attach {
@@ -125,12 +130,12 @@ impl Attach {
             edit: Edit::PutInterface(self.interface.clone(), interface),
         });
         let policy = controller.policy().clone().apply(&changes)?;
-        let done = controller.install(Plan {
+        let plan = Plan {
             policy,
             needed: Needed::Some(vpc, BTreeSet::from([self.interface])),
             terminate: false,
-        })?;
-        report(&done)
+        };
+        report(&self.confirm.install(&mut controller, plan)?)
     }
 
     fn vpc(&self, policy: &Policy) -> Result<VpcName> {
@@ -254,7 +259,8 @@ impl Detach {
             vpc,
             edit: Edit::RemoveInterface(name),
         });
-        report(&make(controller, &changes.collect::<Vec<_>>(), false)?)
+        let changes = changes.collect::<Vec<_>>();
+        report(&make(controller, &changes, false, &self.confirm)?)
     }
 
     fn vpc_of<'a>(&self, policy: &'a Policy, name: &InterfaceName) -> Result<&'a VpcName> {
@@ -309,26 +315,37 @@ fn is_in(interface: &Interface, netns: &str) -> bool {
     ids.is_ok_and(|(found, asked)| found == asked)
 }
 
-/// Makes the kernel match what is stored.
-pub(super) fn restore(dirs: &DirOptions) -> Result<Answer> {
-    let mut controller = Controller::open(dirs)?;
-    let policy = controller.policy().clone();
-    let done = controller.install(Plan {
-        policy,
-        needed: Needed::None,
-        terminate: false,
-    })?;
-    let mut missing = 0;
-    for warning in &done.warnings {
-        missing += usize::from(matches!(warning, Warning::Missing(_)));
-        warn(warning);
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// Replace what a version of sg-ctl has installed that this one cannot read; which flows are
+    /// tracked is forgotten
+    #[arg(long)]
+    take_over: bool,
+}
+
+impl Restore {
+    /// Makes the kernel match what is stored.
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        let mut controller = match self.take_over {
+            true => Controller::take_over(dirs)?,
+            false => Controller::open(dirs)?,
+        };
+        controller.distrust_changed_maps()?;
+        let plan = Plan {
+            policy: controller.policy().clone(),
+            needed: Needed::None,
+            terminate: false,
+        };
+        let done = Confirm::default().install(&mut controller, plan)?;
+        let is_missing = |warning: &&Warning| matches!(warning, Warning::Missing(_));
+        let missing = done.warnings.iter().filter(is_missing).count();
+        let interfaces = controller.policy().vpcs.values();
+        let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
+        let interfaces = show::count(interfaces, "interface");
+        print(&format!(
+            "{interfaces} protected as stored (revision {})\n",
+            done.revision
+        ))?;
+        Ok(Answer::Yes)
     }
-    let interfaces = controller.policy().vpcs.values();
-    let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
-    let interfaces = show::count(interfaces, "interface");
-    print(&format!(
-        "{interfaces} protected as stored (revision {})\n",
-        done.revision
-    ))?;
-    Ok(Answer::Yes)
 }

@@ -11,6 +11,7 @@ mod foreign;
 mod hooks;
 mod maps;
 mod object;
+pub mod probe;
 mod replay;
 mod replay_flows;
 pub mod report;
@@ -18,6 +19,7 @@ mod sizes;
 mod state;
 mod sys;
 mod update;
+mod verify;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -44,6 +46,7 @@ pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
+pub use self::verify::{Difference, Way};
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
@@ -155,10 +158,11 @@ pub enum Error {
         /// The device.
         ifindex: u32,
     },
-    /// What is installed was recorded by another build.
+    /// What is installed was recorded by another version, in a way that this one cannot read.
     #[error(
-        "{} was written by another version of sg-ctl; what it installed stays in force. Detach its \
-         interfaces with that version, then use this one",
+        "{} was written by a version of sg-ctl whose tables this one cannot read; what it installed \
+         stays in force. `sg-ctl restore --take-over` replaces it without a gap, but forgets which \
+         flows are tracked: they go on where the rules allow them",
         path.display()
     )]
     Record {
@@ -256,6 +260,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The tables that would be in force.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
     /// Nothing is protected, and nothing is to stay in the kernel.
     fn nothing() -> Self {
         Self {
@@ -323,6 +332,16 @@ impl Dataplane {
             files,
             installed,
         })
+    }
+
+    /// Forgets a record that this version cannot read. The programs it speaks of stay attached, and
+    /// the next installation replaces them under their links.
+    pub fn forget_unreadable(run: &Path) -> Result<(), Error> {
+        let files = Files::in_folder(run);
+        match files.read() {
+            Err(Error::Record { .. }) => files.clear(),
+            read => read.map(drop),
+        }
     }
 
     fn record(&self) -> Option<&Record> {

@@ -13,7 +13,7 @@ use crate::policy::rule_text::Protocol;
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
-pub use status::{FlowsStatus, InterfaceStatus, Status};
+pub use status::{FlowsStatus, InterfaceStatus, Status, UnconfirmedStatus};
 
 /// What cannot be known is nothing: where there is no dataplane, nothing was counted.
 fn or_none<T: Default, E>(
