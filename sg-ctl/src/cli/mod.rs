@@ -5,6 +5,7 @@
 
 mod choose;
 mod error;
+mod explain;
 mod group;
 mod interface;
 mod json;
@@ -65,6 +66,8 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
+    Explain(explain::Explain),
     /// Look at tracked flows
     #[command(subcommand)]
     Flows(look::Flows),
@@ -115,6 +118,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Restore => interface::restore(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Explain(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

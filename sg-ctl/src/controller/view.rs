@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use super::devices::{Devices, Needed};
 use super::error::{Error, Result};
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, Device};
 use crate::dirs::{DirOptions, Dirs};
 use crate::policy::model::Policy;
 use crate::store::{SqliteStore, Store as _};
@@ -39,6 +40,11 @@ impl View {
             policy,
             dirs,
         })
+    }
+
+    /// The interfaces of the policy that this machine has.
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        Ok(Devices::find(&self.policy, &Needed::None)?.found)
     }
 
     /// What the kernel holds; `None` when it holds nothing of this instance.

@@ -8,6 +8,7 @@
 mod counters;
 mod foreign;
 mod hooks;
+mod installed;
 mod maps;
 mod object;
 mod replay;
@@ -33,6 +34,7 @@ use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
 pub use self::replay::{Replay, ReplayHook};

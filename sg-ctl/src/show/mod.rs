@@ -5,6 +5,7 @@
 
 mod changes;
 mod columns;
+mod explain;
 mod flows;
 mod policy;
 mod stats;
@@ -13,6 +14,7 @@ mod style;
 mod words;
 
 pub use changes::{changes, changes_with_ids};
+pub use explain::explanation;
 pub use flows::FlowLines;
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
 pub use stats::stats;
