@@ -100,22 +100,23 @@ impl Desk {
     }
 }
 
-/// Reads and judges one packet, the long way, which is the reference for [`at_once`].
+/// Reads and judges one packet, the long way, which is the reference for [`at_once`], and leaves on
+/// the desk what was read of it.
 pub fn decide<P: Packet + ?Sized, T: Tables, R: Trace>(
     packet: &P,
     direction: Direction,
     interface: &Interface,
     tables: &T,
+    desk: &mut Desk,
     trace: &R,
 ) -> Decision {
-    let mut desk = Desk::default();
     let framing = if interface.flags.has(InterfaceFlags::BARE) {
         Framing::Bare
     } else {
         Framing::Ethernet
     };
     let refusal = desk.read(packet, framing);
-    judge(&mut desk, refusal, direction, interface, tables, trace)
+    judge(desk, refusal, direction, interface, tables, trace)
 }
 
 /// Judges the packet that was read. `refusal` is what [`Desk::read`] returned.

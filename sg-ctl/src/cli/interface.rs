@@ -11,7 +11,6 @@ use crate::policy::defaults::create_vpc;
 use crate::policy::model::{Hook, Interface, Policy, Side, Timeouts};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 use crate::policy::prefix::parse_address;
-use crate::policy::suggest::closest;
 use crate::show;
 
 use super::confirm::Confirm;
@@ -245,8 +244,9 @@ impl Detach {
         let attachments = controller.attachments()?;
         let mut chosen = BTreeSet::new();
         for name in &self.interfaces {
-            match self.vpc_of(controller.policy(), name) {
-                Ok(vpc) => {
+            let (vpc, netns) = (self.vpc.as_ref(), self.netns.as_deref());
+            match choose::interface(controller.policy(), vpc, netns, name) {
+                Ok((vpc, _)) => {
                     chosen.insert((vpc.clone(), name.clone()));
                 }
                 // Only the kernel has it still, since a detach was interrupted: any change ends it.
@@ -262,57 +262,6 @@ impl Detach {
         let changes = changes.collect::<Vec<_>>();
         report(&make(controller, &changes, false, &self.confirm)?)
     }
-
-    fn vpc_of<'a>(&self, policy: &'a Policy, name: &InterfaceName) -> Result<&'a VpcName> {
-        let asked = self.vpc.as_ref();
-        if let Some(asked) = asked {
-            choose::named_vpc(policy, asked)?;
-        }
-        let vpcs = policy.vpcs.iter();
-        let mut found: Vec<(&VpcName, &Interface)> = vpcs
-            .filter(|(vpc, _)| asked.is_none_or(|asked| asked == *vpc))
-            .filter_map(|(vpc_name, vpc)| Some((vpc_name, vpc.interfaces.get(name)?)))
-            .collect();
-        if let Some(netns) = &self.netns {
-            found.retain(|(_, interface)| is_in(interface, netns));
-        }
-        match found.as_slice() {
-            [(vpc, _)] => Ok(*vpc),
-            [] => {
-                let known = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.keys());
-                let known = known.map(InterfaceName::as_str);
-                // The same name elsewhere is no better guess.
-                let meant = closest(name.as_str(), known.filter(|known| *known != name.as_str()));
-                Err(Error::NotAttached {
-                    name: name.to_string(),
-                    meant: meant.map(str::to_owned),
-                })
-            }
-            several => {
-                let places = several.iter().map(|(vpc, interface)| {
-                    let netns = interface
-                        .netns
-                        .as_deref()
-                        .unwrap_or("the machine's own namespace");
-                    format!("VPC \"{vpc}\" in {netns}")
-                });
-                Err(Error::AttachedOften {
-                    name: name.clone(),
-                    places: places.collect::<Vec<_>>().join(", "),
-                })
-            }
-        }
-    }
-}
-
-/// By the name first, because a namespace that has gone can still be named.
-fn is_in(interface: &Interface, netns: &str) -> bool {
-    if interface.netns.as_deref() == Some(netns) {
-        return true;
-    }
-    let ids = namespace(interface.netns.as_deref())
-        .and_then(|found| Ok((found.id(), namespace(Some(netns))?.id())));
-    ids.is_ok_and(|(found, asked)| found == asked)
 }
 
 #[derive(Debug, Args)]

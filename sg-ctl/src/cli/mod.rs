@@ -8,6 +8,7 @@ mod confirm;
 mod doctor;
 mod error;
 mod events;
+mod explain;
 mod group;
 mod interface;
 mod interrupt;
@@ -85,6 +86,8 @@ enum Command {
     Stats(look::Stats),
     /// Tell of dropped packets, and of new flows, as they come
     Events(events::Events),
+    /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
+    Explain(explain::Explain),
     /// Look at tracked flows
     #[command(subcommand)]
     Flows(look::Flows),
@@ -141,6 +144,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
+        Command::Explain(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

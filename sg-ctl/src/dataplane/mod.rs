@@ -9,6 +9,7 @@ mod counters;
 mod events;
 mod foreign;
 mod hooks;
+mod installed;
 mod maps;
 mod object;
 pub mod probe;
@@ -39,6 +40,7 @@ use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
 pub use self::events::EventStream;
+pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
 pub use self::replay::{Replay, ReplayHook};

@@ -155,18 +155,6 @@ pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) ->
     })
 }
 
-/// Reads `jiffies64` by running a layout's clock program once.
-pub(super) fn jiffies(layout: &Path) -> Result<u64, Error> {
-    let clock = Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| {
-        Error::Program {
-            name: CLOCK,
-            source: Box::new(source),
-        }
-    })?;
-    let readings: Array<_, u64> = super::maps::open(layout, "CLOCK")?;
-    run_clock(&clock, &readings)
-}
-
 /// Opens a layout's clock program.
 pub(super) fn open_clock(layout: &Path) -> Result<Xdp, Error> {
     Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| Error::Program {

@@ -8,6 +8,9 @@ mod flows;
 mod stats;
 mod status;
 
+use serde::Serializer;
+use sg_common::packet::Direction;
+
 use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
@@ -24,6 +27,10 @@ fn or_none<T: Default, E>(
         .map(ask)
         .transpose()
         .map(Option::unwrap_or_default)
+}
+
+fn direction_name<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(direction.name())
 }
 
 /// The IP protocol as rules name it.
