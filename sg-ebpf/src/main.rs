@@ -2,7 +2,8 @@
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
 //! context, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
-//! [`counters`] counts. A packet whose interface has no entry is dropped.
+//! [`counters`] counts, [`yardsticks`] are for measuring. A packet whose interface has no entry is
+//! dropped.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -16,6 +17,7 @@ mod flows;
 mod frame;
 mod maps;
 mod stages;
+mod yardsticks;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
@@ -36,6 +38,11 @@ const TCX_NEXT: i32 = -1;
 pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
+    receive(&context, ifindex)
+}
+
+#[inline(always)]
+fn receive(context: &XdpContext, ifindex: u32) -> u32 {
     let verdict = match open(ifindex, true) {
         Some(job) => finish(job, sg_read_xdp(context.ctx)),
         None => Verdict::Drop,
@@ -49,19 +56,21 @@ pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
 /// Received frames, where XDP is not wanted.
 #[classifier]
 pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
-    classify(&context, true)
+    // SAFETY: the context lives as long as the program runs.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    classify(&context, ifindex, true)
 }
 
 /// Frames on their way out of the interface.
 #[classifier]
 pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
-    classify(&context, false)
+    // SAFETY: the context lives as long as the program runs.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    classify(&context, ifindex, false)
 }
 
 #[inline(always)]
-fn classify(context: &TcContext, received: bool) -> i32 {
-    // SAFETY: the context lives as long as the program runs.
-    let ifindex = unsafe { (*context.skb.skb).ifindex };
+fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
     let verdict = match open(ifindex, received) {
         Some(job) => finish(job, sg_read_skb(context.skb.skb)),
         None => Verdict::Drop,

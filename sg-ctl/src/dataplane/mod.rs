@@ -10,6 +10,7 @@ mod foreign;
 mod hooks;
 mod maps;
 mod object;
+mod rehearsal;
 mod replay;
 pub mod report;
 mod sizes;
@@ -35,6 +36,7 @@ use thiserror::Error;
 
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
+pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;

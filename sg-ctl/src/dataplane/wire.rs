@@ -6,6 +6,7 @@
 
 use aya::Pod;
 use sg_common::flow::FlowBucket;
+use sg_common::scatter::Scatter;
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
     PrefixKey, ReasonCounter, RuleCounter,
@@ -36,6 +37,7 @@ entries!(
     ReasonCounter,
     RuleCounter,
     FlowBucket,
+    Scatter,
 );
 
 // SAFETY: `Entry` is implemented above only for `repr(C)` structs of integers without padding,
