@@ -21,4 +21,5 @@ pub mod flow;
 pub mod packet;
 pub mod parse;
 pub mod report;
+pub mod scatter;
 pub mod tables;

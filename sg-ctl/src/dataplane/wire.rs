@@ -7,6 +7,7 @@
 use aya::Pod;
 use sg_common::event::{Event, EventDesk, EventReader};
 use sg_common::flow::FlowBucket;
+use sg_common::scatter::Scatter;
 use sg_common::tables::{
     Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry, MemberKey,
     Policy, PortEntry, PortTable, PrefixKey, ReasonCounter, RuleCounter,
@@ -42,6 +43,7 @@ entries!(
     EventReader,
     FragmentKey,
     FragmentVerdict,
+    Scatter,
 );
 
 // SAFETY: `Entry` is implemented above only for `repr(C)` structs of integers without padding,
