@@ -19,5 +19,6 @@ pub mod decide;
 pub mod flow;
 pub mod packet;
 pub mod parse;
+pub mod ranges;
 pub mod report;
 pub mod tables;
