@@ -5,6 +5,7 @@
 //! rules first, so that a refused flood never reaches the flow tables.
 
 mod at_once;
+mod refuse;
 
 use crate::addr::Addr;
 use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
@@ -17,6 +18,7 @@ use crate::tables::{
 };
 
 pub use at_once::at_once;
+pub use refuse::refuses_syn;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {
@@ -692,7 +694,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     /// A packet of a known flow.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "bpf", inline(never))]
     fn go_on(&self, desk: &mut Desk, found: Found<T::Flow>, rule: &mut RuleSlot) -> Reason {
         *rule = desk.state.rule;
         if let FlowTable::Assured = found.table {
@@ -918,10 +920,19 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// The rule that admits a packet as the first of its flow.
     #[inline(always)]
     fn admitted(&self, headers: &Headers, direction: Direction) -> Result<Admitted, Reason> {
+        self.service_admitted(headers.peer(direction), headers.service(), direction)
+    }
+
+    /// The rule that admits a service in a direction.
+    #[inline(always)]
+    fn service_admitted(
+        &self,
+        peer: &Addr,
+        service: Service,
+        direction: Direction,
+    ) -> Result<Admitted, Reason> {
         let policy = self.direction_policy(direction).ok_or(Reason::NoPolicy)?;
-        let peer = headers.peer(direction);
-        let family = headers.family();
-        let service = headers.service();
+        let family = peer.family();
 
         let rule = self.tables.rule_in(policy.open_to(family), service);
         self.trace.step(Step::Rules {
@@ -930,13 +941,12 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             rule,
         });
         if rule.is_some() {
-            let untracked = (headers.protocol == TCP || headers.protocol == UDP)
+            let protocol = service.protocol();
+            let untracked = (protocol == TCP || protocol == UDP)
                 && self
                     .direction_policy(direction.opposite())
                     .is_some_and(|backward| {
-                        backward
-                            .flags
-                            .has(PolicyFlags::open(family, headers.protocol))
+                        backward.flags.has(PolicyFlags::open(family, protocol))
                     });
             return Ok(Admitted { rule, untracked });
         }
