@@ -184,6 +184,7 @@ fn flags(protected: &Protected<'_>) -> InterfaceFlags {
         )
         .with(InterfaceFlags::BARE, protected.attached.bare)
         .with(InterfaceFlags::TCP_PICKUP, protected.interface.tcp_pickup)
+        .with(InterfaceFlags::AUDIT, protected.interface.audit)
 }
 
 /// The machine itself may hold half of all assured flows, one guest an eighth.
