@@ -82,6 +82,7 @@ pub fn tell(case: &Case, evaluator: &mut dyn Evaluator) -> Result<Heard> {
                     Some(flows) => flows,
                     None => evaluator.flows()?,
                 };
+                evaluator.expect(packet.reason);
                 let judged = evaluator
                     .judge(&packet.interface, packet.direction, &packet.frame)
                     .with_context(|| format!("## {}\n{told}", case.fact))?;
