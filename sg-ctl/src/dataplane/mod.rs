@@ -13,6 +13,7 @@ mod installed;
 mod maps;
 mod object;
 pub mod probe;
+mod rehearsal;
 mod replay;
 mod replay_flows;
 pub mod report;
@@ -43,6 +44,7 @@ pub use self::events::EventStream;
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
+pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
@@ -125,6 +127,9 @@ pub enum Error {
     /// A map entry cannot be written.
     #[error("cannot write a map: {0}")]
     Write(MapError),
+    /// An array cannot be written through memory.
+    #[error("cannot write a BPF array through memory: {0}")]
+    Mapped(io::Error),
     /// A map entry cannot be read.
     #[error("cannot read a map: {0}")]
     Read(MapError),
