@@ -368,6 +368,16 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
     }
 
+    /// Whether a guest may speak to its own link from here. Its link-local address is its own choice:
+    /// any will do, unless it is declared. A solicitation from another's address would take that
+    /// address over in the caches of its neighbors (RFC 4861 §7.2.3).
+    #[inline(always)]
+    fn may_be_on_link(&self, source: &Addr) -> bool {
+        self.is_guests(source)
+            || (source.is_v6_link_local()
+                && !self.interface.flags.has(InterfaceFlags::LINK_LOCAL_KNOWN))
+    }
+
     #[inline(always)]
     fn exempt_igmp(&self, headers: &Headers) -> Reason {
         // RFC 9776 §4: to a multicast address, and no further than the link. Anything else under
@@ -415,10 +425,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     return Reason::GuestDiscovery;
                 }
                 // On its own link a guest also speaks from `::` and from its link-local address.
-                if *source == Addr::UNSPECIFIED
-                    || source.is_v6_link_local()
-                    || self.is_guests(source)
-                {
+                if *source == Addr::UNSPECIFIED || self.may_be_on_link(source) {
                     Reason::NeighborDiscovery
                 } else {
                     Reason::GuestSource
@@ -430,7 +437,11 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     && headers.hop_limit == 1
                     && (source.is_v6_link_local() || *source == Addr::UNSPECIFIED) =>
             {
-                Reason::MulticastMembership
+                if from_guest && *source != Addr::UNSPECIFIED && !self.may_be_on_link(source) {
+                    Reason::GuestSource
+                } else {
+                    Reason::MulticastMembership
+                }
             }
             _ => Reason::NoRule,
         }
@@ -444,9 +455,8 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         let (from, to) = (headers.source_port, headers.destination_port);
         match self.direction {
             Direction::Egress if from == client && to == server => {
-                let without_lease =
-                    headers.source == Addr::V4_UNSPECIFIED || headers.source.is_v6_link_local();
-                if self.is_guest() && !without_lease && !self.is_guests(&headers.source) {
+                let without_lease = headers.source == Addr::V4_UNSPECIFIED;
+                if self.is_guest() && !without_lease && !self.may_be_on_link(&headers.source) {
                     Reason::GuestSource
                 } else {
                     Reason::DhcpClient
