@@ -103,6 +103,8 @@ pub(super) enum Error {
     NothingToRemove,
     #[error("say --ingress or --egress")]
     NoDirection,
+    #[error("say which flows to end, like --peer 192.0.2.7, or --all")]
+    AllFlows,
     #[error(transparent)]
     Explain(#[from] explain::Error),
     #[error(

@@ -6,6 +6,7 @@
 mod choose;
 mod error;
 mod explain;
+mod flows;
 mod group;
 mod interface;
 mod json;
@@ -68,9 +69,9 @@ enum Command {
     Stats(look::Stats),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
     Explain(explain::Explain),
-    /// Look at tracked flows
+    /// Look at tracked flows, and end them
     #[command(subcommand)]
-    Flows(look::Flows),
+    Flows(flows::Flows),
     /// Work with groups
     #[command(subcommand)]
     Group(group::Command),

@@ -15,7 +15,7 @@ mod words;
 
 pub use changes::{changes, changes_with_ids};
 pub use explain::explanation;
-pub use flows::FlowLines;
+pub use flows::{FlowLines, flow, flows_ended, flows_left};
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
 pub use stats::stats;
 pub use status::status;
