@@ -4,6 +4,7 @@ pub mod cli;
 pub mod compile;
 pub mod controller;
 pub mod dataplane;
+pub mod diagnose;
 pub mod dirs;
 pub mod explain;
 pub mod interfaces;

@@ -8,6 +8,7 @@ use sg_common::packet::Direction;
 
 use crate::controller;
 use crate::dataplane;
+use crate::diagnose;
 use crate::explain;
 use crate::interfaces;
 use crate::policy::findings::Findings;
@@ -107,6 +108,10 @@ pub(super) enum Error {
     AllFlows,
     #[error(transparent)]
     Explain(#[from] explain::Error),
+    #[error(transparent)]
+    Diagnose(#[from] diagnose::Error),
+    #[error("cannot find the address of \"{host}\": {source}")]
+    Unresolved { host: String, source: io::Error },
     #[error(
         "interface \"{name}\" is in the policy, but the machine has it no more; \
          `sg-ctl restore` protects it when it is back"

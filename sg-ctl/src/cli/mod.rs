@@ -4,6 +4,7 @@
 //! [`crate::show`], or decides what a policy means.
 
 mod choose;
+mod diagnose;
 mod error;
 mod explain;
 mod flows;
@@ -69,6 +70,8 @@ enum Command {
     Stats(look::Stats),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
     Explain(explain::Explain),
+    /// Try a connection from here, and say what keeps it; exit code 1 if anything
+    Diagnose(diagnose::Diagnose),
     /// Look at tracked flows, and end them
     #[command(subcommand)]
     Flows(flows::Flows),
@@ -120,6 +123,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
+        Command::Diagnose(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

@@ -5,6 +5,7 @@
 
 mod changes;
 mod columns;
+mod diagnose;
 mod explain;
 mod flows;
 mod policy;
@@ -14,6 +15,7 @@ mod style;
 mod words;
 
 pub use changes::{changes, changes_with_ids};
+pub use diagnose::diagnosis;
 pub use explain::explanation;
 pub use flows::{FlowLines, flow, flows_ended, flows_left};
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
