@@ -26,6 +26,7 @@ pub(super) fn findings(findings: Option<&Findings>) -> Value {
         .flat_map(Findings::iter)
         .map(|finding| {
             json!({
+                "level": "error",
                 "line": finding.place.map(|place| place.line),
                 "column": finding.place.map(|place| place.column),
                 "problem": finding.problem.to_string(),

@@ -3,6 +3,7 @@
 //! Each family of commands has a file. None of them formats for people, which is for
 //! [`crate::show`], or decides what a policy means.
 
+mod check;
 mod choose;
 mod diagnose;
 mod error;
@@ -54,8 +55,8 @@ enum Command {
     Apply(policy_file::Apply),
     /// Show what `apply` would change; exit code 1 if anything
     Diff(policy_file::Diff),
-    /// Find everything that is wrong with a policy file; exit code 1 if anything
-    Check(policy_file::Check),
+    /// Find what is wrong with a policy file or probably not meant, there or in force
+    Check(check::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
     /// Protect an interface, or change how it is protected
@@ -115,7 +116,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
     match command {
         Command::Apply(command) => command.run(dirs),
         Command::Diff(command) => command.run(dirs),
-        Command::Check(command) => command.run(),
+        Command::Check(command) => command.run(dirs),
         Command::Export(command) => command.run(dirs),
         Command::Attach(command) => command.run(dirs),
         Command::Detach(command) => command.run(dirs),

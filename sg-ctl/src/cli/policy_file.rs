@@ -48,15 +48,6 @@ pub(super) struct Diff {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Check {
-    /// Policy file; `-` reads standard input
-    file: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
 pub(super) struct Export {
     /// The VPC to write
     #[arg(long, default_value = "default")]
@@ -116,21 +107,6 @@ fn told(before: &Policy, changes: &[Change]) -> String {
     }
 }
 
-impl Check {
-    pub(super) fn run(self) -> Result<Answer> {
-        let findings = parse(&self.file)?.err();
-        match (&findings, self.json) {
-            (findings, true) => print_json(&json::findings(findings.as_ref()))?,
-            (None, false) => print(&format!("{}: nothing wrong\n", name(&self.file)))?,
-            (Some(findings), false) => print(&format!("{findings}\n"))?,
-        }
-        Ok(match findings {
-            None => Answer::Yes,
-            Some(_) => Answer::No,
-        })
-    }
-}
-
 impl Export {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let policy = stored(dirs)?;
@@ -176,7 +152,7 @@ fn needed(file: &PolicyFile, policy: &Policy) -> Needed {
     }
 }
 
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     match path == Path::new("-") {
         true => "standard input".to_owned(),
         false => path.display().to_string(),
@@ -184,7 +160,7 @@ fn name(path: &Path) -> String {
 }
 
 /// Reads a file: the error outside is one of reading, the one inside says what is wrong with it.
-fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findings>> {
+pub(super) fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findings>> {
     let name = name(path);
     let mut bytes = Vec::new();
     let read = match path == Path::new("-") {

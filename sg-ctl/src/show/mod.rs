@@ -3,6 +3,7 @@
 //! Each function takes what is to be said as data and gives the text; nobody here asks the kernel
 //! or the store, or prints.
 
+mod advice;
 mod changes;
 mod columns;
 mod diagnose;
@@ -14,6 +15,7 @@ mod status;
 mod style;
 mod words;
 
+pub use advice::{AdviceLine, advice, advice_line};
 pub use changes::{changes, changes_with_ids};
 pub use diagnose::diagnosis;
 pub use explain::explanation;
