@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod compile;
+pub mod consequences;
 pub mod controller;
 pub mod dataplane;
 pub mod diagnose;

@@ -6,6 +6,7 @@
 pub mod inject;
 pub mod lab;
 pub mod packets;
+pub mod pages;
 pub mod random;
 pub mod sg;
 pub mod sockets;

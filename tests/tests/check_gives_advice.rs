@@ -32,7 +32,7 @@ fn a_file_is_advised_on_where_its_lines_are() -> Result<()> {
     ensure!(lines.len() == 3, "{told}");
     ensure!(
         lines[0].starts_with(&format!(
-            "{path}:4:9: warning: group \"ssh\": \"tcp 22 from 0.0.0.0/0\""
+            "{path}:4:30: warning: group \"ssh\": \"tcp 22 from 0.0.0.0/0\""
         )),
         "{told}"
     );

@@ -36,12 +36,19 @@ pub(super) struct Apply {
     /// Judge tracked flows again: those that no rule allows any more end
     #[arg(long)]
     terminate: bool,
+    /// With --dry-run, print JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
 }
 
+/// Where interfaces are protected, each live flow is judged by the rules before and after.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// Policy file; `-` reads standard input
     file: PathBuf,
+    /// Tell what becomes of live flows as if applied with --terminate
+    #[arg(long)]
+    terminate: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -57,8 +64,18 @@ pub(super) struct Export {
 impl Apply {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         if self.dry_run {
-            let file = self.file;
-            return Diff { file, json: false }.run(dirs);
+            let Self {
+                file,
+                terminate,
+                json,
+                ..
+            } = self;
+            let diff = Diff {
+                file,
+                terminate,
+                json,
+            };
+            return diff.run(dirs);
         }
         let file = parse(&self.file)??;
         let mut controller = Controller::open(dirs)?;
@@ -87,11 +104,27 @@ impl Apply {
 impl Diff {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let file = parse(&self.file)??;
-        let before = stored(dirs)?;
-        let changes = diff(&before, &to_policy(&file, &before)?);
+        let view = View::open(dirs)?;
+        let before = stored(&view)?;
+        let after = to_policy(&file, &before)?;
+        let changes = diff(&before, &after);
+        let consequences = match changes.is_empty() {
+            true => None,
+            // What was asked is the difference; that flows cannot be looked at keeps nobody from it.
+            false => view
+                .foresee(&after, &needed(&file, &after), self.terminate)
+                .unwrap_or_else(|error| {
+                    output::warn(&format!("what it does to live flows is not known: {error}"));
+                    None
+                }),
+        };
         match self.json {
-            true => print_json(&json::changes(&before, &changes))?,
-            false => print(&told(&before, &changes))?,
+            true => print_json(&json::changes(&before, &changes, consequences.as_ref()))?,
+            false => {
+                let style = Style::of_stdout();
+                let consequences = consequences.map(|found| show::consequences(&found, style));
+                print(&(told(&before, &changes) + &consequences.unwrap_or_default()))?;
+            }
         }
         Ok(match changes.is_empty() {
             true => Answer::Yes,
@@ -109,7 +142,7 @@ fn told(before: &Policy, changes: &[Change]) -> String {
 
 impl Export {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
-        let policy = stored(dirs)?;
+        let policy = stored(&View::open(dirs)?)?;
         let (name, vpc) = named_vpc(&policy, &self.vpc)?;
         print(&export(name, vpc))?;
         Ok(Answer::Yes)
@@ -117,8 +150,8 @@ impl Export {
 }
 
 /// The policy as it is stored, or as a store begins.
-fn stored(dirs: &DirOptions) -> Result<Policy> {
-    let policy = View::open(dirs)?.policy;
+fn stored(view: &View) -> Result<Policy> {
+    let policy = view.policy.clone();
     match policy.vpcs.is_empty() {
         true => Ok(policy.apply(&create_vpc(&VpcName::default()))?),
         false => Ok(policy),

@@ -249,6 +249,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// What the kernel would hold.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
     /// Nothing is protected, and nothing is to stay in the kernel.
     fn nothing() -> Self {
         Self {

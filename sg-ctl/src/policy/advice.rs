@@ -162,7 +162,7 @@ pub fn advise(vpc: &Vpc, has_interfaces: bool, unhit: &HashSet<RuleId>) -> Vec<A
             let matters = [
                 too_open(vpc, permission),
                 never_matches(vpc, permission),
-                (has_interfaces && used.contains(name))
+                (has_interfaces && is_held(vpc, name))
                     .then(|| empty_peer(vpc, permission))
                     .flatten(),
                 wider.shadow(vpc, rule),
@@ -267,14 +267,18 @@ fn never_matches(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
     Some(Matter::NeverMatches(permission.clone(), why))
 }
 
+/// Whether an interface is in the group.
+fn is_held(vpc: &Vpc, group: &GroupName) -> bool {
+    let mut interfaces = vpc.interfaces.values();
+    interfaces.any(|interface| interface.groups.contains(group))
+}
+
 fn empty_peer(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
     let Peer::Group(name) = &permission.peer else {
         return None;
     };
-    let mut interfaces = vpc.interfaces.values();
-    let is_held = interfaces.any(|interface| interface.groups.contains(name));
     let has_members = vpc.groups.get(name).is_some_and(|g| !g.members.is_empty());
-    let is_nobody = !is_held && !has_members;
+    let is_nobody = !is_held(vpc, name) && !has_members;
     is_nobody.then(|| Matter::EmptyPeer(permission.clone()))
 }
 

@@ -6,6 +6,7 @@
 mod advice;
 mod changes;
 mod columns;
+mod consequences;
 mod diagnose;
 mod explain;
 mod flows;
@@ -17,6 +18,7 @@ mod words;
 
 pub use advice::{AdviceLine, advice, advice_line};
 pub use changes::{changes, changes_with_ids};
+pub use consequences::consequences;
 pub use diagnose::diagnosis;
 pub use explain::explanation;
 pub use flows::{FlowLines, flow, flows_ended, flows_left};
