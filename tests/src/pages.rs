@@ -3,7 +3,7 @@
 //! A page is a section (`##`) with `console` blocks. In them a line like `web$ sg-ctl status` is a
 //! command on the machine `web`, and the lines up to the next command are what it prints. A `yaml`
 //! block that begins with `# policy.yaml` is a file of that name. What differs from run to run is
-//! not compared: ids of rules, numbers before a unit, and spaces.
+//! not compared: ids of rules, ports that are given out on the way, numbers before a unit, spaces.
 
 use anyhow::{Context as _, Result, bail};
 
@@ -114,12 +114,20 @@ pub fn lasting(text: &str) -> Vec<String> {
             match (word, next) {
                 (word, _) if word.starts_with("sgr-") => "sgr-",
                 (_, Some(unit)) if is_number && UNITS.contains(&unit) => "N",
-                (word, _) => word,
+                (word, _) => match word.rsplit_once(':') {
+                    Some((address, port)) if is_ephemeral(port) => address,
+                    _ => word,
+                },
             }
         });
         lasting.collect::<Vec<_>>().join(" ")
     });
     lasting.collect()
+}
+
+/// Whether Linux gives the port to who asks for any.
+fn is_ephemeral(port: &str) -> bool {
+    port.parse::<u16>().is_ok_and(|port| port >= 32_768)
 }
 
 #[cfg(test)]
@@ -153,9 +161,10 @@ mod tests {
 
     #[test]
     fn ids_times_and_spaces_may_differ() {
-        let one = "rule  sgr-0123456789abcdef0 5 s ago,   12 ms\n\n443\n";
-        let other = "rule sgr-fedcba9876543210f 17 s ago, 3 ms\n443";
+        let one = "rule  sgr-0123456789abcdef0 5 s ago,   12 ms\n\n10.0.0.1:40000 443\n";
+        let other = "rule sgr-fedcba9876543210f 17 s ago, 3 ms\n10.0.0.1:50000 443";
         assert_eq!(lasting(one), lasting(other));
         assert_ne!(lasting("443"), lasting("444"));
+        assert_ne!(lasting("10.0.0.1:443"), lasting("10.0.0.1:444"));
     }
 }

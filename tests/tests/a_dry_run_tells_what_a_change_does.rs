@@ -73,7 +73,10 @@ fn flows_that_lose_their_rule_are_named_before_they_do() -> Result<()> {
         .sg
         .run(&["apply", &path, "--dry-run", "--terminate"])?;
     ensure!(text.code == Some(1), "{text}");
-    ensure!(text.stdout.contains("1 live flow would be cut:"), "{text}");
+    ensure!(
+        text.stdout.contains("would be cut: 1 live flow\n"),
+        "{text}"
+    );
     ensure!(
         machine.going.echoes()? == Connected,
         "a dry run does nothing"

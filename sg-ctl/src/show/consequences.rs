@@ -22,16 +22,13 @@ pub fn consequences(found: &Consequences, style: Style) -> String {
         (&found.cut, "would be cut"),
         (
             &found.outlive,
-            "would lose their rule, and go on until they end; --terminate cuts them",
+            "would have no rule any more, and go on (--terminate cuts)",
         ),
-        (&found.let_in, "whose rule is gone would have one again"),
-        (
-            &found.unprotected,
-            "would go on unjudged, as their interface is detached",
-        ),
+        (&found.let_in, "would have a rule again"),
+        (&found.unprotected, "would go on with nobody judging"),
     ] {
         if !flows.is_empty() {
-            let title = format!("{} {what}:", count(flows.len(), "live flow"));
+            let title = format!("{what}: {}", count(flows.len(), "live flow"));
             text.push_str(&format!("{}\n", style.title(&title)));
             text.push_str(&by_peer(flows, style));
         }

@@ -182,8 +182,8 @@ fn rule_lines(
             format!("{label:width$}", width = LABEL - 2),
             rule.group.to_string(),
             rule.allows.to_string(),
-            rule.id.to_string(),
             remark(rule).to_owned(),
+            rule.id.to_string(),
         ]);
     }
     let mut text = columns.finish(style, 2);
