@@ -49,6 +49,13 @@ impl Addr {
         ])
     }
 
+    /// Holds an IPv6 address from its four words as numbers.
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        let [a, b, c, d] = words;
+        Self([a.to_be(), b.to_be(), c.to_be(), d.to_be()])
+    }
+
     /// The sixteen bytes, in network order.
     pub const fn octets(&self) -> [u8; 16] {
         let [first, second, third, fourth] = self.words();
@@ -69,6 +76,13 @@ impl Addr {
             u32::from_be(c),
             u32::from_be(d),
         ]
+    }
+
+    /// The upper and the lower half as numbers.
+    #[inline(always)]
+    pub const fn halves(&self) -> (u64, u64) {
+        let [a, b, c, d] = self.words();
+        ((a as u64) << 32 | b as u64, (c as u64) << 32 | d as u64)
     }
 
     /// The four words as they lie in memory, for hashing.

@@ -16,8 +16,11 @@
 
 pub mod addr;
 pub mod decide;
+pub mod event;
 pub mod flow;
 pub mod packet;
 pub mod parse;
+pub mod ranges;
 pub mod report;
+pub mod scatter;
 pub mod tables;

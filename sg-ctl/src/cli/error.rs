@@ -106,6 +106,13 @@ pub(super) enum Error {
     NoDirection,
     #[error("say which flows to end, like --peer 192.0.2.7, or --all")]
     AllFlows,
+    #[error("cannot catch the signals that end a command: {0}")]
+    Signals(ctrlc::Error),
+    #[error(
+        "no interface is protected, so nothing happens; attach one with `sg-ctl attach IFACE`, or \
+         wait for it with --follow"
+    )]
+    NothingProtected,
     #[error(transparent)]
     Explain(#[from] explain::Error),
     #[error(transparent)]

@@ -14,7 +14,7 @@ use sg_common::flow::FlowBucket;
 use sg_common::report::Reason;
 
 use super::Error;
-use super::maps::{FLOW_MAPS, LAYOUT_MAPS};
+use super::maps::{FLOW_MAPS, LAYOUT_MAPS, RINGS};
 use super::sizes::Sizes;
 use crate::compile::Limits;
 
@@ -33,6 +33,9 @@ const CLOCK: &str = "sg_clock";
 
 /// First fragments that are remembered.
 const FRAGMENTS: u32 = 16_384;
+
+/// A reader's ring: what a few busy CPUs may write between two of its looks. A power of two.
+const RING_BYTES: u32 = 1 << 19;
 
 /// Tells one build of the object from another.
 pub(super) fn fingerprint() -> u64 {
@@ -95,7 +98,14 @@ pub(super) fn load(
     for (name, entries) in [
         ("POLICIES", sizes.policies),
         ("PORTS", sizes.ports),
-        ("PREFIXES", sizes.prefixes),
+        // Two directions of two families.
+        ("POLICY_RANGES", sizes.policies.saturating_mul(4)),
+        ("LIST_RANGES", sizes.list_ranges),
+        ("RANGE_SLOTS", sizes.range_slots),
+        ("INTERVALS_V4", sizes.intervals_v4),
+        ("INTERVALS_V6", sizes.intervals_v6),
+        ("NESTED_RANGES", sizes.nested_ranges),
+        ("PORT_TABLES", sizes.port_tables),
         ("SETS", sizes.sets),
         ("MEMBERS", sizes.members),
         ("IDENTITIES", sizes.identities),
@@ -110,6 +120,9 @@ pub(super) fn load(
         ("FRAGMENTS", FRAGMENTS),
     ] {
         loader.map_max_entries(name, entries);
+    }
+    for name in RINGS {
+        loader.map_max_entries(name, RING_BYTES);
     }
     for name in LAYOUT_MAPS {
         loader.map_pin_path(name, layout.join(name));

@@ -252,7 +252,8 @@ impl Circumstances<'_> {
 
 /// The first end that drops the packet.
 fn dropped_at(told: &Explanation) -> Option<DroppedAt> {
-    let end = told.ends.iter().find(|end| end.verdict == "drop")?;
+    let mut ends = told.ends.iter();
+    let end = ends.find(|end| end.verdict == "drop" && !end.audit)?;
     Some(DroppedAt {
         interface: end.interface.clone(),
         netns: end.netns.clone(),

@@ -3,6 +3,7 @@
 //! The fields of these types are what `--json` prints and other programs rely on: fields are added
 //! freely, and none is renamed. How people are told is for [`crate::show`] to know.
 
+mod events;
 mod flows;
 mod stats;
 mod status;
@@ -12,9 +13,10 @@ use sg_common::packet::Direction;
 
 use crate::policy::rule_text::Protocol;
 
+pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter, FlowWithRule, RuleNames};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
-pub use status::{FlowsStatus, InterfaceStatus, Status};
+pub use status::{FlowsStatus, InterfaceStatus, Status, UnconfirmedStatus};
 
 /// What cannot be known is nothing: where there is no dataplane, nothing was counted.
 fn or_none<T: Default, E>(
