@@ -6,6 +6,7 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod counters;
+mod ending;
 mod events;
 mod foreign;
 mod hooks;
@@ -40,6 +41,7 @@ use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::ending::Ender;
 pub use self::events::EventStream;
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
