@@ -36,6 +36,8 @@ pub(super) enum Error {
     Name(#[from] NameError),
     #[error("cannot read {file}: {source}")]
     Read { file: String, source: io::Error },
+    #[error("cannot write {file}: {source}")]
+    WriteFile { file: String, source: io::Error },
     #[error("{file} is not UTF-8 text from byte {byte} on; save it as UTF-8")]
     Encoding { file: String, byte: usize },
     #[error("cannot write the output: {0}")]

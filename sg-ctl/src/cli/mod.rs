@@ -6,6 +6,7 @@
 mod choose;
 mod error;
 mod events;
+mod flow_log;
 mod group;
 mod interface;
 mod interrupt;

@@ -110,7 +110,7 @@ pub(super) fn flows(
         for bucket in buckets.iter() {
             let Wire(bucket) = bucket.map_err(Error::Read)?;
             for lane in live(&bucket, clock.now) {
-                each(flow_report(&bucket, lane, assured, &clock, &rules));
+                each(flow_report(&bucket, lane, assured, &clock, image, &rules));
             }
         }
     }
@@ -128,6 +128,7 @@ fn flow_report(
     lane: usize,
     assured: bool,
     clock: &Clock,
+    image: &Image,
     rules: &HashMap<u32, RuleId>,
 ) -> FlowReport {
     let slot = &bucket.slots[lane];
@@ -148,6 +149,13 @@ fn flow_report(
         packets_out,
         bytes_in,
         bytes_out,
+        interface: image
+            .interfaces
+            .get(&slot.state.owner)
+            .map(|installed| (installed.vpc.clone(), installed.name.clone())),
+        generation: slot.state.generation.0,
+        opened: slot.opened.0,
+        opened_s_ago: clock.seconds(clock.now.0.wrapping_sub(slot.opened.0)),
     }
 }
 

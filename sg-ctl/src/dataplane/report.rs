@@ -110,6 +110,14 @@ pub struct FlowReport {
     pub bytes_in: u64,
     /// Bytes away from it.
     pub bytes_out: u64,
+    /// The interface that it was opened at, if that is still protected.
+    pub interface: Option<(VpcName, InterfaceName)>,
+    /// The policy that admitted it, or last judged it.
+    pub generation: u32,
+    /// Tells it from other flows between the same ends, before and after.
+    pub opened: u32,
+    /// Seconds since it was opened.
+    pub opened_s_ago: u64,
 }
 
 /// How full the flow tables are.

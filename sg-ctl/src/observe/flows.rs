@@ -130,6 +130,10 @@ mod tests {
             packets_out: 2,
             bytes_in: 300,
             bytes_out: 200,
+            interface: None,
+            generation: 1,
+            opened: 1,
+            opened_s_ago: 1,
         }
     }
 

@@ -4,7 +4,9 @@
 //! freely, and none is renamed. How people are told is for [`crate::show`] to know.
 
 mod events;
+pub mod flow_log;
 mod flows;
+mod rates;
 mod stats;
 mod status;
 
@@ -12,6 +14,7 @@ use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter};
+pub use rates::{Growth, InterfaceRates, Rates, ReasonRate, RuleRate};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
 pub use status::{FlowsStatus, InterfaceStatus, Status};
 
