@@ -533,6 +533,17 @@ pub const fn interface_home(netns: u32, ifindex: u32) -> u32 {
         .wrapping_add(ifindex)
 }
 
+/// What a first look for a flow came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance<F> {
+    /// It is there.
+    Found(F),
+    /// It is not there.
+    Absent,
+    /// It takes a search to know.
+    Unsure,
+}
+
 /// What the decision asks. The kernel's maps answer it, and so does the host's copy.
 pub trait Tables {
     /// Where a flow was found.
@@ -591,6 +602,14 @@ pub trait Tables {
         key: &FlowKey,
         state: &mut FlowState,
     ) -> Option<Self::Flow>;
+    /// Looks for a flow where it most likely is.
+    #[inline(always)]
+    fn glance(&self, table: FlowTable, key: &FlowKey, state: &mut FlowState) -> Glance<Self::Flow> {
+        match self.find_flow(table, key, state) {
+            Some(flow) => Glance::Found(flow),
+            None => Glance::Absent,
+        }
+    }
     /// Puts a flow into a table. `None`: there is no room.
     fn insert_flow(
         &self,
@@ -599,6 +618,18 @@ pub trait Tables {
         state: &FlowState,
         deadline: Ticks,
     ) -> Option<Self::Flow>;
+    /// Notes that a SYN which went this way has opened a flow, or has come again.
+    fn note_syn(&self, _went: Direction) {}
+    /// Whether a SYN that went this way not longer ago may still wait for its answer.
+    #[inline(always)]
+    fn may_cross_syn(&self, _went: Direction, _ticks: u32) -> bool {
+        true
+    }
+    /// Writes the sequence numbers that a leg's segment has moved, and nothing else of the state.
+    #[inline(always)]
+    fn advance_flow(&self, flow: Self::Flow, _leg: Leg, state: &FlowState) {
+        self.update_flow(flow, state);
+    }
     /// Writes a flow's state.
     fn update_flow(&self, flow: Self::Flow, state: &FlowState);
     /// Moves a flow's deadline, if that is worth a write.

@@ -129,7 +129,7 @@ extern "C" fn sg_tell_event(
     }
     let packets = u64::from(headers.packets);
     let EventDesk { event, unseen, .. } = desk;
-    let mut tell = |reader: usize, ring: &Ring, unseen: &mut [u64; EventKind::COUNT]| {
+    let tell = |reader: usize, ring: &Ring, unseen: &mut [u64; EventKind::COUNT]| {
         if listening & 1 << reader == 0 || is_within_rate && write(ring, event) {
             return;
         }

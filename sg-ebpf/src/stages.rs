@@ -6,7 +6,7 @@
 use sg_common::decide::{Stage, judge, run_stage};
 use sg_common::packet::Direction;
 use sg_common::report::{Decision, Reason, Verdict};
-use sg_common::tables::RuleSlot;
+use sg_common::tables::{Interface, RuleSlot};
 
 use crate::counters;
 use crate::events;
@@ -21,6 +21,7 @@ pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
         Stage::Assure => sg_stage_assure(job),
         Stage::Untracked => sg_stage_untracked(job),
         Stage::CrossingSyn => sg_stage_crossing_syn(job),
+        Stage::Admit => sg_stage_admit(job),
         Stage::Open(rule) => sg_stage_open(job, rule.0),
         Stage::Exempt => sg_stage_exempt(job),
         Stage::Fragment => sg_stage_fragment(job),
@@ -95,6 +96,7 @@ stages! {
     sg_stage_assure = Assure,
     sg_stage_untracked = Untracked,
     sg_stage_crossing_syn = CrossingSyn,
+    sg_stage_admit = Admit,
     sg_stage_exempt = Exempt,
     sg_stage_fragment = Fragment,
 }
@@ -136,14 +138,20 @@ pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
     let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
     let direction = direction(job.direction);
     let decision = judge(&mut job.desk, refusal, direction, interface, &maps, &());
-    let packets = u64::from(job.desk.headers.packets);
-    let bytes = u64::from(job.desk.headers.bytes);
-    counters::count_reason(interface.slot, direction, decision.reason, packets, bytes);
-    if decision.rule.is_some() {
-        let opened = decision.reason == Reason::Rule;
-        counters::count_rule(decision.rule, packets, bytes, opened);
-    }
+    let verdict = conclude(job, interface, direction, decision);
+    u32::from(verdict == Verdict::Pass)
+}
+
+/// Counts a decision, tells who reads along, and says what becomes of the packet.
+#[inline(always)]
+pub(crate) fn conclude(
+    job: &Job,
+    interface: &Interface,
+    direction: Direction,
+    decision: Decision,
+) -> Verdict {
     let headers = &job.desk.headers;
+    counters::count(interface.slot, direction, decision, headers);
     events::report(job.interface, job.generation, direction, decision, headers);
-    u32::from(interface.enforce(decision.reason) == Verdict::Pass)
+    interface.enforce(decision.reason)
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Trace, decide, direction_of};
+use sg_common::decide::{Trace, decide, direction_of};
 use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
 use sg_common::packet::Packet;
 use sg_common::report::Decision;
@@ -109,14 +109,7 @@ impl<'a> HostTables<'a> {
         trace: &impl Trace,
     ) -> Decision {
         let direction = direction_of(interface, received);
-        decide(
-            packet,
-            direction,
-            interface,
-            self,
-            &mut Desk::default(),
-            trace,
-        )
+        decide(packet, direction, interface, self, trace)
     }
 
     fn flows(&self, table: FlowTable) -> &RefCell<HostFlows> {

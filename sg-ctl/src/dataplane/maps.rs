@@ -35,7 +35,7 @@ pub(super) const LAYOUT_MAPS: [&str; 13] = [
     "SETS",
 ];
 /// Maps that outlive layouts.
-pub(super) const FLOW_MAPS: [&str; 15] = [
+pub(super) const FLOW_MAPS: [&str; 16] = [
     "ASSURED",
     "EMBRYONIC",
     "EVENTS_0",
@@ -44,6 +44,7 @@ pub(super) const FLOW_MAPS: [&str; 15] = [
     "EVENTS_3",
     "EVENT_DESKS",
     "FRAGMENTS",
+    "OPENINGS",
     "OWNED",
     "READERS",
     "REASONS",
