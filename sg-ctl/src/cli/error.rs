@@ -103,6 +103,8 @@ pub(super) enum Error {
     NoDirection,
     #[error("cannot catch the signals that end a command: {0}")]
     Signals(ctrlc::Error),
+    #[error("top needs a terminal; `sg-ctl stats --watch` writes to a pipe or a file")]
+    NoTerminal,
     #[error(
         "no interface is protected, so nothing happens; attach one with `sg-ctl attach IFACE`, or \
          wait for it with --follow"

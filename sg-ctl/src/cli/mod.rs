@@ -16,6 +16,8 @@ mod output;
 mod policy_file;
 mod prefix_list;
 mod rule;
+mod top;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -68,6 +70,8 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Watch everything at once, full-screen: verdicts, rules, dropped peers, flows
+    Top(top::Top),
     /// Tell of dropped packets, and of new flows, as they come
     Events(events::Events),
     /// Look at tracked flows
@@ -120,6 +124,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Restore => interface::restore(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Top(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),

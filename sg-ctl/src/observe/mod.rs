@@ -6,6 +6,7 @@
 mod events;
 pub mod flow_log;
 mod flows;
+mod overview;
 mod rates;
 mod stats;
 mod status;
@@ -14,6 +15,7 @@ use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter};
+pub use overview::{InterfaceKey, InterfaceLoad, Load, Overview, PeerDrops, ReasonLoad, Watcher};
 pub use rates::{Growth, InterfaceRates, Rates, ReasonRate, RuleRate};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
 pub use status::{FlowsStatus, InterfaceStatus, Status};
