@@ -13,7 +13,7 @@ use crate::parse::{self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, TCP, Tc
 use crate::report::{Decision, Reason, Verdict};
 use crate::tables::{
     DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface, InterfaceFlags,
-    PORT_SEARCH_STEPS, PolicyFlags, PortTable, RuleSlot, Scope, Service, Tables,
+    PolicyFlags, RuleSlot, Scope, Service, Tables,
 };
 
 pub use at_once::at_once;
@@ -65,13 +65,6 @@ pub enum RuleSource {
     Groups(Identity),
 }
 
-/// How long a first fragment's verdict counts, in [`Ticks`] of 32 jiffies: 30 s
-/// at 1000 Hz and, since a tick is then longer, no less at any other rate.
-///
-/// RFC 791 suggests 15 s and Linux keeps 30 s; a verdict kept longer than its packet does no harm,
-/// because the identification is bound to the same addresses and protocol.
-const FRAGMENT_TICKS: u32 = 30 * 1000 / 32;
-
 /// Which way a packet goes, from which hook saw it.
 #[inline(always)]
 pub const fn direction_of(interface: &Interface, received: bool) -> Direction {
@@ -107,22 +100,23 @@ impl Desk {
     }
 }
 
-/// Reads and judges one packet, the long way, which is the reference for [`at_once`].
+/// Reads and judges one packet, the long way, which is the reference for [`at_once`], and leaves on
+/// the desk what was read of it.
 pub fn decide<P: Packet + ?Sized, T: Tables, R: Trace>(
     packet: &P,
     direction: Direction,
     interface: &Interface,
     tables: &T,
+    desk: &mut Desk,
     trace: &R,
 ) -> Decision {
-    let mut desk = Desk::default();
     let framing = if interface.flags.has(InterfaceFlags::BARE) {
         Framing::Bare
     } else {
         Framing::Ethernet
     };
     let refusal = desk.read(packet, framing);
-    judge(&mut desk, refusal, direction, interface, tables, trace)
+    judge(desk, refusal, direction, interface, tables, trace)
 }
 
 /// Judges the packet that was read. `refusal` is what [`Desk::read`] returned.
@@ -533,7 +527,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     fn remember(&self, headers: &Headers, decision: Decision) {
         let passed = decision.reason.verdict() == Verdict::Pass;
         let verdict = FragmentVerdict {
-            deadline: self.tables.now().after(FRAGMENT_TICKS),
+            deadline: self.tables.now().after(self.interface.timeouts.fragment),
             judged_bytes: headers.end.wrapping_sub(headers.fragment_start),
             rule: decision.rule,
             passed: u32::from(passed),
@@ -1006,32 +1000,6 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         };
         self.tables.rule_in(self.tables.grant(&key), service)
     }
-}
-
-/// The rule of the table's last entry that begins at or before the service.
-#[inline(always)]
-pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
-    let mut low = 0_u32;
-    let mut high = table.length;
-    let mut rule = RuleSlot::NONE;
-    for _ in 0..PORT_SEARCH_STEPS {
-        low = tables.forget(low);
-        high = tables.forget(high);
-        if low >= high {
-            break;
-        }
-        let middle = low + (high - low) / 2;
-        let Some(entry) = tables.port_entry(table.offset.wrapping_add(middle)) else {
-            return RuleSlot::NONE;
-        };
-        if entry.start <= service {
-            rule = entry.rule;
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    rule
 }
 
 /// Where a flow was found.

@@ -2,8 +2,8 @@
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
 //! context, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
-//! [`counters`] counts, [`events`] tells who reads along. A packet whose interface has no entry is
-//! dropped.
+//! [`counters`] counts, [`events`] tells who reads along, [`yardsticks`] are for measuring. A packet
+//! whose interface has no entry is dropped.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -18,6 +18,7 @@ mod flows;
 mod frame;
 mod maps;
 mod stages;
+mod yardsticks;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
@@ -38,7 +39,12 @@ const TCX_NEXT: i32 = -1;
 pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    let frame = Frame::of_xdp(&context, core::ptr::null_mut());
+    receive(&context, ifindex)
+}
+
+#[inline(always)]
+fn receive(context: &XdpContext, ifindex: u32) -> u32 {
+    let frame = Frame::of_xdp(context, core::ptr::null_mut());
     match judge(&frame, ifindex, true, || sg_read_xdp(context.ctx)) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
@@ -48,19 +54,21 @@ pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
 /// Received frames, where XDP is not wanted.
 #[classifier]
 pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
-    classify(&context, true)
+    // SAFETY: the context lives as long as the program runs.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    classify(&context, ifindex, true)
 }
 
 /// Frames on their way out of the interface.
 #[classifier]
 pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
-    classify(&context, false)
+    // SAFETY: the context lives as long as the program runs.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    classify(&context, ifindex, false)
 }
 
 #[inline(always)]
-fn classify(context: &TcContext, received: bool) -> i32 {
-    // SAFETY: the context lives as long as the program runs.
-    let ifindex = unsafe { (*context.skb.skb).ifindex };
+fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
     let frame = Frame::of_skb(context, core::ptr::null_mut());
     match judge(&frame, ifindex, received, || sg_read_skb(context.skb.skb)) {
         Verdict::Pass => TCX_NEXT,
@@ -79,7 +87,7 @@ fn judge<P: Packet>(
     let Some(job) = maps::job() else {
         return Verdict::Drop;
     };
-    let Some(maps) = Maps::open(job) else {
+    let Some(maps) = Maps::<true>::open(job) else {
         return Verdict::Drop;
     };
     let Some(place) = maps.interface_place(ifindex) else {

@@ -9,14 +9,19 @@ mod counters;
 mod events;
 mod foreign;
 mod hooks;
+mod installed;
 mod maps;
 mod object;
+pub mod probe;
+mod rehearsal;
 mod replay;
+mod replay_flows;
 pub mod report;
 mod sizes;
 mod state;
 mod sys;
 mod update;
+mod verify;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -36,12 +41,16 @@ use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
 pub use self::events::EventStream;
+pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
+pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
+pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
+pub use self::verify::{Difference, Way};
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
@@ -118,6 +127,9 @@ pub enum Error {
     /// A map entry cannot be written.
     #[error("cannot write a map: {0}")]
     Write(MapError),
+    /// An array cannot be written through memory.
+    #[error("cannot write a BPF array through memory: {0}")]
+    Mapped(io::Error),
     /// A map entry cannot be read.
     #[error("cannot read a map: {0}")]
     Read(MapError),
@@ -153,10 +165,11 @@ pub enum Error {
         /// The device.
         ifindex: u32,
     },
-    /// What is installed was recorded by another build.
+    /// What is installed was recorded by another version, in a way that this one cannot read.
     #[error(
-        "{} was written by another version of sg-ctl; what it installed stays in force. Detach its \
-         interfaces with that version, then use this one",
+        "{} was written by a version of sg-ctl whose tables this one cannot read; what it installed \
+         stays in force. `sg-ctl restore --take-over` replaces it without a gap, but forgets which \
+         flows are tracked: they go on where the rules allow them",
         path.display()
     )]
     Record {
@@ -254,6 +267,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The tables that would be in force.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
     /// Nothing is protected, and nothing is to stay in the kernel.
     fn nothing() -> Self {
         Self {
@@ -321,6 +339,16 @@ impl Dataplane {
             files,
             installed,
         })
+    }
+
+    /// Forgets a record that this version cannot read. The programs it speaks of stay attached, and
+    /// the next installation replaces them under their links.
+    pub fn forget_unreadable(run: &Path) -> Result<(), Error> {
+        let files = Files::in_folder(run);
+        match files.read() {
+            Err(Error::Record { .. }) => files.clear(),
+            read => read.map(drop),
+        }
     }
 
     fn record(&self) -> Option<&Record> {

@@ -96,7 +96,14 @@ pub(super) fn load(
     for (name, entries) in [
         ("POLICIES", sizes.policies),
         ("PORTS", sizes.ports),
-        ("PREFIXES", sizes.prefixes),
+        // Two directions of two families.
+        ("POLICY_RANGES", sizes.policies.saturating_mul(4)),
+        ("LIST_RANGES", sizes.list_ranges),
+        ("RANGE_SLOTS", sizes.range_slots),
+        ("INTERVALS_V4", sizes.intervals_v4),
+        ("INTERVALS_V6", sizes.intervals_v6),
+        ("NESTED_RANGES", sizes.nested_ranges),
+        ("PORT_TABLES", sizes.port_tables),
         ("SETS", sizes.sets),
         ("MEMBERS", sizes.members),
         ("IDENTITIES", sizes.identities),
@@ -153,18 +160,6 @@ pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) ->
         path: path.to_path_buf(),
         source,
     })
-}
-
-/// Reads `jiffies64` by running a layout's clock program once.
-pub(super) fn jiffies(layout: &Path) -> Result<u64, Error> {
-    let clock = Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| {
-        Error::Program {
-            name: CLOCK,
-            source: Box::new(source),
-        }
-    })?;
-    let readings: Array<_, u64> = super::maps::open(layout, "CLOCK")?;
-    run_clock(&clock, &readings)
 }
 
 /// Opens a layout's clock program.

@@ -100,6 +100,14 @@ pub struct FlowReport {
     pub assured: bool,
     /// Seconds until it expires without a packet.
     pub expires_in_s: u64,
+    /// Seconds since its last packet, to a second or so.
+    pub idle_s: u64,
+    /// Seconds since its first packet.
+    pub opened_s_ago: u64,
+    /// Which way its first packet went.
+    pub opened_by: Direction,
+    /// The interface that opened it, if that is still protected.
+    pub interface: Option<(VpcName, InterfaceName)>,
     /// The rule that admitted it, if that still exists.
     pub rule: Option<RuleId>,
     /// Packets towards what is protected.
@@ -110,14 +118,10 @@ pub struct FlowReport {
     pub bytes_in: u64,
     /// Bytes away from it.
     pub bytes_out: u64,
-    /// The interface that it was opened at, if that is still protected.
-    pub interface: Option<(VpcName, InterfaceName)>,
     /// The policy that admitted it, or last judged it.
     pub generation: u32,
     /// Tells it from other flows between the same ends, before and after.
     pub opened: u32,
-    /// Seconds since it was opened.
-    pub opened_s_ago: u64,
 }
 
 /// How full the flow tables are.

@@ -15,8 +15,9 @@ use sg_common::parse::{Content, ICMP, ICMPV6, Part, TCP, UDP};
 use sg_common::report::{Reason, Verdict};
 use sg_common::tables::Generation;
 
+use super::direction_name;
 use super::protocol_name;
-use super::stats::{direction_name, reason_name};
+use super::stats::reason_name;
 use crate::controller::{Error, View};
 use crate::dataplane::EventStream;
 use crate::dirs::DirOptions;

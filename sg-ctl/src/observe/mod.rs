@@ -11,6 +11,9 @@ mod rates;
 mod stats;
 mod status;
 
+use serde::Serializer;
+use sg_common::packet::Direction;
+
 use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
@@ -18,7 +21,7 @@ pub use flows::{Flow, FlowFilter};
 pub use overview::{InterfaceKey, InterfaceLoad, Load, Overview, PeerDrops, ReasonLoad, Watcher};
 pub use rates::{Growth, InterfaceRates, Rates, ReasonRate, RuleRate};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
-pub use status::{FlowsStatus, InterfaceStatus, Status};
+pub use status::{FlowsStatus, InterfaceStatus, Status, UnconfirmedStatus};
 
 /// What cannot be known is nothing: where there is no dataplane, nothing was counted.
 fn or_none<T: Default, E>(
@@ -29,6 +32,10 @@ fn or_none<T: Default, E>(
         .map(ask)
         .transpose()
         .map(Option::unwrap_or_default)
+}
+
+fn direction_name<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(direction.name())
 }
 
 /// The IP protocol as rules name it.

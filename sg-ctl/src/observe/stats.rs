@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 
-use super::or_none;
+use super::{direction_name, or_none};
 use crate::dataplane::{Dataplane, Error, ReasonCount, RuleCount};
 use crate::policy::model::{Permission, Policy};
 use crate::policy::names::{GroupName, InterfaceName, RuleId, VpcName};
@@ -77,13 +77,6 @@ pub struct RuleStats {
     /// The same, in seconds ago.
     #[serde(skip)]
     pub last_hit_s_ago: Option<u64>,
-}
-
-pub(super) fn direction_name<S: Serializer>(
-    direction: &Direction,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    to.serialize_str(direction.name())
 }
 
 pub(super) fn reason_name<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::or_none;
+use crate::controller::{TakenBack, View};
 use crate::dataplane::{Attachment, Dataplane, Error};
 use crate::policy::model::{Hook, Interface, Policy, Side};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
@@ -19,6 +20,21 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the flow tables are.
     pub flows: FlowsStatus,
+    /// The change that is taken back unless it is confirmed.
+    pub unconfirmed: Option<UnconfirmedStatus>,
+    /// The change that was taken back last, unless something was changed since.
+    pub taken_back: Option<TakenBack>,
+}
+
+/// A change that waits for its confirmation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnconfirmedStatus {
+    /// The revision before it.
+    pub before: u64,
+    /// Seconds until it is taken back.
+    pub left_s: u64,
+    /// Why taking it back has failed so far.
+    pub failure: Option<String>,
 }
 
 /// The state of one interface.
@@ -106,6 +122,8 @@ impl Status {
             revision,
             interfaces,
             flows: Self::flows(dataplane)?,
+            unconfirmed: None,
+            taken_back: None,
         })
     }
 
@@ -117,6 +135,19 @@ impl Status {
             assured: usage.assured,
             capacity: usage.capacity,
         })
+    }
+
+    /// With what a view knows of confirmations.
+    pub fn with_confirmations(self, view: &View) -> Self {
+        Self {
+            unconfirmed: view.unconfirmed.as_ref().map(|waiting| UnconfirmedStatus {
+                before: waiting.before,
+                left_s: waiting.left_s(),
+                failure: waiting.failure.clone(),
+            }),
+            taken_back: view.taken_back.clone(),
+            ..self
+        }
     }
 }
 

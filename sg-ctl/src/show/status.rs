@@ -1,16 +1,19 @@
 //! Which interfaces are protected.
 
 use super::columns::{Align, Columns};
+use super::confirmation::{unconfirmed, was_taken_back};
 use super::style::Style;
 use super::words::{list, number};
 use crate::observe::{InterfaceStatus, Status};
 
 /// The state of an instance.
 pub fn status(status: &Status, style: Style) -> String {
+    let confirmations = confirmations(status);
     if status.interfaces.is_empty() {
         return "no interface is protected; attach one with `sg-ctl attach IFACE`, or list it in \
                 a policy file\n"
-            .to_owned();
+            .to_owned()
+            + &confirmations;
     }
     let mut columns = Columns::titles(
         [Align::Left; 6],
@@ -55,7 +58,13 @@ pub fn status(status: &Status, style: Style) -> String {
         number(flows.embryonic),
         status.revision
     ));
-    text
+    text + &confirmations
+}
+
+fn confirmations(status: &Status) -> String {
+    let waiting = status.unconfirmed.as_ref().map(unconfirmed);
+    let gone = status.taken_back.as_ref().map(was_taken_back);
+    waiting.into_iter().chain(gone).collect()
 }
 
 /// The policy has it, and the kernel protects it.
@@ -96,6 +105,8 @@ mod tests {
                     assured: 1_200,
                     capacity: 262_144,
                 },
+                unconfirmed: None,
+                taken_back: None,
             },
             Style::PLAIN,
         );
@@ -118,6 +129,8 @@ flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4
             revision: 0,
             interfaces: Vec::new(),
             flows: FlowsStatus::default(),
+            unconfirmed: None,
+            taken_back: None,
         };
         let shown = status(&nothing, Style::PLAIN);
         assert!(

@@ -314,6 +314,8 @@ mod tests {
             generation: 3,
             opened: 17,
             opened_s_ago: 1_000,
+            idle_s: 1,
+            opened_by: Direction::Ingress,
         }
     }
 

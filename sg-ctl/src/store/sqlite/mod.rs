@@ -92,6 +92,39 @@ impl SqliteStore {
         .map_err(self.writing())
     }
 
+    /// Writes the policy as it is into a file of its own, durably. A copy that is there is replaced.
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        remove_copy(path)?;
+        let failed = |source: std::io::Error| StoreError::System {
+            doing: "copy the policy to",
+            path: path.to_owned(),
+            source: source.into(),
+        };
+        // SQLite fills an empty file and leaves its mode as it is.
+        make_private_file(path).map_err(failed)?;
+        let name = path
+            .to_str()
+            .ok_or_else(|| failed(std::io::Error::other("the path is not UTF-8")))?;
+        self.db
+            .execute("VACUUM INTO ?", [name])
+            .map_err(self.reading())?;
+        // What SQLite writes there it does not wait for.
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::File::open(path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::File::open(folder)?.sync_all())
+            .map_err(failed)
+    }
+
+    /// Reads what [`Self::copy_to`] has written.
+    pub fn read_copy(path: &Path) -> Result<Policy, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)
+            .map_err(|error| explain(path, "open", error))?;
+        let path = path.to_owned();
+        Ok(Self { db, path }.snapshot()?.1)
+    }
+
     fn set_up(&mut self) -> Result<(), StoreError> {
         self.db.busy_timeout(PATIENCE).map_err(self.reading())?;
         // Before anything is written: the file may be someone else's.
@@ -257,6 +290,18 @@ fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
     let number: i64 = db.query_row("SELECT number FROM revision", [], |row| row.get(0))?;
     let number = u64::try_from(number).map_err(|_| FromSqlError::OutOfRange(number))?;
     Ok(Revision(number))
+}
+
+/// Removes what [`SqliteStore::copy_to`] has written, if it is there.
+pub fn remove_copy(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::System {
+            doing: "remove",
+            path: path.to_owned(),
+            source: source.into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn make_private_file(path: &Path) -> std::io::Result<()> {
