@@ -16,7 +16,7 @@ use crate::ranges::{PORT_SEARCH_STEPS, search_ports};
 use crate::report::{Decision, Reason, Verdict};
 
 /// The layout of the maps. A program never works on maps of another number.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Two values of one entry: the one in force and the one an update prepares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
