@@ -11,6 +11,7 @@ mod doctor;
 mod error;
 mod events;
 mod explain;
+mod flow_log;
 mod flows;
 mod group;
 mod interface;
@@ -22,7 +23,9 @@ mod policy_file;
 mod prefix_list;
 mod progress;
 mod rule;
+mod top;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -87,6 +90,8 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Watch everything at once, full-screen: verdicts, rules, dropped peers, flows
+    Top(top::Top),
     /// Tell of dropped packets, and of new flows, as they come
     Events(events::Events),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
@@ -148,6 +153,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Top(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
         Command::Diagnose(command) => command.run(dirs),
