@@ -54,13 +54,16 @@ const LIVE: &[Program] = &[
         package: "ethtool",
         why: "a veth whose driver refuses XDP",
     },
+    NFT,
 ];
 
-const BENCH: &[Program] = &[Program {
+const NFT: Program = Program {
     name: "nft",
     package: "nftables",
     why: "the rule set that sg is compared with",
-}];
+};
+
+const BENCH: &[Program] = &[NFT];
 
 /// What every task may need.
 pub(crate) fn everything(bench: bool) -> Result<()> {
