@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 
+use crate::aws::{AnswerError, ImportError};
 use crate::controller;
 use crate::dataplane;
 use crate::interfaces;
@@ -20,6 +21,10 @@ pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 pub(super) enum Error {
     #[error(transparent)]
     Controller(Box<controller::Error>),
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
     #[error(transparent)]
     Findings(#[from] Findings),
     #[error(transparent)]

@@ -8,6 +8,7 @@ mod confirm;
 mod doctor;
 mod error;
 mod group;
+mod import;
 mod interface;
 mod json;
 mod look;
@@ -60,6 +61,9 @@ enum Command {
     Check(policy_file::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
+    /// Make a policy file of what other systems have
+    #[command(subcommand)]
+    Import(import::Command),
     /// Protect an interface, or change how it is protected
     Attach(interface::Attach),
     /// Stop protecting interfaces
@@ -126,6 +130,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Diff(command) => command.run(dirs),
         Command::Check(command) => command.run(),
         Command::Export(command) => command.run(dirs),
+        Command::Import(command) => command.run(),
         Command::Attach(command) => command.run(dirs),
         Command::Detach(command) => command.run(dirs),
         Command::Restore(command) => command.run(dirs),
