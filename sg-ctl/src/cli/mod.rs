@@ -16,6 +16,7 @@ mod output;
 mod policy_file;
 mod prefix_list;
 mod progress;
+mod reference;
 mod rule;
 mod verify;
 
@@ -78,6 +79,11 @@ enum Command {
     Confirm,
     /// Take a change that was made with `--confirm` back at once
     Rollback,
+    /// Write the completions of a shell: source them, or put them where it looks for them
+    Completions(reference::Completions),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(reference::Man),
     /// Wait for the deadline of a change
     #[command(name = AWAIT_COMMAND, hide = true)]
     AwaitConfirmation,
@@ -138,6 +144,8 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Doctor(command) => command.run(dirs),
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
