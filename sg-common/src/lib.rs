@@ -16,8 +16,10 @@
 
 pub mod addr;
 pub mod decide;
+pub mod event;
 pub mod flow;
 pub mod packet;
 pub mod parse;
 pub mod report;
+pub mod scatter;
 pub mod tables;

@@ -7,6 +7,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod dirs;
 pub mod doctor;
+pub mod explain;
 pub mod interfaces;
 pub mod observe;
 pub mod policy;

@@ -3,6 +3,7 @@
 //! Nothing here is shipped. A task may fetch what it lacks; it says what and why before it does,
 //! and once everything is in place no task touches the network.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
@@ -53,6 +54,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measures what fast means, beside nftables and beside nothing
+    Bench(bench::Arguments),
     /// Checks format, lints, documentation, licences and sources
     Lint,
     /// Checks the invariants that a reader of the text can check
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         }
         Task::Demo => demo::run(),
         Task::Test { arguments } => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),

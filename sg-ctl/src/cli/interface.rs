@@ -11,7 +11,6 @@ use crate::policy::defaults::create_vpc;
 use crate::policy::model::{Hook, Interface, Policy, Side, Timeouts};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 use crate::policy::prefix::parse_address;
-use crate::policy::suggest::closest;
 use crate::show;
 
 use super::confirm::Confirm;
@@ -48,6 +47,12 @@ pub(super) struct Attach {
     /// Drop packets in the middle of unknown TCP connections instead of judging them by the rules
     #[arg(long)]
     no_tcp_pickup: bool,
+    /// Judge, count and tell, but let everything pass; alone, it changes nothing else
+    #[arg(long, conflicts_with = "enforce")]
+    audit: bool,
+    /// End `--audit`; alone, it changes nothing else [default: as it is; a new one is enforced]
+    #[arg(long)]
+    enforce: bool,
     /// An EtherType that passes unjudged, like 0x8915; repeat for several
     #[arg(long = "ethertype", value_name = "NUMBER", value_delimiter = ',', value_parser = parse_ethertype)]
     ethertypes: Vec<u16>,
@@ -111,7 +116,9 @@ impl Attach {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let mut controller = Controller::open(dirs)?;
         let vpc = self.vpc(controller.policy())?;
-        let interface = self.interface()?;
+        let known = controller.policy().vpcs.get(&vpc);
+        let known = known.and_then(|vpc| vpc.interfaces.get(&self.interface));
+        let interface = self.interface(known)?;
         refuse_other_device(controller.policy(), &vpc, &self.interface, &interface)?;
         let mut changes = match controller.policy().vpcs.contains_key(&vpc) {
             true => Vec::new(),
@@ -141,7 +148,36 @@ impl Attach {
         }
     }
 
-    fn interface(&self) -> Result<Interface> {
+    /// The interface as it is to be. `known` is as it was.
+    fn interface(&self, known: Option<&Interface>) -> Result<Interface> {
+        let audit = self.audit || !self.enforce && known.is_some_and(|known| known.audit);
+        let given = Interface {
+            audit,
+            ..self.settings()?
+        };
+        let nothing_else = Interface {
+            groups: given.groups.clone(),
+            netns: given.netns.clone(),
+            audit,
+            ..Interface::default()
+        };
+        match known {
+            Some(known)
+                if (self.audit || self.enforce)
+                    && self.groups.is_empty()
+                    && (given.netns.is_none() || given.netns == known.netns)
+                    && given == nothing_else =>
+            {
+                Ok(Interface {
+                    audit,
+                    ..known.clone()
+                })
+            }
+            _ => Ok(given),
+        }
+    }
+
+    fn settings(&self) -> Result<Interface> {
         let addresses = self.addresses.iter().map(|text| parse_address(text));
         Ok(Interface {
             groups: match self.groups.is_empty() {
@@ -162,6 +198,7 @@ impl Attach {
             ethertypes: self.ethertypes.iter().copied().collect(),
             replace_xdp: self.replace_xdp,
             tcp_pickup: !self.no_tcp_pickup,
+            audit: self.audit,
             timeouts: Timeouts {
                 tcp_established_s: self.tcp_established,
                 udp_s: self.udp,
@@ -207,8 +244,9 @@ impl Detach {
         let attachments = controller.attachments()?;
         let mut chosen = BTreeSet::new();
         for name in &self.interfaces {
-            match self.vpc_of(controller.policy(), name) {
-                Ok(vpc) => {
+            let (vpc, netns) = (self.vpc.as_ref(), self.netns.as_deref());
+            match choose::interface(controller.policy(), vpc, netns, name) {
+                Ok((vpc, _)) => {
                     chosen.insert((vpc.clone(), name.clone()));
                 }
                 // Only the kernel has it still, since a detach was interrupted: any change ends it.
@@ -224,57 +262,6 @@ impl Detach {
         let changes = changes.collect::<Vec<_>>();
         report(&make(controller, &changes, false, &self.confirm)?)
     }
-
-    fn vpc_of<'a>(&self, policy: &'a Policy, name: &InterfaceName) -> Result<&'a VpcName> {
-        let asked = self.vpc.as_ref();
-        if let Some(asked) = asked {
-            choose::named_vpc(policy, asked)?;
-        }
-        let vpcs = policy.vpcs.iter();
-        let mut found: Vec<(&VpcName, &Interface)> = vpcs
-            .filter(|(vpc, _)| asked.is_none_or(|asked| asked == *vpc))
-            .filter_map(|(vpc_name, vpc)| Some((vpc_name, vpc.interfaces.get(name)?)))
-            .collect();
-        if let Some(netns) = &self.netns {
-            found.retain(|(_, interface)| is_in(interface, netns));
-        }
-        match found.as_slice() {
-            [(vpc, _)] => Ok(*vpc),
-            [] => {
-                let known = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.keys());
-                let known = known.map(InterfaceName::as_str);
-                // The same name elsewhere is no better guess.
-                let meant = closest(name.as_str(), known.filter(|known| *known != name.as_str()));
-                Err(Error::NotAttached {
-                    name: name.to_string(),
-                    meant: meant.map(str::to_owned),
-                })
-            }
-            several => {
-                let places = several.iter().map(|(vpc, interface)| {
-                    let netns = interface
-                        .netns
-                        .as_deref()
-                        .unwrap_or("the machine's own namespace");
-                    format!("VPC \"{vpc}\" in {netns}")
-                });
-                Err(Error::AttachedOften {
-                    name: name.clone(),
-                    places: places.collect::<Vec<_>>().join(", "),
-                })
-            }
-        }
-    }
-}
-
-/// By the name first, because a namespace that has gone can still be named.
-fn is_in(interface: &Interface, netns: &str) -> bool {
-    if interface.netns.as_deref() == Some(netns) {
-        return true;
-    }
-    let ids = namespace(interface.netns.as_deref())
-        .and_then(|found| Ok((found.id(), namespace(Some(netns))?.id())));
-    ids.is_ok_and(|(found, asked)| found == asked)
 }
 
 #[derive(Debug, Args)]

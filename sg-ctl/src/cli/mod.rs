@@ -7,9 +7,12 @@ mod choose;
 mod confirm;
 mod doctor;
 mod error;
+mod events;
+mod explain;
 mod group;
 mod import;
 mod interface;
+mod interrupt;
 mod json;
 mod look;
 mod output;
@@ -91,6 +94,10 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Tell of dropped packets, and of new flows, as they come
+    Events(events::Events),
+    /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
+    Explain(explain::Explain),
     /// Look at tracked flows
     #[command(subcommand)]
     Flows(look::Flows),
@@ -149,6 +156,8 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Events(command) => command.run(dirs),
+        Command::Explain(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use super::confirmation::{TakenBack, Unconfirmed};
+use super::devices::{Devices, Needed};
 use super::error::{Error, Result};
-use crate::dataplane::Dataplane;
+use crate::dataplane::{Dataplane, Device};
 use crate::dirs::{DirOptions, Dirs, Lock};
 use crate::policy::model::Policy;
 use crate::store::{SqliteStore, Store as _};
@@ -54,6 +55,11 @@ impl View {
     /// Keeps writers away; `None` where there is nothing that they could write to.
     pub(super) fn lock(&self) -> Result<Option<Lock>> {
         Ok(self.dirs.as_ref().map(Dirs::lock).transpose()?)
+    }
+
+    /// The interfaces of the policy that this machine has.
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        Ok(Devices::find(&self.policy, &Needed::None)?.found)
     }
 
     /// What the kernel holds; `None` when it holds nothing of this instance.

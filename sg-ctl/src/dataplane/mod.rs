@@ -6,12 +6,16 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod counters;
+mod events;
 mod foreign;
 mod hooks;
+mod installed;
 mod maps;
 mod object;
 pub mod probe;
+mod rehearsal;
 mod replay;
+mod replay_flows;
 pub mod report;
 mod sizes;
 mod state;
@@ -31,13 +35,18 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use rand::random;
+use sg_common::event::EVENT_READERS;
 use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::events::EventStream;
+pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
+pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
+pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
@@ -189,6 +198,12 @@ pub enum Error {
     /// The kernel is too old.
     #[error("this kernel has no TCX links; sg needs Linux 6.6 or later")]
     NoTcx,
+    /// Every ring of events has its reader.
+    #[error(
+        "{EVENT_READERS} commands read events already, and no more can; end one of those that run \
+         `sg-ctl events` or `sg-ctl top`"
+    )]
+    TooManyReaders,
     /// A network namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] interfaces::Error),
@@ -284,6 +299,7 @@ pub struct Outcome {
 
 /// The kernel's part of one run folder.
 pub struct Dataplane {
+    run: PathBuf,
     bpffs: PathBuf,
     files: Files,
     installed: Option<(Record, Image)>,
@@ -315,6 +331,7 @@ impl Dataplane {
             image.ids.next_vpc += SKIPPED_NUMBERS;
         }
         Ok(Self {
+            run: run.to_path_buf(),
             bpffs: bpffs.to_path_buf(),
             files,
             installed,

@@ -56,6 +56,8 @@ pub struct InterfaceStatus {
     pub netns: Option<String>,
     /// Whether packets are judged.
     pub attached: bool,
+    /// Whether what is judged passes all the same.
+    pub audit: bool,
 }
 
 /// Numbers of flows.
@@ -94,6 +96,7 @@ impl Status {
                         .map_or(asked_hook(interface), |attachment| attachment.hook.name()),
                     netns: interface.netns.clone(),
                     attached: attachment.is_some_and(|attachment| attachment.attached),
+                    audit: interface.audit,
                 });
             }
         }
@@ -114,6 +117,7 @@ impl Status {
             hook: left.hook.name(),
             netns: None,
             attached: true,
+            audit: false,
         }));
         Ok(Self {
             revision,

@@ -25,6 +25,7 @@ pub fn status(status: &Status, style: Style) -> String {
             None => interface.name.to_string(),
         };
         let state = match (interface.attached, interface.groups.is_empty()) {
+            (true, false) if interface.audit => "audited: everything passes",
             (true, false) => "protected",
             (true, true) => "to be detached",
             (false, _) => "not attached",
@@ -38,6 +39,7 @@ pub fn status(status: &Status, style: Style) -> String {
             state.to_owned(),
         ];
         match is_as_stored(interface) {
+            true if interface.audit => columns.painted(parts, Style::changed),
             true => columns.line(parts),
             false => columns.painted(parts, Style::bad),
         }
@@ -88,12 +90,14 @@ mod tests {
             hook: "xdp",
             netns: netns.map(str::to_owned),
             attached,
+            audit: name == "eth1",
         };
         let shown = status(
             &Status {
                 revision: 4,
                 interfaces: vec![
                     interface("eth0", None, true),
+                    interface("eth1", None, true),
                     interface("a0", Some("a"), false),
                 ],
                 flows: FlowsStatus {
@@ -111,6 +115,7 @@ mod tests {
             "\
 INTERFACE  VPC      GROUPS    SIDE  HOOK  STATE
 eth0       default  ssh, web  host  xdp   protected
+eth1       default  ssh, web  host  xdp   audited: everything passes
 a0 (in a)  default  ssh, web  host  xdp   not attached
 `sg-ctl restore` makes this match the policy, where the interface is there
 flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4

@@ -28,8 +28,11 @@ use edit::Failure;
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = include_str!("schema.sql");
+/// What makes a file of each earlier version one of the next, from version 1 on.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] =
+    ["ALTER TABLE interface ADD COLUMN audit INTEGER NOT NULL DEFAULT 0"];
 
 /// How long to wait for another process's commit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -125,15 +128,15 @@ impl SqliteStore {
     fn set_up(&mut self) -> Result<(), StoreError> {
         self.db.busy_timeout(PATIENCE).map_err(self.reading())?;
         // Before anything is written: the file may be someone else's.
-        if self.is_new()? {
-            self.configure()?;
-            self.create()?;
-        } else {
-            self.configure()?;
+        let is_new = self.is_new()?;
+        self.configure()?;
+        match is_new {
+            true => self.create(),
+            false => self.migrate(),
         }
-        Ok(())
     }
 
+    /// Whether the file is empty; an error when it is no file of ours.
     fn is_new(&self) -> Result<bool, StoreError> {
         let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let reading = self.reading();
@@ -142,7 +145,7 @@ impl SqliteStore {
         let tables = number("SELECT count(*) FROM sqlite_schema").map_err(&reading)?;
         match (application, version) {
             (0, 0) if tables == 0 => Ok(true),
-            (APPLICATION_ID, SCHEMA_VERSION) => Ok(false),
+            (APPLICATION_ID, 1..=SCHEMA_VERSION) => Ok(false),
             (APPLICATION_ID, found) if found > SCHEMA_VERSION => Err(StoreError::Newer {
                 path: self.path.clone(),
                 found,
@@ -205,6 +208,31 @@ impl SqliteStore {
         edit::make(&transaction, &create_vpc(&VpcName::default()))
             .map_err(|failure| explain_failure(&self.path, failure))?;
         transaction.commit().map_err(&writing)
+    }
+
+    /// Brings a file of an earlier version up to date, whole or not at all.
+    fn migrate(&mut self) -> Result<(), StoreError> {
+        let writing = writing(self.path.clone());
+        let version =
+            |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+        if version(&self.db).map_err(&writing)? == SCHEMA_VERSION {
+            return Ok(());
+        }
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(&writing)?;
+        // Another process may have been first.
+        let found = version(&transaction).map_err(&writing)?;
+        for (version, migration) in (1..).zip(MIGRATIONS) {
+            if version >= found {
+                transaction.execute_batch(migration).map_err(&writing)?;
+            }
+        }
+        transaction
+            .pragma_update(None, "user_version", SCHEMA_VERSION)
+            .and_then(|()| transaction.commit())
+            .map_err(&writing)
     }
 
     fn reading(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {

@@ -1,0 +1,169 @@
+//! Measures sg: beside nothing, beside the least a program can do, and beside nftables.
+//!
+//! `cargo xtask bench` builds and runs this. Contestants alternate within each round, so that what
+//! else the machine does meets all of them; a value is the median of the rounds' ratios. Whoever
+//! is not there is reported as missing. What is built for a measurement lives in namespaces and
+//! temporary folders of its own, and goes with it.
+
+mod judgement;
+mod measure;
+mod policies;
+mod report;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Parser;
+
+use measure::{MEASURES, Taken};
+use report::Machine;
+
+/// Measures what fast means, beside nftables and beside nothing.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
+struct Arguments {
+    /// Measures by name; all unless some are named
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Few rounds and small tables, to see in a minute that everything works; the numbers mean little
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How long and how large.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    /// To see that it works, not what it says.
+    pub(crate) quick: bool,
+}
+
+impl Effort {
+    /// One or the other.
+    pub(crate) fn choose<T>(self, whole: T, quick: T) -> T {
+        if self.quick { quick } else { whole }
+    }
+}
+
+/// Measures that are taken together.
+struct Theme {
+    names: &'static [&'static str],
+    take: fn(&[&'static str], Effort) -> Result<Vec<Taken>>,
+}
+
+const THEMES: &[Theme] = &[
+    Theme {
+        names: &["deny_over_empty"],
+        take: judgement::deny_over_empty,
+    },
+    Theme {
+        names: &["deny_1m_over_10", "deny_100k_over_10"],
+        take: judgement::deny_over_fewer_prefixes,
+    },
+    Theme {
+        names: &["deny_10kpolicies_over_1"],
+        take: judgement::deny_over_one_policy,
+    },
+    Theme {
+        names: &["tracked_1m_over_parse"],
+        take: judgement::tracked_over_parse,
+    },
+];
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let wanted = chosen(&arguments.names)?;
+    let effort = Effort {
+        quick: arguments.quick,
+    };
+    let machine = Machine::look();
+    let mut taken = Vec::new();
+    for theme in THEMES {
+        let names: Vec<&'static str> = theme
+            .names
+            .iter()
+            .copied()
+            .filter(|name| wanted.contains(name))
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
+        eprintln!("measuring {}", names.join(", "));
+        match (theme.take)(&names, effort) {
+            Ok(results) => taken.extend(results),
+            // One theme's failure costs its own measures.
+            Err(error) => taken.extend(
+                names
+                    .iter()
+                    .map(|name| Taken::missing(name, format!("{error:#}"))),
+            ),
+        }
+    }
+    if arguments.json {
+        println!("{:#}", report::json(&taken, &machine, arguments.quick));
+    } else {
+        print!("{}", report::table(&taken, &machine));
+    }
+    Ok(())
+}
+
+/// The measures of these names; all when there are none.
+fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
+    let known = || MEASURES.iter().map(|measure| measure.name);
+    if names.is_empty() {
+        return Ok(known().collect());
+    }
+    let unknown: Vec<&str> = names
+        .iter()
+        .map(String::as_str)
+        .filter(|name| !known().any(|known| known == *name))
+        .collect();
+    if !unknown.is_empty() {
+        bail!(
+            "no measure is called {}; there are {}",
+            unknown.join(", "),
+            known().collect::<Vec<_>>().join(", ")
+        );
+    }
+    Ok(known()
+        .filter(|known| names.iter().any(|name| name == known))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_measure_has_one_theme() {
+        let mut themed: Vec<&str> = THEMES
+            .iter()
+            .flat_map(|theme| theme.names.iter().copied())
+            .collect();
+        let mut all: Vec<&str> = MEASURES.iter().map(|measure| measure.name).collect();
+        themed.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(themed, all);
+    }
+
+    #[test]
+    fn a_mistyped_name_lists_the_right_ones() {
+        let error = chosen(&["deny_over_emty".to_owned()])
+            .map(drop)
+            .unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("deny_over_emty;"), "{text}");
+        assert!(text.contains("deny_over_empty"), "{text}");
+    }
+}
