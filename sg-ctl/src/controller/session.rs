@@ -144,13 +144,14 @@ fn judge_at(session: &Session, device: &Device, image: &Image) -> Option<Session
         interfaces.find(|found| found.vpc == device.vpc && found.name == device.name)?;
     let frame = session.opening_frame(device.link.link_layer)?;
     let tables = HostTables::new(image, Generation(1), 1);
-    let decision = tables.judge(&installed.interface, true, frame.as_slice(), &());
-    match decision.reason.verdict() {
+    let interface = &installed.interface;
+    let reason = tables.judge(interface, true, frame.as_slice(), &()).reason;
+    match interface.enforce(reason) {
         Verdict::Pass => None,
         Verdict::Drop => Some(SessionWarning {
             client: session.client.ip(),
             server: session.server,
-            reason: decision.reason.name(),
+            reason: reason.name(),
         }),
     }
 }
