@@ -94,7 +94,12 @@ impl Sg {
 
     /// Runs another build of `sg-ctl` to its end, on the same state.
     pub fn run_build(&self, program: &Path, arguments: &[&str]) -> Result<Ran> {
-        Self::finish(self.start(Command::new(program), arguments)?, arguments)
+        Self::finish(self.spawn_build(program, arguments)?, arguments)
+    }
+
+    /// Starts another build of `sg-ctl`, on the same state.
+    pub fn spawn_build(&self, program: &Path, arguments: &[&str]) -> Result<Child> {
+        self.start(Command::new(program), arguments)
     }
 
     /// Makes a copy of `sg-ctl` that differs as another build does: in its programs for the

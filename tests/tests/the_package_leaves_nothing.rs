@@ -19,20 +19,20 @@ use tests::sockets::{Outcome, TcpEcho, tcp_connects};
 const COPY: &str = r#"
 set -e
 mount -t tmpfs tmpfs /mnt
-mkdir /mnt/upper /mnt/work /mnt/root
-mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
-mount --rbind /sys /mnt/root/sys
-mount --rbind /dev /mnt/root/dev
-mount -t tmpfs tmpfs /mnt/root/run
-cp "$1" /mnt/root/run/sg-ctl.deb
-unshare --pid --fork --kill-child --root=/mnt/root --mount-proc sh -c '
+mkdir /mnt/upper /mnt/work /mnt/copy
+mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/copy
+mount --rbind /sys /mnt/copy/sys
+mount --rbind /dev /mnt/copy/dev
+mount -t tmpfs tmpfs /mnt/copy/run
+cp "$1" /mnt/copy/run/sg-ctl.deb
+unshare --pid --fork --kill-child --root=/mnt/copy --mount-proc sh -c '
     echo done
     while read -r step; do
         (eval "$step") </dev/null >/run/said 2>&1 || { cat /run/said; echo failed; exit 1; }
         echo done
     done
 '
-umount /mnt/root/run
+umount /mnt/copy/run
 cd /mnt/upper
 # What dpkg and the triggers of others write down is theirs.
 find . -not -type d \
