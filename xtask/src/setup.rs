@@ -49,11 +49,18 @@ const LIVE: &[Program] = &[Program {
     why: "namespaces and veth pairs",
 }];
 
-const BENCH: &[Program] = &[Program {
-    name: "nft",
-    package: "nftables",
-    why: "the rule set that sg is compared with",
-}];
+const BENCH: &[Program] = &[
+    Program {
+        name: "nft",
+        package: "nftables",
+        why: "the rule set that sg is compared with",
+    },
+    Program {
+        name: "ethtool",
+        package: "ethtool",
+        why: "a veth that polls, so that one CPU receives",
+    },
+];
 
 /// What every task may need.
 pub(crate) fn everything(bench: bool) -> Result<()> {

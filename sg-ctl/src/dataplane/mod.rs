@@ -6,6 +6,7 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod counters;
+mod flood;
 mod foreign;
 mod hooks;
 mod maps;
@@ -34,6 +35,7 @@ use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::flood::{Bound, Flood};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;
 pub use self::rehearsal::{Rehearsal, Yardstick};

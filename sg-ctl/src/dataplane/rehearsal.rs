@@ -4,10 +4,13 @@
 //! it may have more interfaces than the machine, and none of them is disturbed. What runs are the
 //! programs of the object's yardsticks and the real entry points, through `BPF_PROG_TEST_RUN`.
 
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
@@ -60,7 +63,7 @@ impl Yardstick {
         Self::ScatteredTc,
     ];
 
-    fn program(self) -> &'static str {
+    pub(super) fn program(self) -> &'static str {
         match self {
             Self::DropXdp => "sg_drop_xdp",
             Self::DropTc => "sg_drop_tc",
@@ -165,6 +168,11 @@ impl Rehearsal {
         Ok(result.map_err(wrong)?.duration)
     }
 
+    /// Bytes of kernel memory that the maps take, as the kernel tells it for each.
+    pub fn memory(&self) -> Result<u64, Error> {
+        self.object.maps().map(|(_, map)| memory_of(map)).sum()
+    }
+
     /// How many packets had a reason so far, at every interface in both directions.
     pub fn counted(&self, reason: Reason) -> Result<u64, Error> {
         let every = Reason::COUNT as u32;
@@ -175,6 +183,34 @@ impl Rehearsal {
         }
         Ok(packets)
     }
+}
+
+/// `memlock` of the map's descriptor (proc_pid_fdinfo(5)).
+fn memory_of(map: &Map) -> Result<u64, Error> {
+    let (Map::Array(map)
+    | Map::PerCpuArray(map)
+    | Map::HashMap(map)
+    | Map::LruHashMap(map)
+    | Map::LpmTrie(map)) = map
+    else {
+        // What constants of the object are kept in.
+        return Ok(0);
+    };
+    let path = PathBuf::from(format!(
+        "/proc/self/fdinfo/{}",
+        map.fd().as_fd().as_raw_fd()
+    ));
+    let text = fs::read_to_string(&path).map_err(|source| Error::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    let memory = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    memory.ok_or_else(|| Error::Folder {
+        path,
+        source: io::Error::other("the kernel does not tell the map's memory"),
+    })
 }
 
 impl Drop for Rehearsal {

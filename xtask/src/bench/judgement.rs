@@ -32,14 +32,14 @@ use crate::policies::{self, HOST, PREFIXES_BASE, PREFIXES_MASK, UNNAMED};
 const STRANGER: &str = "32.0.1.7";
 
 /// A folder for pins, on a bpf filesystem of its own.
-struct Pins {
+pub(crate) struct Pins {
     folder: TempDir,
     dirs: Dirs,
     bpffs: PathBuf,
 }
 
 impl Pins {
-    fn mount() -> Result<Self> {
+    pub(crate) fn mount() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sg-bench-").tempdir()?;
         let dirs = Dirs::create(&DirOptions {
             state_dir: folder.path().join("state"),
@@ -54,8 +54,14 @@ impl Pins {
         })
     }
 
-    /// Puts a policy into maps of their own.
-    fn stage(&self, name: &str, policy: &str, flows: u32, limits: Limits) -> Result<Rehearsal> {
+    /// Puts a policy into maps of their own, with room for so many flows.
+    pub(crate) fn stage(
+        &self,
+        name: &str,
+        policy: &str,
+        flows: u32,
+        limits: Limits,
+    ) -> Result<Rehearsal> {
         let settings = Rehearsal::settings(flows, limits)?;
         let image = policies::compiled(policy, &settings)?;
         Ok(Rehearsal::stage(&self.bpffs.join(name), &image, &settings)?)
@@ -75,7 +81,7 @@ impl Drop for Pins {
 }
 
 /// Flows that a table is made for where flows don't matter.
-const FEW_FLOWS: u32 = 65_536;
+pub(crate) const FEW_FLOWS: u32 = 65_536;
 
 fn syn() -> Result<Vec<u8>> {
     frame(&format!("tcp {STRANGER}:40000 > {HOST}:22 syn"))
@@ -150,7 +156,7 @@ pub(crate) fn deny_over_empty(_names: &[&'static str], effort: Effort) -> Result
         Yardstick::ScatteredXdp,
     ];
     let mut taken = contestants.map(|_| Vec::new());
-    for _ in 0..effort.choose(15, 3) {
+    effort.rounds(15, || {
         for (yardstick, taken) in contestants.iter().zip(&mut taken) {
             let judges = matches!(
                 yardstick,
@@ -162,7 +168,8 @@ pub(crate) fn deny_over_empty(_names: &[&'static str], effort: Effort) -> Result
                 run(&staged, *yardstick, &frame, times)?
             });
         }
-    }
+        Ok(())
+    })?;
     let [empty, deny, tc_empty, tc_deny, overhead, scattered] = taken;
     Ok(vec![
         Taken::new("deny_over_empty", Rounds::of(quotients(&deny, &empty)))
@@ -240,8 +247,8 @@ pub(crate) fn deny_over_fewer_prefixes(
         });
     }
     let frame = syn()?;
-    let times = effort.choose(500_000, 50_000);
-    for _ in 0..effort.choose(9, 3) {
+    let times = effort.choose(300_000, 50_000);
+    effort.rounds(7, || {
         for Listed {
             list, rules, taken, ..
         } in &mut staged
@@ -269,7 +276,8 @@ pub(crate) fn deny_over_fewer_prefixes(
                     .push(run_denied(rules, Yardstick::ScatteredXdp, &frame, times)?);
             }
         }
-    }
+        Ok(())
+    })?;
     let (ten, larger) = staged.split_first().context("nothing was staged")?;
     let few = &ten.taken;
     let mut results = Vec::new();
@@ -319,8 +327,8 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
         (count, many, DenyRounds::default()),
     ];
     let frame = syn()?;
-    let times = effort.choose(500_000, 50_000);
-    for _ in 0..effort.choose(11, 3) {
+    let times = effort.choose(300_000, 50_000);
+    effort.rounds(11, || {
         for (interfaces, staged, taken) in &mut staged {
             staged.scatter(Scatter {
                 interfaces: *interfaces,
@@ -336,7 +344,8 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
                 .hot
                 .push(run_denied(staged, Yardstick::ReceiveXdp, &frame, times)?);
         }
-    }
+        Ok(())
+    })?;
     let [(_, _, one), (_, _, many)] = &staged;
     let ratio = quotients(&many.program_times(), &one.program_times());
     Ok(names
@@ -381,7 +390,7 @@ pub(crate) fn tracked_over_parse(names: &[&'static str], effort: Effort) -> Resu
     ];
     let mut taken = contestants.map(|_| Vec::new());
     let mut hot = Vec::new();
-    for _ in 0..effort.choose(11, 3) {
+    effort.rounds(11, || {
         for (yardstick, taken) in contestants.iter().zip(&mut taken) {
             staged.scatter(every_flow)?;
             taken.push(match yardstick {
@@ -398,7 +407,8 @@ pub(crate) fn tracked_over_parse(names: &[&'static str], effort: Effort) -> Resu
         hot.push(counting(&staged, Reason::Tracked, times, || {
             run(&staged, Yardstick::ScatteredXdp, &to_host, times)
         })?);
-    }
+        Ok(())
+    })?;
     let [empty, parse, overhead, scattered_parse, tracked] = taken;
     let writing: Vec<f64> = overhead
         .iter()
