@@ -11,6 +11,7 @@
 //! What is called from several places is a function of its own in the kernel too: a call costs less
 //! than the instructions and the stack of another copy.
 
+use core::hint::black_box;
 use core::intrinsics::{self, AtomicOrdering};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
@@ -19,7 +20,8 @@ use aya_ebpf::macros::btf_map;
 use sg_common::flow::{
     FlowBucket, FlowKey, FlowSearch, FlowSlot, FlowState, FlowTable, Leg, Ticks,
 };
-use sg_common::tables::Globals;
+use sg_common::packet::Direction;
+use sg_common::tables::{Glance, Globals};
 
 use crate::maps::GLOBALS;
 
@@ -142,27 +144,37 @@ fn bit_number(bit: u32) -> u32 {
 static SEARCHES: PerCpuArray<FlowSearch, 1> = PerCpuArray::new();
 
 #[inline(always)]
-fn begin_search(
-    globals: &Globals,
-    table: FlowTable,
-    key: &FlowKey,
-    now: Ticks,
-) -> Option<&'static mut FlowSearch> {
+fn begin_search(table: FlowTable, key: &FlowKey, now: Ticks) -> Option<&'static mut FlowSearch> {
     let search = SEARCHES.get_ptr_mut(0)?;
     // SAFETY: one program at a time runs on a CPU, and begins a search when the last one is over.
     let search = unsafe { &mut *search };
-    let places = key.places(&globals.hash_key);
-    let mask = match table {
-        FlowTable::Embryonic => globals.embryonic_mask,
-        FlowTable::Assured => globals.assured_mask,
-    };
-    search.key = *key;
-    search.first = places.first & mask;
-    search.second = places.second & mask;
-    search.tag = u32::from(places.tag);
+    // Hidden from LLVM, which otherwise keeps all words of the key on the stack.
+    search.key = *black_box(key);
     search.assured = u32::from(table == FlowTable::Assured);
     search.now = now;
     Some(search)
+}
+
+/// Works out where the flow may be.
+#[inline(always)]
+fn set_places(search: &mut FlowSearch) -> Option<()> {
+    let globals = GLOBALS.get(0)?;
+    let places = search.key.places(&globals.hash_key);
+    let mask = mask(globals, table_of(search));
+    search.first = places.first & mask;
+    search.second = places.second & mask;
+    search.tag = u32::from(places.tag);
+    // As in `begin_search`.
+    black_box(search);
+    Some(())
+}
+
+#[inline(always)]
+fn mask(globals: &Globals, table: FlowTable) -> u32 {
+    match table {
+        FlowTable::Embryonic => globals.embryonic_mask,
+        FlowTable::Assured => globals.assured_mask,
+    }
 }
 
 #[inline(always)]
@@ -185,6 +197,9 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
+    if set_places(search).is_none() {
+        return 0;
+    }
     let tag = search.tag as u16;
     let mut index = search.first;
     for _ in 0..2 {
@@ -210,7 +225,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 let slot = lane.slot();
                 let stamp = (&raw const (*slot).stamp).read_volatile();
                 if lane.deadline().read_volatile().has_passed(search.now)
-                    || (*slot).key != search.key
+                    || !(*slot).key.is(&search.key)
                 {
                     continue;
                 }
@@ -230,15 +245,132 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     0
 }
 
+/// Looks at the first place of each bucket whose tag is right: nearly always that is the flow, and
+/// no loop is needed.
 #[inline(always)]
-pub(crate) fn find(
+pub(crate) fn glance(
     globals: &Globals,
     table: FlowTable,
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
+) -> Glance<FoundFlow> {
+    let places = key.places(&globals.hash_key);
+    let mask = mask(globals, table);
+    match glance_into(table, places.first & mask, places.tag, key, now, state) {
+        Glance::Absent => glance_into(table, places.second & mask, places.tag, key, now, state),
+        sure => sure,
+    }
+}
+
+#[inline(always)]
+fn glance_into(
+    table: FlowTable,
+    index: u32,
+    tag: u16,
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
+) -> Glance<FoundFlow> {
+    let Some(bucket) = bucket(table, index) else {
+        return Glance::Unsure;
+    };
+    // SAFETY: as in `sg_search_flow`.
+    unsafe {
+        let words = (&raw const (*bucket).tags).cast::<u64>();
+        let lanes =
+            matching(words.read_volatile(), tag) | matching(words.add(1).read_volatile(), tag) << 4;
+        if lanes == 0 {
+            return Glance::Absent;
+        }
+        let lane = Lane {
+            bucket,
+            lane: bit_number(lanes & lanes.wrapping_neg()),
+        };
+        let slot = lane.slot();
+        let stamp = (&raw const (*slot).stamp).read_volatile();
+        // Read again from memory: the words that were hashed would be kept on the stack.
+        let key = black_box(key);
+        if lane.deadline().read_volatile().has_passed(now) || !(*slot).key.is(key) {
+            return Glance::Unsure;
+        }
+        *state = (*slot).state;
+        if (&raw const (*slot).stamp).read_volatile() != stamp {
+            return Glance::Unsure;
+        }
+        Glance::Found(FoundFlow {
+            table,
+            bucket: index,
+            lane: lane.lane,
+            stamp,
+        })
+    }
+}
+
+/// When a SYN last opened a flow, by the direction it went.
+#[btf_map]
+static OPENINGS: Array<Ticks, 2> = Array::new();
+
+#[inline(always)]
+pub(crate) fn note_syn(went: Direction, now: Ticks) {
+    // Zero is never.
+    let now = Ticks(now.0 | 1);
+    if let Some(at) = OPENINGS.get_ptr_mut(went.number()) {
+        // SAFETY: an aligned word in a map value. Written a few times a second at most.
+        unsafe {
+            if at.read_volatile() != now {
+                at.write_volatile(now);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn may_cross_syn(went: Direction, ticks: u32, now: Ticks) -> bool {
+    let Some(at) = OPENINGS.get_ptr(went.number()) else {
+        return true;
+    };
+    // SAFETY: as in `note_syn`.
+    let at = unsafe { at.read_volatile() };
+    at.0 != 0 && !at.after(ticks).has_passed(now)
+}
+
+/// Writes what a leg's segment has moved. No lock: each word is a number of its own, and whoever
+/// writes one at the same time has seen a packet of the same leg.
+#[inline(always)]
+pub(crate) fn advance(flow: FoundFlow, leg: Leg, state: &FlowState) {
+    let Some(lane) = flow.lane() else { return };
+    let slot = lane.slot();
+    let place = leg as usize & 1;
+    // SAFETY: `place` is 0 or 1, and the words are aligned.
+    unsafe {
+        if (&raw const (*slot).stamp).read_volatile() != flow.stamp {
+            return;
+        }
+        let to = &raw mut (*slot).state;
+        (&raw mut (*to).end)
+            .cast::<u32>()
+            .add(place)
+            .write_volatile(leg.of(&state.end));
+        (&raw mut (*to).ack)
+            .cast::<u32>()
+            .add(place)
+            .write_volatile(leg.of(&state.ack));
+        (&raw mut (*to).window)
+            .cast::<u16>()
+            .add(place)
+            .write_volatile(leg.of(&state.window));
+    }
+}
+
+#[inline(always)]
+pub(crate) fn find(
+    table: FlowTable,
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
 ) -> Option<FoundFlow> {
-    let search = begin_search(globals, table, key, now)?;
+    let search = begin_search(table, key, now)?;
     if sg_search_flow(search) == 0 {
         return None;
     }
@@ -379,14 +511,13 @@ pub(crate) fn owned(owner: u32) -> u32 {
 /// Puts a flow into the emptier of its two buckets.
 #[inline(always)]
 pub(crate) fn insert(
-    globals: &Globals,
     table: FlowTable,
     key: &FlowKey,
     state: &FlowState,
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
-    let search = begin_search(globals, table, key, now)?;
+    let search = begin_search(table, key, now)?;
     search.state = *state;
     search.deadline = deadline;
     if sg_place_flow(search) == 0 {
@@ -407,6 +538,9 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
+    if set_places(search).is_none() {
+        return 0;
+    }
     let table = table_of(search);
     let assured = table == FlowTable::Assured;
     if assured {

@@ -79,7 +79,8 @@ impl Status {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
         let dataplane = view.dataplane()?;
-        let status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?;
+        let status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?
+            .with_confirmations(&view);
         match self.json {
             true => print_json(&status)?,
             false => print(&show::status(&status, Style::of_stdout()))?,

@@ -17,6 +17,10 @@ struct Refusing<'a> {
 impl Kernel for Refusing<'_> {
     type Prepared = Policy;
 
+    fn image(_prepared: &Policy) -> Option<&Image> {
+        None
+    }
+
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Policy, dataplane::Error> {
         match self.preparing {
             true => Err(NoTcx),
@@ -52,6 +56,8 @@ fn controller(folder: &TempDir) -> Controller {
         store,
         revision,
         policy,
+        unconfirmed: None,
+        news: Vec::new(),
         lock,
     }
 }
@@ -76,7 +82,11 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         installations,
         installed: &mut installed,
     };
-    let told = controller.enforce(kernel, &wanted, &changes);
+    let care = Care {
+        confirm_within: None,
+        tell: &|_| (),
+    };
+    let told = controller.enforce(kernel, &wanted, &changes, &care);
     let (revision, stored) = controller.store.snapshot().unwrap();
     assert_eq!(revision, controller.revision);
     (

@@ -1,35 +1,59 @@
 //! Reads counters and flows out of the maps, in the model's words.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use aya::maps::{Array, MapData};
+use aya::programs::Xdp;
 use sg_common::flow::{FlowBucket, Ticks};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::tables::reason_index;
 
-use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder};
+use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder, open};
 use super::report::{FlowReport, FlowUsage, ReasonCount, RuleCount};
 use super::state::Record;
 use super::wire::Wire;
 use super::{Error, object};
-use crate::compile::image::Image;
+use crate::compile::image::{Image, InstalledInterface};
 use crate::policy::names::RuleId;
 
 /// The clock that deadlines are told by.
-struct Clock {
-    now: Ticks,
+pub(super) struct Clock {
+    pub(super) now: Ticks,
     ticks_per_second: f64,
+}
+
+/// What reads the clock.
+pub(super) struct Ticker {
+    program: Xdp,
+    readings: Array<MapData, u64>,
+    ticks_per_second: f64,
+}
+
+impl Ticker {
+    pub(super) fn open(bpffs: &Path, record: &Record) -> Result<Self, Error> {
+        let layout = layout_folder(bpffs, record.layout);
+        Ok(Self {
+            program: object::open_clock(&layout)?,
+            readings: open(&layout, "CLOCK")?,
+            ticks_per_second: f64::from(record.jiffies_per_second)
+                / f64::from(1_u32 << Ticks::SHIFT),
+        })
+    }
+
+    pub(super) fn read(&self) -> Result<Clock, Error> {
+        let jiffies = object::run_clock(&self.program, &self.readings)?;
+        Ok(Clock {
+            now: Ticks::from_jiffies(jiffies),
+            ticks_per_second: self.ticks_per_second,
+        })
+    }
 }
 
 impl Clock {
     fn read(bpffs: &Path, record: &Record) -> Result<Self, Error> {
-        let jiffies = object::jiffies(&layout_folder(bpffs, record.layout))?;
-        let ticks = f64::from(record.jiffies_per_second) / f64::from(1_u32 << Ticks::SHIFT);
-        Ok(Self {
-            now: Ticks::from_jiffies(jiffies),
-            ticks_per_second: ticks,
-        })
+        Ticker::open(bpffs, record)?.read()
     }
 
     fn seconds(&self, ticks: u32) -> u64 {
@@ -91,6 +115,22 @@ pub(super) fn rule_counts(
     Ok(counts)
 }
 
+/// Whose the numbers in a flow are.
+pub(super) struct FlowNames<'a> {
+    rules: HashMap<u32, RuleId>,
+    interfaces: &'a BTreeMap<u32, InstalledInterface>,
+}
+
+impl<'a> FlowNames<'a> {
+    pub(super) fn of(image: &'a Image) -> Self {
+        let rules = image.ids.rules.iter();
+        Self {
+            rules: rules.map(|(rule, slot)| (slot.0, *rule)).collect(),
+            interfaces: &image.interfaces,
+        }
+    }
+}
+
 /// Calls `each` with every live flow.
 pub(super) fn flows(
     bpffs: &Path,
@@ -100,17 +140,12 @@ pub(super) fn flows(
 ) -> Result<(), Error> {
     let maps = FlowMaps::open(&flows_folder(bpffs))?;
     let clock = Clock::read(bpffs, record)?;
-    let rules: HashMap<u32, RuleId> = image
-        .ids
-        .rules
-        .iter()
-        .map(|(rule, slot)| (slot.0, *rule))
-        .collect();
+    let names = FlowNames::of(image);
     for (buckets, assured) in [(&maps.assured, true), (&maps.embryonic, false)] {
         for bucket in buckets.iter() {
             let Wire(bucket) = bucket.map_err(Error::Read)?;
             for lane in live(&bucket, clock.now) {
-                each(flow_report(&bucket, lane, assured, &clock, &rules));
+                each(flow_report(&bucket, lane, assured, &clock, &names));
             }
         }
     }
@@ -123,14 +158,19 @@ fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = usize> {
         .filter(move |lane| bucket.tags[*lane] != 0 && !bucket.deadlines[*lane].has_passed(now))
 }
 
-fn flow_report(
+pub(super) fn flow_report(
     bucket: &FlowBucket,
     lane: usize,
     assured: bool,
     clock: &Clock,
-    rules: &HashMap<u32, RuleId>,
+    names: &FlowNames<'_>,
 ) -> FlowReport {
     let slot = &bucket.slots[lane];
+    let left = bucket.deadlines[lane].until(clock.now);
+    let owner = names.interfaces.get(&slot.state.owner);
+    let lifetime = owner.map_or(left, |owner| {
+        slot.state.phase.timeout(&owner.interface.timeouts)
+    });
     let [packets_out, packets_in] = slot.packets;
     let [bytes_out, bytes_in] = slot.bytes;
     FlowReport {
@@ -142,8 +182,12 @@ fn flow_report(
         protocol: slot.key.protocol,
         state: slot.state.phase.name(),
         assured,
-        expires_in_s: clock.seconds(bucket.deadlines[lane].until(clock.now)),
-        rule: rules.get(&slot.state.rule.0).copied(),
+        expires_in_s: clock.seconds(left),
+        idle_s: clock.seconds(lifetime.saturating_sub(left)),
+        opened_s_ago: clock.seconds(clock.now.0.wrapping_sub(slot.opened.0)),
+        opened_by: slot.state.initiator(),
+        interface: owner.map(|owner| (owner.vpc.clone(), owner.name.clone())),
+        rule: names.rules.get(&slot.state.rule.0).copied(),
         packets_in,
         packets_out,
         bytes_in,

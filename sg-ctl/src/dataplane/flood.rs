@@ -54,7 +54,7 @@ impl Flood {
         let program = xdp(&self.object, FLOOD)?;
         let options = TestRunOptions {
             data_in: Some(frame),
-            ctx_in: Some(&xdp_context(ifindex, frame)),
+            ctx_in: Some(&xdp_context(ifindex, frame.len())),
             repeat: frames,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::default()

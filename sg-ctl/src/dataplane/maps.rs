@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use sg_common::event::EVENT_READERS;
 use sg_common::flow::FlowBucket;
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
@@ -34,16 +35,26 @@ pub(super) const LAYOUT_MAPS: [&str; 13] = [
     "SETS",
 ];
 /// Maps that outlive layouts.
-pub(super) const FLOW_MAPS: [&str; 8] = [
+pub(super) const FLOW_MAPS: [&str; 16] = [
     "ASSURED",
     "EMBRYONIC",
+    "EVENTS_0",
+    "EVENTS_1",
+    "EVENTS_2",
+    "EVENTS_3",
+    "EVENT_DESKS",
     "FRAGMENTS",
+    "OPENINGS",
     "OWNED",
+    "READERS",
     "REASONS",
     "SEARCHES",
     "STRAYS",
     "SWEEP",
+    "WANTED",
 ];
+/// Each reader's ring of events.
+pub(super) const RINGS: [&str; EVENT_READERS] = ["EVENTS_0", "EVENTS_1", "EVENTS_2", "EVENTS_3"];
 
 type Word = u32;
 

@@ -96,11 +96,10 @@ impl Lane {
     /// The least part of what was sent that found no room: where it is nothing, the sender and not
     /// the receiver was the slower.
     fn least_lost(&self) -> f64 {
-        let lost = self
-            .rates
+        self.rates
             .iter()
-            .map(|rate| 1.0 - rate.received / rate.sent);
-        lost.fold(f64::INFINITY, f64::min)
+            .map(|rate| rate.lost)
+            .fold(f64::INFINITY, f64::min)
     }
 }
 

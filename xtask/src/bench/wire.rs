@@ -3,7 +3,9 @@
 //!
 //! The receiving end of the veth polls (as with generic receive offload) on a kernel thread of its
 //! own, which is kept to the last CPU; the sender keeps to the first. What the receiver has no time
-//! for is lost in the ring between them, so that what it counts is what it can do.
+//! for is lost in the ring between them, so that what it counts is what it can do. A rate is by the
+//! time that the thread was running, as the scheduler tells it: what else the machine does on that
+//! CPU is not the contestant's fault.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
@@ -12,7 +14,7 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use sg_common::scatter::Scatter;
@@ -35,6 +37,8 @@ pub(crate) struct Wire {
     flood: Flood,
     /// `/proc/net/dev` of the target.
     counters: File,
+    /// `schedstat` of the polling thread.
+    poller: File,
     /// Owns the machines.
     _lab: Lab,
 }
@@ -42,10 +46,10 @@ pub(crate) struct Wire {
 /// What came of a flood, in packets a second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
-    /// Taken off the wire by the receiver, whatever it then did.
+    /// Taken off the wire by the receiver, whatever it then did, by its own time.
     pub(crate) received: f64,
-    /// Put onto it.
-    pub(crate) sent: f64,
+    /// The part of what was sent that found no room.
+    pub(crate) lost: f64,
 }
 
 impl Wire {
@@ -66,7 +70,7 @@ impl Wire {
             "neighbour add {GATEWAY} lladdr {mac} dev {interface} nud permanent"
         ))?;
         poll_on_a_thread(&target, &interface)?;
-        keep_poller_to_last_cpu(&interface)?;
+        let poller = keep_poller_to_last_cpu(&interface)?;
         let counters = target.enter(|| Ok(File::open("/proc/thread-self/net/dev")?))?;
         let mut flood = Flood::load()?;
         flood.scatter(Scatter {
@@ -81,6 +85,7 @@ impl Wire {
             interface,
             flood,
             counters,
+            poller,
             _lab: lab,
         })
     }
@@ -95,22 +100,24 @@ impl Wire {
             ifindex,
             interface,
             counters,
+            poller,
             ..
         } = self;
         source.enter(|| {
             keep_to(Pid::from_raw(0), 0)?;
             flood.send(*ifindex, frame, AT_ONCE)?;
-            let (begin, before) = (Instant::now(), received(counters, interface)?);
+            let begin = Instant::now();
+            let (before, ran_before) = (received(counters, interface)?, seconds_run(poller)?);
             let mut sent = 0.0;
             while begin.elapsed() < span {
                 flood.send(*ifindex, frame, AT_ONCE)?;
                 sent += f64::from(AT_ONCE);
             }
-            let took = begin.elapsed().as_secs_f64();
-            let after = received(counters, interface)?;
+            let (after, ran_after) = (received(counters, interface)?, seconds_run(poller)?);
+            let received = (after - before) as f64;
             Ok(Rate {
-                received: (after - before) as f64 / took,
-                sent: sent / took,
+                received: received / (ran_after - ran_before),
+                lost: 1.0 - received / sent,
             })
         })
     }
@@ -143,6 +150,15 @@ fn received(counters: &mut File, interface: &str) -> Result<u64> {
     Ok(packets.parse()?)
 }
 
+/// How long a thread was running so far, by its `schedstat`.
+fn seconds_run(schedstat: &mut File) -> Result<f64> {
+    let mut text = String::new();
+    schedstat.rewind()?;
+    schedstat.read_to_string(&mut text)?;
+    let nanoseconds = text.split(' ').next().context("no time")?;
+    Ok(nanoseconds.parse::<f64>()? / 1e9)
+}
+
 fn poll_on_a_thread(target: &Host, interface: &str) -> Result<()> {
     target
         .run("ethtool", &["-K", interface, "gro", "on"])
@@ -157,15 +173,14 @@ fn poll_on_a_thread(target: &Host, interface: &str) -> Result<()> {
     Ok(())
 }
 
-/// The thread has the name `napi/<interface>-<number>`.
-fn keep_poller_to_last_cpu(interface: &str) -> Result<()> {
+/// The thread has the name `napi/<interface>-<number>`. Returns its `schedstat`.
+fn keep_poller_to_last_cpu(interface: &str) -> Result<File> {
     let cpus = std::thread::available_parallelism()?.get();
     ensure!(
         cpus > 1,
         "a sender and a receiver take two CPUs, and there is one"
     );
     let prefix = format!("napi/{interface}-");
-    let mut found = false;
     for entry in fs::read_dir("/proc")?.flatten() {
         let pid = entry.file_name().to_string_lossy().parse::<i32>();
         let Ok(pid) = pid else { continue };
@@ -173,11 +188,12 @@ fn keep_poller_to_last_cpu(interface: &str) -> Result<()> {
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if name.starts_with(&prefix) {
             keep_to(Pid::from_raw(pid), cpus - 1)?;
-            found = true;
+            crate::put_first(pid)?;
+            return File::open(entry.path().join("schedstat"))
+                .context("this kernel does not tell how long a thread was running");
         }
     }
-    ensure!(found, "no thread polls {interface}");
-    Ok(())
+    bail!("no thread polls {interface}")
 }
 
 fn keep_to(thread: Pid, cpu: usize) -> Result<()> {
