@@ -97,25 +97,20 @@ fn unnamed_sources() -> Scatter {
 }
 
 /// Nanoseconds of one run.
-fn run(staged: &Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
+fn run(staged: &mut Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
     Ok(staged.run(yardstick, frame, times)?.as_nanos() as f64)
 }
 
-/// Runs the judgement of denied frames, and makes sure that they are denied for want of a rule.
-fn run_denied(staged: &Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
-    counting(staged, Reason::NoRule, times, || {
-        run(staged, yardstick, frame, times)
-    })
-}
-
-fn counting(
-    staged: &Rehearsal,
+/// The same, and makes sure that each frame was judged as it is meant to be.
+fn judge(
+    staged: &mut Rehearsal,
+    yardstick: Yardstick,
     reason: Reason,
+    frame: &[u8],
     times: u32,
-    work: impl FnOnce() -> Result<f64>,
 ) -> Result<f64> {
     let before = staged.counted(reason)?;
-    let took = work()?;
+    let took = run(staged, yardstick, frame, times)?;
     let counted = staged.counted(reason)? - before;
     ensure!(
         counted == u64::from(times),
@@ -123,6 +118,11 @@ fn counting(
         reason.name()
     );
     Ok(took)
+}
+
+/// The judgement of frames that are denied for want of a rule.
+fn deny(staged: &mut Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
+    judge(staged, yardstick, Reason::NoRule, frame, times)
 }
 
 fn quotients(over: &[f64], under: &[f64]) -> Vec<f64> {
@@ -163,9 +163,9 @@ pub(crate) fn deny_over_empty(_names: &[&'static str], effort: Effort) -> Result
                 Yardstick::ReceiveXdp | Yardstick::ReceiveTc | Yardstick::ScatteredXdp
             );
             taken.push(if judges {
-                run_denied(&staged, *yardstick, &frame, times)?
+                deny(&mut staged, *yardstick, &frame, times)?
             } else {
-                run(&staged, *yardstick, &frame, times)?
+                run(&mut staged, *yardstick, &frame, times)?
             });
         }
         Ok(())
@@ -259,21 +259,21 @@ pub(crate) fn deny_over_fewer_prefixes(
                 .push(run(list, Yardstick::ScatteredDropXdp, &frame, times)?);
             taken
                 .list
-                .push(run_denied(list, Yardstick::ScatteredXdp, &frame, times)?);
+                .push(deny(list, Yardstick::ScatteredXdp, &frame, times)?);
             taken
                 .hot
-                .push(run_denied(list, Yardstick::ReceiveXdp, &frame, times)?);
+                .push(deny(list, Yardstick::ReceiveXdp, &frame, times)?);
             list.scatter(Scatter {
                 base: PREFIXES_BASE,
                 ..unnamed_sources()
             })?;
             taken
                 .named
-                .push(run_denied(list, Yardstick::ScatteredXdp, &frame, times)?);
+                .push(deny(list, Yardstick::ScatteredXdp, &frame, times)?);
             if let Some(rules) = rules {
                 taken
                     .rules
-                    .push(run_denied(rules, Yardstick::ScatteredXdp, &frame, times)?);
+                    .push(deny(rules, Yardstick::ScatteredXdp, &frame, times)?);
             }
         }
         Ok(())
@@ -339,10 +339,10 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
                 .push(run(staged, Yardstick::ScatteredDropXdp, &frame, times)?);
             taken
                 .list
-                .push(run_denied(staged, Yardstick::ScatteredXdp, &frame, times)?);
+                .push(deny(staged, Yardstick::ScatteredXdp, &frame, times)?);
             taken
                 .hot
-                .push(run_denied(staged, Yardstick::ReceiveXdp, &frame, times)?);
+                .push(deny(staged, Yardstick::ReceiveXdp, &frame, times)?);
         }
         Ok(())
     })?;
@@ -394,19 +394,23 @@ pub(crate) fn tracked_over_parse(names: &[&'static str], effort: Effort) -> Resu
         for (yardstick, taken) in contestants.iter().zip(&mut taken) {
             staged.scatter(every_flow)?;
             taken.push(match yardstick {
-                Yardstick::ScatteredXdp => counting(&staged, Reason::Tracked, times, || {
-                    run(&staged, *yardstick, &to_host, times)
-                })?,
-                _ => run(&staged, *yardstick, &to_host, times)?,
+                Yardstick::ScatteredXdp => {
+                    judge(&mut staged, *yardstick, Reason::Tracked, &to_host, times)?
+                }
+                _ => run(&mut staged, *yardstick, &to_host, times)?,
             });
         }
         staged.scatter(Scatter {
             mask: 1,
             ..every_flow
         })?;
-        hot.push(counting(&staged, Reason::Tracked, times, || {
-            run(&staged, Yardstick::ScatteredXdp, &to_host, times)
-        })?);
+        hot.push(judge(
+            &mut staged,
+            Yardstick::ScatteredXdp,
+            Reason::Tracked,
+            &to_host,
+            times,
+        )?);
         Ok(())
     })?;
     let [empty, parse, overhead, scattered_parse, tracked] = taken;

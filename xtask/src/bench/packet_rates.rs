@@ -163,9 +163,15 @@ pub(crate) fn drops(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>
             .zip(right.received())
             .map(|(left, right)| left / right);
         let millions = |lane: &Lane| lane.received().into_iter().map(|rate| rate / 1e6);
+        let by_clock = |lane: &Lane| -> Vec<f64> {
+            let rates = lane.rates.iter();
+            rates.map(|rate| rate.received_by_clock / 1e6).collect()
+        };
         Ok(Taken::new(name, Rounds::of(ratios))
             .with_median("mpps", millions(left))
             .with_median("mpps_of_other", millions(right))
+            .with_median("mpps_by_clock", by_clock(left))
+            .with_median("mpps_of_other_by_clock", by_clock(right))
             .with("least_lost_by_full_ring", to_places(left.least_lost()))
             .with(
                 "least_lost_by_full_ring_of_other",

@@ -48,6 +48,8 @@ pub(crate) struct Wire {
 pub(crate) struct Rate {
     /// Taken off the wire by the receiver, whatever it then did, by its own time.
     pub(crate) received: f64,
+    /// The same, by the clock on the wall.
+    pub(crate) received_by_clock: f64,
     /// The part of what was sent that found no room.
     pub(crate) lost: f64,
 }
@@ -116,6 +118,7 @@ impl Wire {
             let (after, ran_after) = (received(counters, interface)?, seconds_run(poller)?);
             let received = (after - before) as f64;
             Ok(Rate {
+                received_by_clock: received / begin.elapsed().as_secs_f64(),
                 received: received / (ran_after - ran_before),
                 lost: 1.0 - received / sent,
             })
