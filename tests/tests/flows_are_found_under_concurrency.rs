@@ -5,7 +5,7 @@
 //! on nowhere else. Both flows have the same tag here, which they rarely have in life: it is the
 //! stamp that must tell them apart.
 
-use loom::model;
+use loom::model::Builder;
 use loom::sync::atomic::AtomicU32;
 use loom::sync::atomic::Ordering::{Acquire, Release};
 use loom::sync::{Arc, Mutex};
@@ -17,12 +17,22 @@ const WORDS: usize = 2;
 const OLD: u32 = 1;
 const NEW: u32 = 2;
 
+/// Every interleaving of up to so many involuntary switches between CPUs: more find nothing new in
+/// minutes.
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(check);
+}
+
 /// A flow's place. Writers hold the lock.
 struct Place {
     lock: Mutex<()>,
     tag: AtomicU32,
     /// Odd while a flow moves in.
     stamp: AtomicU32,
+    /// Zero has passed.
+    deadline: AtomicU32,
     key: AtomicU32,
     state: [AtomicU32; WORDS],
 }
@@ -34,6 +44,7 @@ impl Place {
             lock: Mutex::new(()),
             tag: AtomicU32::new(TAG),
             stamp: AtomicU32::new(2),
+            deadline: AtomicU32::new(1),
             key: AtomicU32::new(OLD),
             state: [AtomicU32::new(OLD), AtomicU32::new(OLD)],
         }
@@ -45,7 +56,7 @@ impl Place {
             return None;
         }
         let stamp = self.stamp.load(Acquire);
-        if stamp % 2 == 1 || self.key.load(Acquire) != key {
+        if stamp % 2 == 1 || self.deadline.load(Acquire) == 0 || self.key.load(Acquire) != key {
             return None;
         }
         let state = [0, 1].map(|word: usize| self.state[word].load(Acquire));
@@ -60,6 +71,7 @@ impl Place {
         self.stamp.store(stamp + 1, Release);
         self.key.store(key, Release);
         self.write(key);
+        self.deadline.store(1, Release);
         self.stamp.store(stamp + 2, Release);
         self.tag.store(TAG, Release);
     }
@@ -84,6 +96,7 @@ impl Place {
         let is_there = self.stamp.load(Acquire) == stamp;
         if is_there {
             self.tag.store(0, Release);
+            self.deadline.store(0, Release);
             self.stamp.store(stamp + 2, Release);
         }
         is_there
@@ -96,22 +109,24 @@ impl Place {
 
 #[test]
 fn a_search_never_returns_another_flows_state() {
-    model(|| {
-        let place = Arc::new(Place::taken());
-        let writer = thread::spawn({
-            let place = Arc::clone(&place);
-            move || place.place(NEW)
-        });
-        for key in [OLD, NEW] {
-            if let Some((state, _)) = place.find(key) {
-                assert_eq!(state, [key; WORDS], "the state found for flow {key}");
-            }
-        }
-        writer.join().unwrap();
-        let found = place.find(NEW).map(|(state, _)| state);
-        assert_eq!(found, Some([NEW; WORDS]), "the flow that moved in");
-        assert_eq!(place.find(OLD), None, "the flow that was there");
+    for key in [OLD, NEW] {
+        model(move || search_while_another_moves_in(key));
+    }
+}
+
+fn search_while_another_moves_in(key: u32) {
+    let place = Arc::new(Place::taken());
+    let writer = thread::spawn({
+        let place = Arc::clone(&place);
+        move || place.place(NEW)
     });
+    if let Some((state, _)) = place.find(key) {
+        assert_eq!(state, [key; WORDS], "the state found for flow {key}");
+    }
+    writer.join().unwrap();
+    let found = place.find(NEW).map(|(state, _)| state);
+    assert_eq!(found, Some([NEW; WORDS]), "the flow that moved in");
+    assert_eq!(place.find(OLD), None, "the flow that was there");
 }
 
 #[test]
