@@ -13,7 +13,7 @@ use crate::parse::{self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, TCP, Tc
 use crate::report::{Decision, Reason, Verdict};
 use crate::tables::{
     DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface, InterfaceFlags,
-    PORT_SEARCH_STEPS, PolicyFlags, PortTable, RuleSlot, Scope, Service, Tables,
+    PolicyFlags, RuleSlot, Scope, Service, Tables,
 };
 
 pub use at_once::at_once;
@@ -1000,32 +1000,6 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         };
         self.tables.rule_in(self.tables.grant(&key), service)
     }
-}
-
-/// The rule of the table's last entry that begins at or before the service.
-#[inline(always)]
-pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
-    let mut low = 0_u32;
-    let mut high = table.length;
-    let mut rule = RuleSlot::NONE;
-    for _ in 0..PORT_SEARCH_STEPS {
-        low = tables.forget(low);
-        high = tables.forget(high);
-        if low >= high {
-            break;
-        }
-        let middle = low + (high - low) / 2;
-        let Some(entry) = tables.port_entry(table.offset.wrapping_add(middle)) else {
-            return RuleSlot::NONE;
-        };
-        if entry.start <= service {
-            rule = entry.rule;
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    rule
 }
 
 /// Where a flow was found.

@@ -93,7 +93,7 @@ extern "C" fn sg_tell_event(
         stop(kind);
         return 0;
     }
-    let Some(maps) = Maps::open_at(generation, ptr::null_mut()) else {
+    let Some(maps) = Maps::<false>::open_at(generation, ptr::null_mut()) else {
         return 0;
     };
     let (Some(entry), Some(interface)) = (maps.interface_entry(place), maps.interface(place))

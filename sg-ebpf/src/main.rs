@@ -87,7 +87,7 @@ fn judge<P: Packet>(
     let Some(job) = maps::job() else {
         return Verdict::Drop;
     };
-    let Some(maps) = Maps::open(job) else {
+    let Some(maps) = Maps::<true>::open(job) else {
         return Verdict::Drop;
     };
     let Some(place) = maps.interface_place(ifindex) else {

@@ -12,11 +12,12 @@ pub struct Limits {
     pub rules: u32,
     /// Sets of groups. They count from 1, so POLICIES has one entry more.
     pub policies: u32,
-    /// Entries of PORTS.
+    /// Entries of PORTS, and of PORT_TABLES.
     pub port_entries: u32,
-    /// Entries of PREFIXES.
-    pub prefixes: u32,
-    /// Entries of SETS: prefixes of prefix lists, addresses of guests, link-local services.
+    /// Entries of INTERVALS_V4 and of INTERVALS_V6, of which a prefix takes up to two in each table
+    /// that has it; there are never more slots and nested tables than intervals.
+    pub intervals: u32,
+    /// Entries of SETS: addresses of guests, link-local services.
     pub sets: u32,
     /// Entries of MEMBERS, and of IDENTITIES.
     pub members: u32,
@@ -32,7 +33,7 @@ impl Default for Limits {
             rules: 1 << 20,
             policies: 1 << 16,
             port_entries: 1 << 23,
-            prefixes: 1 << 22,
+            intervals: 1 << 24,
             sets: 1 << 22,
             members: 1 << 20,
             grants: 1 << 22,
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     fn fill(allowed: u32, previous: &[u32], new: &[u32]) -> Result<Vec<u32>, String> {
-        let mut entries = Entries::new("PREFIXES", "prefixes", allowed);
+        let mut entries = Entries::new("SETS", "sets", allowed);
         for key in new {
             entries.begin(Subject::Vpc(format!("vpc{key}").parse().unwrap()));
             entries.add(*key, ());
@@ -243,8 +244,8 @@ mod tests {
         let refused = fill(3, &[1, 2, 3], &[3, 4, 5]).unwrap_err();
         assert_eq!(
             refused,
-            "VPC \"vpc4\" goes beyond what PREFIXES holds: 5 entries are needed, with those that \
-             stay until the old policy has gone, and the limit `prefixes` is 3; raise the limit or \
+            "VPC \"vpc4\" goes beyond what SETS holds: 5 entries are needed, with those that \
+             stay until the old policy has gone, and the limit `sets` is 3; raise the limit or \
              make the policy smaller"
         );
     }

@@ -129,6 +129,9 @@ pub enum Error {
     /// A map entry cannot be written.
     #[error("cannot write a map: {0}")]
     Write(MapError),
+    /// An array cannot be written through memory.
+    #[error("cannot write a BPF array through memory: {0}")]
+    Mapped(io::Error),
     /// A map entry cannot be read.
     #[error("cannot read a map: {0}")]
     Read(MapError),

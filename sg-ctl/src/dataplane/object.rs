@@ -96,7 +96,14 @@ pub(super) fn load(
     for (name, entries) in [
         ("POLICIES", sizes.policies),
         ("PORTS", sizes.ports),
-        ("PREFIXES", sizes.prefixes),
+        // Two directions of two families.
+        ("POLICY_RANGES", sizes.policies.saturating_mul(4)),
+        ("LIST_RANGES", sizes.list_ranges),
+        ("RANGE_SLOTS", sizes.range_slots),
+        ("INTERVALS_V4", sizes.intervals_v4),
+        ("INTERVALS_V6", sizes.intervals_v6),
+        ("NESTED_RANGES", sizes.nested_ranges),
+        ("PORT_TABLES", sizes.port_tables),
         ("SETS", sizes.sets),
         ("MEMBERS", sizes.members),
         ("IDENTITIES", sizes.identities),
