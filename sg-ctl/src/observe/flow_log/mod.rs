@@ -296,6 +296,7 @@ mod tests {
 
     fn flow(packets: u64) -> FlowReport {
         FlowReport {
+            key: sg_common::flow::FlowKey::default(),
             zone: 1,
             local: "10.0.0.1".parse().unwrap(),
             local_port: 22,
