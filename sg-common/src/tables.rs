@@ -15,7 +15,7 @@ use crate::packet::Direction;
 use crate::report::Decision;
 
 /// The layout of the maps. A program never works on maps of another number.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Two values of one entry: the one in force and the one an update prepares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +91,10 @@ pub struct Globals {
     pub embryonic_mask: u32,
     /// As above, for assured flows.
     pub assured_mask: u32,
+    /// The same for the tables that flows are carried from; zero when there are none.
+    pub other_embryonic_mask: u32,
+    /// As above, for assured flows.
+    pub other_assured_mask: u32,
     /// A random key, so that nobody outside can aim at a bucket.
     pub hash_key: HashKey,
     /// The layout these maps have: [`ABI`].
@@ -612,7 +616,7 @@ pub trait Tables {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 64);
+    assert!(size_of::<Globals>() == 72);
     assert!(size_of::<Interface>() == 80);
     assert!(size_of::<InterfaceEntry>() == 168);
     assert!(size_of::<PortEntry>() == 8);

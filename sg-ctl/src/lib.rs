@@ -6,6 +6,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod dirs;
 pub mod interfaces;
+pub mod limits;
 pub mod observe;
 pub mod policy;
 pub mod privileges;

@@ -80,6 +80,15 @@ pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
+/// Carries flows between tables of two sizes, a bucket a run; run by the controller through
+/// `BPF_PROG_TEST_RUN`, attached nowhere. No XDP program: to repeat one, the kernel waits for a grace
+/// period each time.
+#[classifier]
+pub(crate) fn sg_carry(_context: TcContext) -> i32 {
+    flows::carry();
+    TC_ACT_SHOT
+}
+
 /// Lays out the desk. Nothing is judged where there is no interface.
 #[inline(always)]
 fn open(ifindex: u32, received: bool) -> Option<&'static mut Job> {

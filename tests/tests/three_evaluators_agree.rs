@@ -15,7 +15,7 @@ use sg_common::parse::{Content, Part};
 use sg_common::report::{Reason, Verdict};
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
-use sg_ctl::dataplane::{Dataplane, Device, Replay, ReplayHook, Wanted};
+use sg_ctl::dataplane::{DEFAULT_CAPACITY, Dataplane, Device, Replay, ReplayHook, Wanted};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Netns};
 use sg_ctl::policy::allows::{FirstPacket, L4, ReadAddresses};
@@ -187,7 +187,8 @@ fn remove(run_folder: &Path, bpffs: &Path) -> Result<()> {
         policy: &Policy::default(),
         devices: Vec::new(),
         terminate: false,
-        capacity: None,
+        capacity: DEFAULT_CAPACITY,
+        limits: Limits::default(),
     };
     let prepared = dataplane.prepare(&nothing)?;
     dataplane.install(prepared)?;
@@ -224,7 +225,8 @@ fn install(
         policy,
         devices,
         terminate: false,
-        capacity: None,
+        capacity: DEFAULT_CAPACITY,
+        limits: Limits::default(),
     };
     let prepared = dataplane.prepare(&wanted)?;
     dataplane.install(prepared)?;

@@ -6,6 +6,7 @@ use std::io;
 use crate::controller;
 use crate::dataplane;
 use crate::interfaces;
+use crate::limits::OutOfBounds;
 use crate::policy::findings::Findings;
 use crate::policy::model::Permission;
 use crate::policy::names::{GroupName, InterfaceName, NameError, RuleId, VpcName};
@@ -26,6 +27,8 @@ pub(super) enum Error {
     Dataplane(#[from] dataplane::Error),
     #[error(transparent)]
     Interfaces(#[from] interfaces::Error),
+    #[error(transparent)]
+    Limit(#[from] OutOfBounds),
     #[error(transparent)]
     Rule(#[from] RuleError),
     #[error(transparent)]

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 
 use crate::controller::{View, namespace};
+use crate::dataplane::room_for_flows;
 use crate::dirs::DirOptions;
 use crate::interfaces::link;
 use crate::observe::{self, Flow, FlowFilter, protocol_number};
@@ -79,7 +80,11 @@ impl Status {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
         let dataplane = view.dataplane()?;
-        let status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?;
+        let mut status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?;
+        if status.flows.capacity == 0 {
+            // What there will be when something is attached.
+            status.flows.capacity = room_for_flows(view.limits.flows).into();
+        }
         match self.json {
             true => print_json(&status)?,
             false => print(&show::status(&status, Style::of_stdout()))?,

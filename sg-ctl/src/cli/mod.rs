@@ -8,6 +8,7 @@ mod error;
 mod group;
 mod interface;
 mod json;
+mod limits;
 mod look;
 mod output;
 mod policy_file;
@@ -65,6 +66,8 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Show how much may be held, or change it
+    Limits(limits::Command),
     /// Look at tracked flows
     #[command(subcommand)]
     Flows(look::Flows),
@@ -115,6 +118,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Restore => interface::restore(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Limits(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

@@ -11,8 +11,9 @@ mod view;
 
 use std::mem;
 
-use crate::dataplane::{self, Attachment, Dataplane, Prepared, Wanted};
+use crate::dataplane::{self, Attachment, Dataplane, Outcome, Prepared, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock, Place};
+use crate::limits::Limits;
 use crate::policy::change::Change;
 use crate::policy::diff::diff;
 use crate::policy::model::Policy;
@@ -31,6 +32,7 @@ pub struct Controller {
     store: SqliteStore,
     revision: Revision,
     policy: Policy,
+    limits: Limits,
     // Dropped last, when nothing is open any more.
     lock: Lock,
 }
@@ -71,6 +73,12 @@ pub enum Warning {
          process in it"
     )]
     PrivatePins,
+    /// Some flows are still in tables of the former size.
+    #[error(
+        "{0} flows have no room in the tables of the new size yet; they go on in the old ones, and \
+         the next change moves them"
+    )]
+    FlowsLeft(u32),
 }
 
 impl Controller {
@@ -81,11 +89,13 @@ impl Controller {
         let lock = dirs.lock()?;
         let store = SqliteStore::open(dirs.state())?;
         let (revision, policy) = store.snapshot()?;
+        let limits = Limits::read(&store)?;
         Ok(Self {
             dirs,
             store,
             revision,
             policy,
+            limits,
             lock,
         })
     }
@@ -93,6 +103,35 @@ impl Controller {
     /// The policy as it is stored.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// How much the instance may hold.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Stores other limits and makes the kernel's tables match them, or fails and leaves both as
+    /// they were.
+    pub fn set_limits(&mut self, limits: Limits) -> Result<Done> {
+        let before = mem::replace(&mut self.limits, limits);
+        self.limits.write(&mut self.store)?;
+        let as_it_is = |controller: &mut Self| {
+            let policy = controller.policy.clone();
+            controller.install(Plan {
+                policy,
+                needed: Needed::None,
+                terminate: false,
+            })
+        };
+        let done = as_it_is(self);
+        if let Err(error) = &done {
+            self.limits = before;
+            self.limits.write(&mut self.store)?;
+            if matches!(error, Error::TakenBack(_) | Error::Stuck { .. }) {
+                as_it_is(self)?;
+            }
+        }
+        done
     }
 
     /// What the kernel protects, whether the policy knows of it or not.
@@ -115,12 +154,18 @@ impl Controller {
             policy: &plan.policy,
             devices: found,
             terminate: plan.terminate,
-            capacity: None,
+            capacity: self.limits.flows,
+            limits: self.limits.tables,
         };
         let dataplane = self.dataplane(!wanted.devices.is_empty(), &mut warnings)?;
         match dataplane {
             None => self.revision = self.store.commit(self.revision, &changes)?,
-            Some(dataplane) => self.enforce(dataplane, &wanted, &changes)?,
+            Some(dataplane) => {
+                let Outcome { flows_left, .. } = self.enforce(dataplane, &wanted, &changes)?;
+                if flows_left > 0 {
+                    warnings.push(Warning::FlowsLeft(flows_left));
+                }
+            }
         }
         if wanted.devices.is_empty() {
             self.dirs.unmount_if_empty(&self.lock)?;
@@ -134,11 +179,11 @@ impl Controller {
         mut kernel: impl Kernel,
         wanted: &Wanted<'_>,
         changes: &[Change],
-    ) -> Result<()> {
+    ) -> Result<Outcome> {
         let prepared = kernel.prepare(wanted)?;
         self.revision = self.store.commit(self.revision, changes)?;
         match kernel.install(prepared) {
-            Ok(()) => Ok(()),
+            Ok(outcome) => Ok(outcome),
             Err(error) => Err(self.take_back(kernel, wanted.policy, error)),
         }
     }
@@ -180,9 +225,11 @@ impl Controller {
                 policy: &self.policy,
                 devices: found,
                 terminate: false,
-                capacity: None,
+                capacity: self.limits.flows,
+                limits: self.limits.tables,
             })?;
-            Ok(kernel.install(prepared)?)
+            kernel.install(prepared)?;
+            Ok(())
         };
         match back() {
             Ok(()) => Error::TakenBack(why),
@@ -200,7 +247,7 @@ trait Kernel {
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Self::Prepared, dataplane::Error>;
 
-    fn install(&mut self, prepared: Self::Prepared) -> Result<(), dataplane::Error>;
+    fn install(&mut self, prepared: Self::Prepared) -> Result<Outcome, dataplane::Error>;
 }
 
 impl Kernel for Dataplane {
@@ -210,8 +257,8 @@ impl Kernel for Dataplane {
         self.prepare(wanted)
     }
 
-    fn install(&mut self, prepared: Prepared) -> Result<(), dataplane::Error> {
-        self.install(prepared).map(drop)
+    fn install(&mut self, prepared: Prepared) -> Result<Outcome, dataplane::Error> {
+        self.install(prepared)
     }
 }
 

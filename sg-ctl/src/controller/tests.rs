@@ -24,7 +24,7 @@ impl Kernel for Refusing<'_> {
         }
     }
 
-    fn install(&mut self, policy: Policy) -> Result<(), dataplane::Error> {
+    fn install(&mut self, policy: Policy) -> Result<Outcome, dataplane::Error> {
         match self.installations.checked_sub(1) {
             Some(left) => {
                 self.installations = left;
@@ -32,7 +32,10 @@ impl Kernel for Refusing<'_> {
             }
             None => {
                 self.installed.push(policy);
-                Ok(())
+                Ok(Outcome {
+                    generation: 0,
+                    flows_left: 0,
+                })
             }
         }
     }
@@ -52,6 +55,7 @@ fn controller(folder: &TempDir) -> Controller {
         store,
         revision,
         policy,
+        limits: Limits::default(),
         lock,
     }
 }
@@ -68,7 +72,8 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         policy: &policy,
         devices: Vec::new(),
         terminate: false,
-        capacity: None,
+        capacity: controller.limits.flows,
+        limits: controller.limits.tables,
     };
     let mut installed = Vec::new();
     let kernel = Refusing {
@@ -76,7 +81,7 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         installations,
         installed: &mut installed,
     };
-    let told = controller.enforce(kernel, &wanted, &changes);
+    let told = controller.enforce(kernel, &wanted, &changes).map(drop);
     let (revision, stored) = controller.store.snapshot().unwrap();
     assert_eq!(revision, controller.revision);
     (

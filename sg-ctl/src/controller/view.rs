@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::{Error, Result};
 use crate::dataplane::Dataplane;
 use crate::dirs::{DirOptions, Dirs};
+use crate::limits::Limits;
 use crate::policy::model::Policy;
 use crate::store::{SqliteStore, Store as _};
 
@@ -16,6 +17,8 @@ pub struct View {
     pub revision: u64,
     /// The policy as it is stored; without VPCs before there is a store.
     pub policy: Policy,
+    /// How much the instance may hold.
+    pub limits: Limits,
     dirs: Option<Dirs>,
 }
 
@@ -27,16 +30,18 @@ impl View {
             true => Some(Dirs::create(options)?),
             false => None,
         };
-        let (revision, policy) = match &dirs {
+        let (revision, policy, limits) = match &dirs {
             Some(dirs) if store => {
-                let (revision, policy) = SqliteStore::open(dirs.state())?.snapshot()?;
-                (revision.number(), policy)
+                let store = SqliteStore::open(dirs.state())?;
+                let (revision, policy) = store.snapshot()?;
+                (revision.number(), policy, Limits::read(&store)?)
             }
-            _ => (0, Policy::default()),
+            _ => (0, Policy::default(), Limits::default()),
         };
         Ok(Self {
             revision,
             policy,
+            limits,
             dirs,
         })
     }

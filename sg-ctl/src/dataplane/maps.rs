@@ -1,16 +1,16 @@
 //! The pinned maps, opened by name.
 //!
-//! There are two folders: the maps of one *layout* hold a policy and are made anew when they are
-//! too small or their making was interrupted; the maps of the *flows* outlive them.
+//! The maps of one *layout* hold a policy and are made anew when they are too small or their making
+//! was interrupted; the maps of the *flows* outlive them, and so do the tables that flows are in,
+//! which have a folder for each size they have had.
 
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
-use sg_common::flow::FlowBucket;
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, ReasonCounter, RuleCounter,
+    PrefixKey, RuleCounter,
 };
 
 use super::Error;
@@ -18,7 +18,8 @@ use super::wire::Wire;
 use crate::compile::image::ScopedPrefix;
 
 /// Maps of a layout.
-pub(super) const LAYOUT_MAPS: [&str; 13] = [
+pub(super) const LAYOUT_MAPS: [&str; 14] = [
+    "CARRYING",
     "CLOCK",
     "GLOBALS",
     "GRANTED",
@@ -34,15 +35,19 @@ pub(super) const LAYOUT_MAPS: [&str; 13] = [
     "SETS",
 ];
 /// Maps that outlive layouts.
-pub(super) const FLOW_MAPS: [&str; 8] = [
-    "ASSURED",
-    "EMBRYONIC",
+pub(super) const FLOW_MAPS: [&str; 6] = [
     "FRAGMENTS",
     "OWNED",
     "REASONS",
     "SEARCHES",
     "STRAYS",
     "SWEEP",
+];
+
+/// Tables of flows: as what is current, and as what flows are carried from.
+pub(super) const FLOW_TABLES: [(&str, &str); 2] = [
+    ("ASSURED", "OTHER_ASSURED"),
+    ("EMBRYONIC", "OTHER_EMBRYONIC"),
 ];
 
 type Word = u32;
@@ -80,23 +85,6 @@ impl LayoutMaps {
     }
 }
 
-/// The maps of the flows that the controller reads.
-pub(super) struct FlowMaps {
-    pub(super) embryonic: Array<MapData, Wire<FlowBucket>>,
-    pub(super) assured: Array<MapData, Wire<FlowBucket>>,
-    pub(super) reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
-}
-
-impl FlowMaps {
-    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
-        Ok(Self {
-            embryonic: open(folder, "EMBRYONIC")?,
-            assured: open(folder, "ASSURED")?,
-            reasons: open(folder, "REASONS")?,
-        })
-    }
-}
-
 /// Opens one pinned map as what it is.
 pub(super) fn open<M: TryFrom<Map, Error = MapError>>(
     folder: &Path,
@@ -121,8 +109,11 @@ pub(super) fn prefix_key(prefix: &ScopedPrefix) -> Key<Wire<PrefixKey>> {
 
 /// Where a layout's maps are pinned.
 pub(super) fn layout_folder(bpffs: &Path, layout: u32) -> PathBuf {
-    bpffs.join(format!("layout-{layout}"))
+    bpffs.join(format!("{LAYOUT_FOLDER}{layout}"))
 }
+
+/// What the names of the layouts' folders begin with.
+pub(super) const LAYOUT_FOLDER: &str = "layout-";
 
 /// Where the flows' maps are pinned.
 pub(super) fn flows_folder(bpffs: &Path) -> PathBuf {

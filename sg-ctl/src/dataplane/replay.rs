@@ -11,10 +11,9 @@ use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{ReasonCounter, reason_index};
 
 use super::maps::{flows_folder, layout_folder, open};
-use super::object::{self, FlowSizes};
+use super::object;
 use super::wire::Wire;
 use super::{Dataplane, Error};
-use crate::compile::Limits;
 
 /// Which program judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,15 +59,7 @@ impl Dataplane {
         let Some(record) = self.record() else {
             return Ok(None);
         };
-        let flow_sizes = FlowSizes::of_buckets(record.assured_buckets);
-        let mut object = object::load(
-            &layout_folder(&self.bpffs, record.layout),
-            &flows_folder(&self.bpffs),
-            netns,
-            &record.sizes,
-            flow_sizes,
-            &Limits::default(),
-        )?;
+        let mut object = object::load(&self.bpffs, record, netns)?;
         for hook in ReplayHook::ALL {
             object::load_program(&mut object, hook.program())?;
         }

@@ -5,7 +5,7 @@
 )]
 
 use aya::Pod;
-use sg_common::flow::FlowBucket;
+use sg_common::flow::{Carrying, FlowBucket};
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
     PrefixKey, ReasonCounter, RuleCounter,
@@ -35,6 +35,7 @@ entries!(
     GrantKey,
     ReasonCounter,
     RuleCounter,
+    Carrying,
     FlowBucket,
 );
 

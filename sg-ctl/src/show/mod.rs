@@ -6,6 +6,7 @@
 mod changes;
 mod columns;
 mod flows;
+mod limits;
 mod policy;
 mod stats;
 mod status;
@@ -14,6 +15,7 @@ mod words;
 
 pub use changes::{changes, changes_with_ids};
 pub use flows::FlowLines;
+pub use limits::{limit_changes, limits};
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
 pub use stats::stats;
 pub use status::status;
