@@ -49,6 +49,13 @@ impl Addr {
         ])
     }
 
+    /// Holds an IPv6 address from its four words as numbers.
+    #[inline(always)]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        let [a, b, c, d] = words;
+        Self([a.to_be(), b.to_be(), c.to_be(), d.to_be()])
+    }
+
     /// The sixteen bytes, in network order.
     pub const fn octets(&self) -> [u8; 16] {
         let [first, second, third, fourth] = self.words();

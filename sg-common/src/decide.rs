@@ -4,6 +4,8 @@
 //! the guest's address guard, fragments, errors about flows, flows, rules. A plain SYN asks the
 //! rules first, so that a refused flood never reaches the flow tables.
 
+mod at_once;
+
 use crate::addr::Addr;
 use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
 use crate::packet::{Direction, Framing, Packet};
@@ -13,6 +15,8 @@ use crate::tables::{
     DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface, InterfaceFlags,
     PORT_SEARCH_STEPS, PolicyFlags, PortTable, RuleSlot, Scope, Service, Tables,
 };
+
+pub use at_once::at_once;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {
@@ -61,13 +65,6 @@ pub enum RuleSource {
     Groups(Identity),
 }
 
-/// How long a first fragment's verdict counts, in [`Ticks`] of 32 jiffies: 30 s
-/// at 1000 Hz and, since a tick is then longer, no less at any other rate.
-///
-/// RFC 791 suggests 15 s and Linux keeps 30 s; a verdict kept longer than its packet does no harm,
-/// because the identification is bound to the same addresses and protocol.
-const FRAGMENT_TICKS: u32 = 30 * 1000 / 32;
-
 /// Which way a packet goes, from which hook saw it.
 #[inline(always)]
 pub const fn direction_of(interface: &Interface, received: bool) -> Direction {
@@ -103,7 +100,8 @@ impl Desk {
     }
 }
 
-/// Reads and judges one packet, and leaves on the desk what was read of it.
+/// Reads and judges one packet, the long way, which is the reference for [`at_once`], and leaves on
+/// the desk what was read of it.
 pub fn decide<P: Packet + ?Sized, T: Tables, R: Trace>(
     packet: &P,
     direction: Direction,
@@ -158,6 +156,8 @@ pub enum Stage {
     Untracked,
     /// Does a SYN that no rule admits answer another? Otherwise [`Reason::NoRule`].
     CrossingSyn,
+    /// Which rule admits it as the first packet of a flow? [`Reason::Rule`] or [`Reason::Untracked`].
+    Admit,
     /// Opens a flow that this rule admits.
     Open(RuleSlot),
     /// Neighbor discovery, DHCP and others that groups never filter; otherwise [`Reason::NoRule`].
@@ -196,6 +196,17 @@ pub fn run_stage<T: Tables, R: Trace>(
         Stage::Untracked => Reason::NoFlow,
         Stage::CrossingSyn if question.joins_crossing_syn(desk, &mut rule) => Reason::Tracked,
         Stage::CrossingSyn => Reason::NoRule,
+        Stage::Admit => match question.admitted(&desk.headers, direction) {
+            Ok(admitted) => {
+                rule = admitted.rule;
+                if admitted.untracked {
+                    Reason::Untracked
+                } else {
+                    Reason::Rule
+                }
+            }
+            Err(refusal) => refusal,
+        },
         Stage::Open(admitted) => {
             rule = admitted;
             question.open(desk, &mut rule)
@@ -516,7 +527,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     fn remember(&self, headers: &Headers, decision: Decision) {
         let passed = decision.reason.verdict() == Verdict::Pass;
         let verdict = FragmentVerdict {
-            deadline: self.tables.now().after(FRAGMENT_TICKS),
+            deadline: self.tables.now().after(self.interface.timeouts.fragment),
             judged_bytes: headers.end.wrapping_sub(headers.fragment_start),
             rule: decision.rule,
             passed: u32::from(passed),
@@ -568,11 +579,14 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 return Err(Reason::NoFlow);
             }
         }
-        let admitted = match self.admitted(&desk.headers, self.direction) {
-            Ok(admitted) => admitted,
-            Err(Reason::NoRule) if is_syn => return Ok(self.stage(Stage::CrossingSyn, desk)),
-            Err(refusal) => return Err(refusal),
-        };
+        let admitted = self.stage(Stage::Admit, desk);
+        if admitted.reason == Reason::NoRule && is_syn {
+            return Ok(self.stage(Stage::CrossingSyn, desk));
+        }
+        let untracked = admitted.reason == Reason::Untracked;
+        if admitted.reason != Reason::Rule && !untracked {
+            return Ok(admitted);
+        }
         if opens_nothing || role == IcmpRole::Reply {
             // What neither asks nor answers, or answers nothing, opens nothing.
             return Ok(Decision {
@@ -580,11 +594,8 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 rule: admitted.rule,
             });
         }
-        if is_syn && admitted.untracked {
-            return Ok(Decision {
-                reason: Reason::Untracked,
-                rule: admitted.rule,
-            });
+        if is_syn && untracked {
+            return Ok(admitted);
         }
         Ok(self.stage(Stage::Open(admitted.rule), desk))
     }
@@ -683,16 +694,12 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// A packet of a known flow.
     #[inline(always)]
     fn go_on(&self, desk: &mut Desk, found: Found<T::Flow>, rule: &mut RuleSlot) -> Reason {
-        let Desk { headers, state, .. } = desk;
-        *rule = state.rule;
+        *rule = desk.state.rule;
         if let FlowTable::Assured = found.table {
-            if state.live(headers, self.direction) {
-                self.tables.update_flow(found.flow, state);
-            }
-            self.extend(found.flow, state.phase);
-            self.count(found.flow, headers);
+            self.live_on_desk(found.flow, desk);
             return Reason::Tracked;
         }
+        let Desk { headers, state, .. } = desk;
         match state.grow(headers, self.direction) {
             Growth::Refuse => {
                 *rule = RuleSlot::NONE;
@@ -708,6 +715,28 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             }
             Growth::Assure => Reason::TableFull,
         }
+    }
+
+    /// The same as a function of its own in the kernel: its stack is then free for the others.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    fn live_on_desk(&self, flow: T::Flow, desk: &mut Desk) {
+        self.live(flow, &mut desk.state, &desk.headers);
+    }
+
+    /// A packet of an assured flow.
+    #[inline(always)]
+    fn live(&self, flow: T::Flow, state: &mut FlowState, headers: &Headers) {
+        let phase = state.phase;
+        if state.live(headers, self.direction) {
+            if state.phase == phase {
+                self.tables
+                    .advance_flow(flow, Leg::sending(self.direction), state);
+            } else {
+                self.tables.update_flow(flow, state);
+            }
+        }
+        self.extend(flow, state.phase);
+        self.count(flow, headers);
     }
 
     /// Moves a flow that was seen from both sides to where it is never forgotten.
@@ -765,9 +794,11 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     #[inline(always)]
     fn open(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
         desk.key = desk.headers.flow(self.direction, self.interface.zone);
-        if is_plain_syn(&desk.headers)
-            && let Some(found) = self.find_either(desk)
-        {
+        let is_syn = is_plain_syn(&desk.headers);
+        if is_syn {
+            self.tables.note_syn(self.direction);
+        }
+        if is_syn && let Some(found) = self.find_either(desk) {
             if !desk.state.phase.may_reopen() {
                 return self.go_on(desk, found, rule);
             }
@@ -799,6 +830,9 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// Writes an embryonic flow's state, gives it its phase's time, and counts the packet.
     #[inline(always)]
     fn settle(&self, flow: T::Flow, state: &FlowState, headers: &Headers) {
+        if matches!(state.phase, Phase::SYN_SENT | Phase::SYN_RECEIVED) {
+            self.tables.note_syn(state.initiator());
+        }
         self.tables.update_flow(flow, state);
         self.extend(flow, state.phase);
         self.count(flow, headers);

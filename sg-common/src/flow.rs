@@ -86,6 +86,16 @@ impl Leg {
         }
     }
 
+    /// The local or the peer's element.
+    #[inline(always)]
+    pub const fn of<T: Copy>(self, pair: &[T; 2]) -> T {
+        let [local, peer] = *pair;
+        match self {
+            Self::Local => local,
+            Self::Peer => peer,
+        }
+    }
+
     /// The other one.
     #[inline(always)]
     pub const fn other(self) -> Self {
@@ -121,6 +131,20 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// Whether the keys are equal, without a branch for each field.
+    #[inline(always)]
+    pub const fn is(&self, other: &Self) -> bool {
+        let [a, b, c, d] = self.local.raw_words();
+        let [e, f, g, h] = other.local.raw_words();
+        let [i, j, k, l] = self.peer.raw_words();
+        let [m, n, o, p] = other.peer.raw_words();
+        let addresses =
+            (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h) | (i ^ m) | (j ^ n) | (k ^ o) | (l ^ p);
+        let ports = (self.local_port ^ other.local_port) | (self.peer_port ^ other.peer_port);
+        let rest = (self.protocol ^ other.protocol) | (self.asker ^ other.asker);
+        (addresses | (self.zone ^ other.zone) | ports as u32 | rest as u32) == 0
+    }
+
     /// Two buckets (before the mask) and a tag, from a hash keyed with numbers drawn at load.
     ///
     /// NH of UMAC (RFC 4418 §5.2): whoever does not know the key finds two flows that collide no
@@ -389,16 +413,6 @@ const fn after(a: u32, b: u32) -> bool {
     (b.wrapping_sub(a) as i32) < 0
 }
 
-/// Reads the local or the peer's element.
-#[inline(always)]
-const fn of<T: Copy>(pair: &[T; 2], leg: Leg) -> T {
-    let [local, peer] = *pair;
-    match leg {
-        Leg::Local => local,
-        Leg::Peer => peer,
-    }
-}
-
 /// Writes the local or the peer's element.
 #[inline(always)]
 const fn put<T: Copy>(pair: &mut [T; 2], leg: Leg, value: T) {
@@ -499,7 +513,7 @@ impl FlowState {
                 Growth::Stay
             }
             (Phase::SYN_SENT | Phase::SYN_RECEIVED, true) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == of(&self.end, leg) {
+                if headers.tcp_seq == leg.of(&self.end) {
                     Growth::End
                 } else {
                     Growth::Stay
@@ -508,7 +522,7 @@ impl FlowState {
             (Phase::SYN_SENT, true) => Growth::Stay,
             (Phase::SYN_SENT, false) => self.answer_syn(headers, leg),
             (Phase::SYN_RECEIVED, true)
-                if flags.has(TcpFlags::ACK) && headers.tcp_ack == of(&self.end, leg.other()) =>
+                if flags.has(TcpFlags::ACK) && headers.tcp_ack == leg.other().of(&self.end) =>
             {
                 // So far this place has kept a number of the leg's own.
                 put(&mut self.ack, leg, headers.tcp_ack);
@@ -519,7 +533,7 @@ impl FlowState {
             }
             (Phase::SYN_RECEIVED, true) => Growth::Stay,
             (Phase::SYN_RECEIVED, false) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == of(&self.end, leg) {
+                if headers.tcp_seq == leg.of(&self.end) {
                     Growth::End
                 } else {
                     Growth::Refuse
@@ -540,7 +554,7 @@ impl FlowState {
                 Growth::Stay
             }
             (_, false) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == of(&self.ack, leg.other()) {
+                if headers.tcp_seq == leg.other().of(&self.ack) {
                     Growth::End
                 } else {
                     Growth::Refuse
@@ -566,7 +580,7 @@ impl FlowState {
     #[inline(always)]
     fn acknowledges(&self, headers: &Headers, leg: Leg) -> bool {
         let other = leg.other();
-        within(of(&self.ack, other), headers.tcp_ack, of(&self.end, other))
+        within(other.of(&self.ack), headers.tcp_ack, other.of(&self.end))
     }
 
     /// The other side's first packet after a SYN.
@@ -599,7 +613,7 @@ impl FlowState {
         let ack = if flags.has(TcpFlags::ACK) {
             headers.tcp_ack
         } else {
-            of(&self.ack, leg.other())
+            leg.other().of(&self.ack)
         };
         put(&mut self.ack, leg, ack);
         // Scaling is in force only when both SYNs offer it (RFC 7323 §2.2); an absent option reads
@@ -629,9 +643,9 @@ impl FlowState {
         if headers.tcp_flags.has(TcpFlags::RST) {
             // RFC 5961 §3: a reset counts only at the exact sequence number that the receiver
             // expects, which lies between what it has acknowledged and what was sent to it.
-            let expected = of(&self.ack, leg.other());
+            let expected = leg.other().of(&self.ack);
             // A keep-alive begins before what is expected, and may be all that was seen of a leg.
-            let end = of(&self.end, leg);
+            let end = leg.of(&self.end);
             let last = if after(expected, end) { expected } else { end };
             let plausible = within(expected, headers.tcp_seq, last);
             if plausible {
@@ -648,8 +662,8 @@ impl FlowState {
     #[inline(always)]
     fn is_in_window(&self, headers: &Headers, leg: Leg) -> bool {
         let other = leg.other();
-        let window = u32::from(of(&self.window, other)) << self.scale(other).min(LARGEST_SCALE);
-        let first = of(&self.ack, other);
+        let window = u32::from(other.of(&self.window)) << self.scale(other).min(LARGEST_SCALE);
+        let first = other.of(&self.ack);
         // A zero window still admits the byte that probes it; and what is resent lies before.
         let resent = after(first, headers.tcp_seq)
             && first.wrapping_sub(headers.tcp_seq) <= window.wrapping_add(65_536);
@@ -661,19 +675,19 @@ impl FlowState {
     fn advance(&mut self, headers: &Headers, leg: Leg) -> bool {
         let mut moved = false;
         let end = headers.tcp_seq.wrapping_add(headers.tcp_length);
-        if after(end, of(&self.end, leg)) && self.is_in_window(headers, leg) {
+        if after(end, leg.of(&self.end)) && self.is_in_window(headers, leg) {
             put(&mut self.end, leg, end);
             moved = true;
         }
         if headers.tcp_flags.has(TcpFlags::ACK) {
             let ack = headers.tcp_ack;
             // Nobody acknowledges what was not sent.
-            let sent = !after(ack, of(&self.end, leg.other()));
-            if sent && after(ack, of(&self.ack, leg)) {
+            let sent = !after(ack, leg.other().of(&self.end));
+            if sent && after(ack, leg.of(&self.ack)) {
                 put(&mut self.ack, leg, ack);
                 moved = true;
             }
-            if sent && headers.tcp_window != of(&self.window, leg) {
+            if sent && headers.tcp_window != leg.of(&self.window) {
                 put(&mut self.window, leg, headers.tcp_window);
                 moved = true;
             }

@@ -16,6 +16,7 @@
 
 pub mod addr;
 pub mod decide;
+pub mod event;
 pub mod flow;
 pub mod packet;
 pub mod parse;

@@ -47,6 +47,15 @@ pub trait Packet {
     /// `offset` is always even, since every header the parser follows has an even length.
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]>;
 
+    /// Reads `N` words of four bytes each, as the numbers they are in network order.
+    fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]>;
+
+    /// The same where they lie in the frame's linear part; `None` says nothing of the frame's length.
+    #[inline(always)]
+    fn linear_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        self.load_words(offset)
+    }
+
     /// Whether the frame has at least `end` bytes.
     fn reaches(&self, end: u32) -> bool;
 
@@ -84,6 +93,13 @@ impl Packet for [u8] {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.get(offset as usize..)?.first_chunk().copied()
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        let (words, _) = self.get(offset as usize..)?.as_chunks::<4>();
+        let words: &[[u8; 4]; N] = words.first_chunk()?;
+        Some(words.map(u32::from_be_bytes))
     }
 
     #[inline(always)]

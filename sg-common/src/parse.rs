@@ -3,6 +3,8 @@
 //! The parser follows every header by its own length and refuses, with a reason, whatever it cannot
 //! judge. L4 bytes are those inside the IP packet; what trails it in the frame is padding.
 
+mod plain;
+
 use network_types::ip::IpProto;
 
 use crate::addr::{Addr, Family};
@@ -10,6 +12,8 @@ use crate::flow::FlowKey;
 use crate::packet::{Direction, Framing, Packet};
 use crate::report::Reason;
 use crate::tables::Service;
+
+pub use plain::read_plain;
 
 /// Internet Control Message Protocol.
 pub const ICMP: u8 = IpProto::Icmp as u8;
@@ -59,6 +63,18 @@ impl TcpFlags {
     #[inline(always)]
     pub const fn is_plain_syn(self) -> bool {
         self.0 & 0x17 == Self::SYN.0
+    }
+
+    /// From the word that has them in its second byte.
+    #[inline(always)]
+    const fn of(flags_window: u32) -> Self {
+        Self((flags_window >> 16) as u8)
+    }
+
+    /// Sequence space that so many bytes of data take, and one each for SYN and FIN.
+    #[inline(always)]
+    const fn sequence_length(self, bytes: u32) -> u32 {
+        bytes + self.has(Self::SYN) as u32 + self.has(Self::FIN) as u32
     }
 
     /// Whether no TCP sends this: none of SYN, ACK, RST and FIN, two of SYN, RST and FIN at once, or
@@ -379,13 +395,16 @@ fn parse<P: Packet + ?Sized>(
 #[inline(always)]
 fn ipv4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reason> {
     let l3 = headers.l3;
-    #[rustfmt::skip]
-    let [version_ihl, _, len1, len0, id1, id0, frag1, frag0, ttl, protocol, _, _,
-         s3, s2, s1, s0, d3, d2, d1, d0] =
-        packet.load::<20>(l3).ok_or(Reason::MalformedIpv4)?;
-    let header = u32::from(version_ihl & 0x0f) * 4;
-    let total = u32::from(u16::from_be_bytes([len1, len0]));
-    if version_ihl >> 4 != 4 || header < 20 {
+    let [
+        version_length,
+        id_fragment,
+        ttl_protocol,
+        source,
+        destination,
+    ] = packet.load_words::<5>(l3).ok_or(Reason::MalformedIpv4)?;
+    let header = (version_length >> 24 & 0x0f) * 4;
+    let total = version_length & 0xffff;
+    if version_length >> 28 != 4 || header < 20 {
         return Err(Reason::MalformedIpv4);
     }
     // A packet the kernel has merged beyond 64 KiB says 0 (BIG TCP): its frame is its length.
@@ -397,19 +416,19 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     if end < l3 + header || !packet.reaches(end) {
         return Err(Reason::MalformedIpv4);
     }
-    headers.source = Addr::from_v4([s3, s2, s1, s0]);
-    headers.destination = Addr::from_v4([d3, d2, d1, d0]);
-    headers.hop_limit = ttl;
-    headers.protocol = protocol;
+    headers.source = Addr::from_v4(source.to_be_bytes());
+    headers.destination = Addr::from_v4(destination.to_be_bytes());
+    headers.hop_limit = (ttl_protocol >> 24) as u8;
+    headers.protocol = (ttl_protocol >> 16) as u8;
     headers.l4 = l3 + header;
     headers.end = packet.forget(end);
     if headers.source.is_impossible_source() || headers.source == headers.destination {
         return Err(Reason::MalformedSource);
     }
-    let more = frag1 & 0x20 != 0;
-    let offset = u32::from(u16::from_be_bytes([frag1 & 0x1f, frag0])) * 8;
-    headers.fragment_id = u32::from(u16::from_be_bytes([id1, id0]));
-    headers.fragment_protocol = protocol;
+    let more = id_fragment & 0x2000 != 0;
+    let offset = (id_fragment & 0x1fff) * 8;
+    headers.fragment_id = id_fragment >> 16;
+    headers.fragment_protocol = headers.protocol;
     headers.fragment_start = headers.l4;
     fragment(headers, offset, more, false)
 }
@@ -443,14 +462,17 @@ fn fragment(headers: &mut Headers, offset: u32, more: bool, is_quoted: bool) -> 
 #[inline(always)]
 fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reason> {
     let l3 = headers.l3;
-    let [version, _, _, _, len1, len0, next, hop_limit] =
-        packet.load::<8>(l3).ok_or(Reason::MalformedIpv6)?;
-    let source = packet.load::<16>(l3 + 8).ok_or(Reason::MalformedIpv6)?;
-    let destination = packet.load::<16>(l3 + 24).ok_or(Reason::MalformedIpv6)?;
-    if version >> 4 != 6 {
+    let [version, length_next] = packet.load_words::<2>(l3).ok_or(Reason::MalformedIpv6)?;
+    let source = packet
+        .load_words::<4>(l3 + 8)
+        .ok_or(Reason::MalformedIpv6)?;
+    let destination = packet
+        .load_words::<4>(l3 + 24)
+        .ok_or(Reason::MalformedIpv6)?;
+    if version >> 28 != 6 {
         return Err(Reason::MalformedIpv6);
     }
-    let payload = u32::from(u16::from_be_bytes([len1, len0]));
+    let payload = length_next >> 16;
     // As for IPv4: a merged packet beyond 64 KiB says 0.
     let end = if payload == 0 && packet.segments() > 1 {
         packet.length()
@@ -460,9 +482,9 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     if !packet.reaches(end) {
         return Err(Reason::MalformedIpv6);
     }
-    headers.source = Addr::from_v6(source);
-    headers.destination = Addr::from_v6(destination);
-    headers.hop_limit = hop_limit;
+    headers.source = Addr::from_words(source);
+    headers.destination = Addr::from_words(destination);
+    headers.hop_limit = length_next as u8;
     headers.end = packet.forget(end);
     if headers.source.is_v4() || headers.destination.is_v4() {
         return Err(Reason::MalformedMapped);
@@ -470,7 +492,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     if headers.source.is_impossible_source() || headers.source == headers.destination {
         return Err(Reason::MalformedSource);
     }
-    extensions(packet, headers, next, l3 + 40, false)
+    extensions(packet, headers, (length_next >> 8) as u8, l3 + 40, false)
 }
 
 /// Walks the chain up to the upper protocol, or to a later fragment's bytes.
@@ -498,16 +520,19 @@ fn extensions<P: Packet + ?Sized>(
         if index == MAX_EXTENSIONS || offset + 8 > headers.end {
             return Err(Reason::MalformedExtension);
         }
-        let [following, length, third, fourth, i3, i2, i1, i0] =
-            packet.load::<8>(offset).ok_or(Reason::MalformedExtension)?;
+        let [head, identification] = packet
+            .load_words::<2>(offset)
+            .ok_or(Reason::MalformedExtension)?;
+        let following = (head >> 24) as u8;
+        let length = head >> 16 & 0xff;
         let size = match next {
             HOP_BY_HOP if index != 0 => return Err(Reason::MalformedExtension),
             // Routing type 0 is a traffic amplifier (RFC 5095).
-            ROUTING if third == 0 => return Err(Reason::MalformedExtension),
+            ROUTING if head >> 8 & 0xff == 0 => return Err(Reason::MalformedExtension),
             FRAGMENT if fragmented => return Err(Reason::MalformedExtension),
             FRAGMENT => 8,
-            AUTHENTICATION => (u32::from(length) + 2) * 4,
-            _ => (u32::from(length) + 1) * 8,
+            AUTHENTICATION => (length + 2) * 4,
+            _ => (length + 1) * 8,
         };
         if offset + size > headers.end {
             return Err(Reason::MalformedExtension);
@@ -516,15 +541,9 @@ fn extensions<P: Packet + ?Sized>(
         if next == FRAGMENT {
             fragmented = true;
             headers.fragment_protocol = following;
-            headers.fragment_id = u32::from_be_bytes([i3, i2, i1, i0]);
+            headers.fragment_id = identification;
             headers.fragment_start = offset;
-            let more = fourth & 1 != 0;
-            fragment(
-                headers,
-                u32::from(u16::from_be_bytes([third, fourth]) & !7),
-                more,
-                is_quoted,
-            )?;
+            fragment(headers, head & 0xfff8, head & 1 != 0, is_quoted)?;
             if let Part::Later = headers.part {
                 next = following;
                 break;
@@ -552,32 +571,29 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reaso
     match headers.protocol {
         TCP => tcp(packet, headers, length),
         UDP => {
-            let [s1, s0, d1, d0, len1, len0, _, _] =
-                l4_bytes::<8, P>(packet, headers, length).ok_or(Reason::MalformedUdp)?;
-            let claimed = u32::from(u16::from_be_bytes([len1, len0]));
+            let [ports, length_checksum] =
+                l4_words::<2, P>(packet, headers, length).ok_or(Reason::MalformedUdp)?;
+            let claimed = length_checksum >> 16;
             let whole = headers.part == Part::Whole;
             if claimed < 8 || (whole && claimed > length) {
                 return Err(Reason::MalformedUdp);
             }
-            headers.source_port = u16::from_be_bytes([s1, s0]);
-            headers.destination_port = u16::from_be_bytes([d1, d0]);
+            headers.set_ports(ports);
             Ok(())
         }
         ICMP | ICMPV6 => {
-            let [icmp_type, icmp_code, _, _, id1, id0, _, _] =
-                l4_bytes::<8, P>(packet, headers, length).ok_or(Reason::MalformedIcmp)?;
-            headers.icmp_type = icmp_type;
-            headers.icmp_code = icmp_code;
-            set_identifier(headers, [id1, id0]);
+            let [head, identifier] =
+                l4_words::<2, P>(packet, headers, length).ok_or(Reason::MalformedIcmp)?;
+            headers.set_icmp(head, identifier);
             // The target of a neighbor solicitation or advertisement (RFC 4861 §4.3, §4.4).
-            if headers.protocol == ICMPV6 && matches!(icmp_type, 135 | 136) {
+            if headers.protocol == ICMPV6 && matches!(headers.icmp_type, 135 | 136) {
                 if length < 24 {
                     return Err(Reason::MalformedIcmp);
                 }
                 let target = packet
-                    .load::<16>(headers.l4 + 8)
+                    .load_words::<4>(headers.l4 + 8)
                     .ok_or(Reason::MalformedIcmp)?;
-                headers.target = Addr::from_v6(target);
+                headers.target = Addr::from_words(target);
             }
             Ok(())
         }
@@ -585,53 +601,67 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reaso
     }
 }
 
-/// ICMP requests and replies know each other by an identifier, which stands for both ports.
-#[inline(always)]
-fn set_identifier(headers: &mut Headers, identifier: [u8; 2]) {
-    if let IcmpRole::Request | IcmpRole::Reply = headers.icmp_role() {
-        headers.source_port = u16::from_be_bytes(identifier);
-        headers.destination_port = headers.source_port;
+impl Headers {
+    /// The first word of TCP and UDP.
+    #[inline(always)]
+    const fn set_ports(&mut self, ports: u32) {
+        self.source_port = (ports >> 16) as u16;
+        self.destination_port = ports as u16;
+    }
+
+    /// The first two words of ICMP: requests and replies know each other by an identifier, which
+    /// stands for both ports.
+    #[inline(always)]
+    const fn set_icmp(&mut self, head: u32, identifier: u32) {
+        self.icmp_type = (head >> 24) as u8;
+        self.icmp_code = (head >> 16) as u8;
+        if let IcmpRole::Request | IcmpRole::Reply = self.icmp_role() {
+            self.source_port = (identifier >> 16) as u16;
+            self.destination_port = self.source_port;
+        }
+    }
+
+    /// The words of TCP from the sequence number on.
+    #[inline(always)]
+    const fn set_sequence(&mut self, seq: u32, ack: u32, flags_window: u32, data: u32) {
+        self.tcp_seq = seq;
+        self.tcp_ack = ack;
+        self.tcp_flags = TcpFlags::of(flags_window);
+        self.tcp_window = flags_window as u16;
+        self.tcp_length = self.tcp_flags.sequence_length(data);
     }
 }
 
-/// Bytes of the L4 header, if the IP packet has them.
+/// Words of the L4 header, if the IP packet has them.
 #[inline(always)]
-fn l4_bytes<const N: usize, P: Packet + ?Sized>(
+fn l4_words<const N: usize, P: Packet + ?Sized>(
     packet: &P,
     headers: &Headers,
     length: u32,
-) -> Option<[u8; N]> {
-    if length < N as u32 {
+) -> Option<[u32; N]> {
+    if length < N as u32 * 4 {
         None
     } else {
-        packet.load::<N>(headers.l4)
+        packet.load_words::<N>(headers.l4)
     }
 }
 
 /// RFC 9293.
 #[inline(always)]
 fn tcp<P: Packet + ?Sized>(packet: &P, headers: &mut Headers, length: u32) -> Result<(), Reason> {
-    #[rustfmt::skip]
-    let [s1, s0, d1, d0, q3, q2, q1, q0, a3, a2, a1, a0, data_offset, flags, w1, w0, ..] =
-        l4_bytes::<20, P>(packet, headers, length).ok_or(Reason::MalformedTcp)?;
-    let header = u32::from(data_offset >> 4) * 4;
+    let [ports, seq, ack, flags_window, _] =
+        l4_words::<5, P>(packet, headers, length).ok_or(Reason::MalformedTcp)?;
+    let header = (flags_window >> 28) * 4;
     if header < 20 || header > length {
         return Err(Reason::MalformedTcp);
     }
-    let flags = TcpFlags(flags);
-    if flags.is_nonsense() {
+    if TcpFlags::of(flags_window).is_nonsense() {
         return Err(Reason::MalformedTcpFlags);
     }
-    headers.source_port = u16::from_be_bytes([s1, s0]);
-    headers.destination_port = u16::from_be_bytes([d1, d0]);
-    headers.tcp_seq = u32::from_be_bytes([q3, q2, q1, q0]);
-    headers.tcp_ack = u32::from_be_bytes([a3, a2, a1, a0]);
-    headers.tcp_flags = flags;
-    headers.tcp_window = u16::from_be_bytes([w1, w0]);
+    headers.set_ports(ports);
+    headers.set_sequence(seq, ack, flags_window, length - header);
     headers.tcp_header = header as u8;
-    headers.tcp_length =
-        length - header + u32::from(flags.has(TcpFlags::SYN)) + u32::from(flags.has(TcpFlags::FIN));
-    if flags.has(TcpFlags::SYN) {
+    if headers.tcp_flags.has(TcpFlags::SYN) {
         headers.window_scale = window_scale(packet, headers);
     }
     Ok(())
@@ -692,26 +722,30 @@ fn quote<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers)
         return None;
     }
     if is_v4 {
-        #[rustfmt::skip]
-        let [version_ihl, _, _, _, _, _, frag1, frag0, _, protocol, _, _,
-             s3, s2, s1, s0, d3, d2, d1, d0] = packet.load::<20>(l3)?;
-        let header = u32::from(version_ihl & 0x0f) * 4;
+        let [
+            version_length,
+            id_fragment,
+            ttl_protocol,
+            source,
+            destination,
+        ] = packet.load_words::<5>(l3)?;
+        let header = (version_length >> 24 & 0x0f) * 4;
         // A later fragment has no ports to know its flow by.
-        if version_ihl >> 4 != 4 || header < 20 || (frag1 & 0x1f, frag0) != (0, 0) {
+        if version_length >> 28 != 4 || header < 20 || id_fragment & 0x1fff != 0 {
             return None;
         }
-        inner.source = Addr::from_v4([s3, s2, s1, s0]);
-        inner.destination = Addr::from_v4([d3, d2, d1, d0]);
-        inner.protocol = protocol;
+        inner.source = Addr::from_v4(source.to_be_bytes());
+        inner.destination = Addr::from_v4(destination.to_be_bytes());
+        inner.protocol = (ttl_protocol >> 16) as u8;
         inner.l4 = l3 + header;
     } else {
-        let [version, _, _, _, _, _, next, _] = packet.load::<8>(l3)?;
-        if version >> 4 != 6 {
+        let [version, length_next] = packet.load_words::<2>(l3)?;
+        if version >> 28 != 6 {
             return None;
         }
-        inner.source = Addr::from_v6(packet.load::<16>(l3 + 8)?);
-        inner.destination = Addr::from_v6(packet.load::<16>(l3 + 24)?);
-        extensions(packet, inner, next, l3 + 40, true).ok()?;
+        inner.source = Addr::from_words(packet.load_words::<4>(l3 + 8)?);
+        inner.destination = Addr::from_words(packet.load_words::<4>(l3 + 24)?);
+        extensions(packet, inner, (length_next >> 8) as u8, l3 + 40, true).ok()?;
         if let Part::Later = inner.part {
             return None;
         }
@@ -719,17 +753,10 @@ fn quote<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers)
     if inner.l4 + 8 > headers.end {
         return None;
     }
-    let [b0, b1, b2, b3, b4, b5, _, _] = packet.load::<8>(inner.l4)?;
+    let [first, second] = packet.load_words::<2>(inner.l4)?;
     match inner.protocol {
-        TCP | UDP => {
-            inner.source_port = u16::from_be_bytes([b0, b1]);
-            inner.destination_port = u16::from_be_bytes([b2, b3]);
-        }
-        ICMP | ICMPV6 => {
-            inner.icmp_type = b0;
-            inner.icmp_code = b1;
-            set_identifier(inner, [b4, b5]);
-        }
+        TCP | UDP => inner.set_ports(first),
+        ICMP | ICMPV6 => inner.set_icmp(first, second),
         _ => {}
     }
     Some(())

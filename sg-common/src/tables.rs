@@ -12,7 +12,7 @@ use crate::addr::{Addr, Family};
 use crate::decide::{Desk, Stage, Trace, run_stage, search_ports};
 use crate::flow::{FlowKey, FlowState, FlowTable, HashKey, Leg, Ticks};
 use crate::packet::Direction;
-use crate::report::Decision;
+use crate::report::{Decision, Reason, Verdict};
 
 /// The layout of the maps. A program never works on maps of another number.
 pub const ABI: u32 = 2;
@@ -142,6 +142,18 @@ pub struct Interface {
     pub slot: u32,
 }
 
+impl Interface {
+    /// What happens to a packet that was judged: its verdict, unless the interface is only audited.
+    #[inline(always)]
+    pub const fn enforce(&self, reason: Reason) -> Verdict {
+        if self.flags.has(InterfaceFlags::AUDIT) {
+            Verdict::Pass
+        } else {
+            reason.verdict()
+        }
+    }
+}
+
 /// Idle timeouts in [`Ticks`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -165,6 +177,8 @@ pub struct TimeoutTicks {
     pub icmp: u32,
     /// Every other protocol.
     pub other: u32,
+    /// What became of a first fragment.
+    pub fragment: u32,
 }
 
 /// Yes-or-no properties of an interface.
@@ -180,6 +194,8 @@ impl InterfaceFlags {
     pub const BARE: Self = Self(2);
     /// Packets in the middle of an unknown TCP connection are judged as a new flow.
     pub const TCP_PICKUP: Self = Self(4);
+    /// Everything passes; it is judged, counted and told all the same.
+    pub const AUDIT: Self = Self(8);
 
     /// Whether all of `other` are set.
     #[inline(always)]
@@ -506,13 +522,8 @@ pub struct RuleCounter {
 
 /// Where the counter of a reason is.
 #[inline(always)]
-pub const fn reason_index(
-    interface_slot: u32,
-    direction: Direction,
-    reason: crate::report::Reason,
-) -> u32 {
-    (interface_slot * 2 + direction.number()) * crate::report::Reason::COUNT as u32
-        + reason.number()
+pub const fn reason_index(interface_slot: u32, direction: Direction, reason: Reason) -> u32 {
+    (interface_slot * 2 + direction.number()) * Reason::COUNT as u32 + reason.number()
 }
 
 /// How many slots beyond its own an interface may lie in the table.
@@ -526,6 +537,17 @@ pub const fn interface_home(netns: u32, ifindex: u32) -> u32 {
         .wrapping_mul(0x9e37_79b1)
         .wrapping_shr(16)
         .wrapping_add(ifindex)
+}
+
+/// What a first look for a flow came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Glance<F> {
+    /// It is there.
+    Found(F),
+    /// It is not there.
+    Absent,
+    /// It takes a search to know.
+    Unsure,
 }
 
 /// What the decision asks. The kernel's maps answer it, and so does the host's copy.
@@ -586,6 +608,14 @@ pub trait Tables {
         key: &FlowKey,
         state: &mut FlowState,
     ) -> Option<Self::Flow>;
+    /// Looks for a flow where it most likely is.
+    #[inline(always)]
+    fn glance(&self, table: FlowTable, key: &FlowKey, state: &mut FlowState) -> Glance<Self::Flow> {
+        match self.find_flow(table, key, state) {
+            Some(flow) => Glance::Found(flow),
+            None => Glance::Absent,
+        }
+    }
     /// Puts a flow into a table. `None`: there is no room.
     fn insert_flow(
         &self,
@@ -594,6 +624,18 @@ pub trait Tables {
         state: &FlowState,
         deadline: Ticks,
     ) -> Option<Self::Flow>;
+    /// Notes that a SYN which went this way has opened a flow, or has come again.
+    fn note_syn(&self, _went: Direction) {}
+    /// Whether a SYN that went this way not longer ago may still wait for its answer.
+    #[inline(always)]
+    fn may_cross_syn(&self, _went: Direction, _ticks: u32) -> bool {
+        true
+    }
+    /// Writes the sequence numbers that a leg's segment has moved, and nothing else of the state.
+    #[inline(always)]
+    fn advance_flow(&self, flow: Self::Flow, _leg: Leg, state: &FlowState) {
+        self.update_flow(flow, state);
+    }
     /// Writes a flow's state.
     fn update_flow(&self, flow: Self::Flow, state: &FlowState);
     /// Moves a flow's deadline, if that is worth a write.
@@ -617,8 +659,8 @@ pub trait Tables {
 
 const _: () = {
     assert!(size_of::<Globals>() == 72);
-    assert!(size_of::<Interface>() == 80);
-    assert!(size_of::<InterfaceEntry>() == 168);
+    assert!(size_of::<Interface>() == 84);
+    assert!(size_of::<InterfaceEntry>() == 176);
     assert!(size_of::<PortEntry>() == 8);
     assert!(size_of::<Policy>() == 48);
     assert!(size_of::<PrefixKey>() == 20);

@@ -5,6 +5,8 @@ pub mod compile;
 pub mod controller;
 pub mod dataplane;
 pub mod dirs;
+pub mod doctor;
+pub mod explain;
 pub mod interfaces;
 pub mod limits;
 pub mod observe;

@@ -5,7 +5,8 @@ use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
-use sg_common::report::Reason;
+use sg_common::parse::Headers;
+use sg_common::report::{Decision, Reason};
 use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
 
 #[btf_map]
@@ -28,25 +29,31 @@ fn add(counter: Option<*mut ReasonCounter>, packets: u64, bytes: u64) {
     }
 }
 
+/// Counts a packet for its reason, and for the rule the decision rests on.
 #[inline(always)]
-pub(crate) fn count_reason(
+pub(crate) fn count(
     interface_slot: u32,
     direction: Direction,
-    reason: Reason,
-    packets: u64,
-    bytes: u64,
+    decision: Decision,
+    headers: &Headers,
 ) {
-    let index = reason_index(interface_slot, direction, reason);
+    let (packets, bytes) = (u64::from(headers.packets), u64::from(headers.bytes));
+    let index = reason_index(interface_slot, direction, decision.reason);
     add(REASONS.get_ptr_mut(index), packets, bytes);
+    if decision.rule.is_some() {
+        let opened = decision.reason == Reason::Rule;
+        count_rule(decision.rule, packets, bytes, opened);
+    }
 }
 
+/// Counts a frame of an interface that has no entry.
 #[inline(always)]
 pub(crate) fn count_stray() {
     add(STRAYS.get_ptr_mut(0), 1, 0);
 }
 
 #[inline(always)]
-pub(crate) fn count_rule(rule: RuleSlot, packets: u64, bytes: u64, opened: bool) {
+fn count_rule(rule: RuleSlot, packets: u64, bytes: u64, opened: bool) {
     if let Some(counter) = RULES.get_ptr_mut(rule.0) {
         // SAFETY: as in `add`.
         unsafe {

@@ -15,6 +15,7 @@
 //! What is called from several places is a function of its own in the kernel too: a call costs less
 //! than the instructions and the stack of another copy.
 
+use core::hint::black_box;
 use core::intrinsics::{self, AtomicOrdering};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
@@ -23,7 +24,8 @@ use aya_ebpf::macros::btf_map;
 use sg_common::flow::{
     Carrying, FlowBucket, FlowKey, FlowSearch, FlowSlot, FlowState, FlowTable, Leg, Ticks,
 };
-use sg_common::tables::Globals;
+use sg_common::packet::Direction;
+use sg_common::tables::{Glance, Globals};
 
 use crate::maps::GLOBALS;
 
@@ -186,35 +188,39 @@ fn bit_number(bit: u32) -> u32 {
 static SEARCHES: PerCpuArray<FlowSearch, 1> = PerCpuArray::new();
 
 #[inline(always)]
-fn begin_search(
-    globals: &Globals,
-    table: FlowTable,
-    key: &FlowKey,
-    now: Ticks,
-) -> Option<&'static mut FlowSearch> {
+fn begin_search(table: FlowTable, key: &FlowKey, now: Ticks) -> Option<&'static mut FlowSearch> {
     let search = SEARCHES.get_ptr_mut(0)?;
     // SAFETY: one program at a time runs on a CPU, and begins a search when the last one is over.
     let search = unsafe { &mut *search };
-    search.key = *key;
+    // Hidden from LLVM, which otherwise keeps all words of the key on the stack.
+    search.key = *black_box(key);
+    search.table = number(table);
     search.now = now;
-    aim(search, globals, number(table));
     Some(search)
 }
 
-/// Chooses the buckets of the search's key in a table.
+/// Works out where the flow may be.
 #[inline(always)]
-fn aim(search: &mut FlowSearch, globals: &Globals, table: u32) {
+fn set_places(search: &mut FlowSearch) -> Option<()> {
+    let globals = GLOBALS.get(0)?;
     let places = search.key.places(&globals.hash_key);
-    let mask = match table {
+    let mask = mask(globals, search.table);
+    search.first = places.first & mask;
+    search.second = places.second & mask;
+    search.tag = u32::from(places.tag);
+    // As in `begin_search`.
+    black_box(search);
+    Some(())
+}
+
+#[inline(always)]
+fn mask(globals: &Globals, table: u32) -> u32 {
+    match table {
         EMBRYONIC_FLOWS => globals.embryonic_mask,
         ASSURED_FLOWS => globals.assured_mask,
         OTHER_EMBRYONIC_FLOWS => globals.other_embryonic_mask,
         _ => globals.other_assured_mask,
-    };
-    search.first = places.first & mask;
-    search.second = places.second & mask;
-    search.tag = u32::from(places.tag);
-    search.table = table;
+    }
 }
 
 /// Finds a live flow. Returns 1 when there is one.
@@ -228,6 +234,9 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
+    if set_places(search).is_none() {
+        return 0;
+    }
     let tag = search.tag as u16;
     let mut index = search.first;
     for _ in 0..2 {
@@ -253,7 +262,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 let slot = lane.slot();
                 let stamp = (&raw const (*slot).stamp).read_volatile();
                 if lane.deadline().read_volatile().has_passed(search.now)
-                    || (*slot).key != search.key
+                    || !(*slot).key.is(&search.key)
                 {
                     continue;
                 }
@@ -273,22 +282,148 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     0
 }
 
+/// Looks at the first place of each bucket whose tag is right: nearly always that is the flow, and
+/// no loop is needed.
 #[inline(always)]
-pub(crate) fn find(
+pub(crate) fn glance(
     globals: &Globals,
     table: FlowTable,
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
+) -> Glance<FoundFlow> {
+    let places = key.places(&globals.hash_key);
+    let table = number(table);
+    let mask = mask(globals, table);
+    let first = glance_into(table, places.first & mask, places.tag, key, now, state);
+    let Glance::Absent = first else { return first };
+    match glance_into(table, places.second & mask, places.tag, key, now, state) {
+        Glance::Absent if globals.other_assured_mask != 0 => Glance::Unsure,
+        sure => sure,
+    }
+}
+
+#[inline(always)]
+fn glance_into(
+    table: u32,
+    index: u32,
+    tag: u16,
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
+) -> Glance<FoundFlow> {
+    let Some(bucket) = current_bucket(table, index) else {
+        return Glance::Unsure;
+    };
+    // SAFETY: as in `sg_search_flow`.
+    unsafe {
+        let words = (&raw const (*bucket).tags).cast::<u64>();
+        let lanes =
+            matching(words.read_volatile(), tag) | matching(words.add(1).read_volatile(), tag) << 4;
+        if lanes == 0 {
+            return Glance::Absent;
+        }
+        let lane = Lane {
+            bucket,
+            lane: bit_number(lanes & lanes.wrapping_neg()),
+        };
+        let slot = lane.slot();
+        let stamp = (&raw const (*slot).stamp).read_volatile();
+        // Read again from memory: the words that were hashed would be kept on the stack.
+        let key = black_box(key);
+        if lane.deadline().read_volatile().has_passed(now) || !(*slot).key.is(key) {
+            return Glance::Unsure;
+        }
+        *state = (*slot).state;
+        if (&raw const (*slot).stamp).read_volatile() != stamp {
+            return Glance::Unsure;
+        }
+        Glance::Found(FoundFlow {
+            table,
+            bucket: index,
+            lane: lane.lane,
+            stamp,
+        })
+    }
+}
+
+/// When a SYN last opened a flow, by the direction it went.
+#[btf_map]
+static OPENINGS: Array<Ticks, 2> = Array::new();
+
+#[inline(always)]
+pub(crate) fn note_syn(went: Direction, now: Ticks) {
+    // Zero is never.
+    let now = Ticks(now.0 | 1);
+    if let Some(at) = OPENINGS.get_ptr_mut(went.number()) {
+        // SAFETY: an aligned word in a map value. Written a few times a second at most.
+        unsafe {
+            if at.read_volatile() != now {
+                at.write_volatile(now);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn may_cross_syn(went: Direction, ticks: u32, now: Ticks) -> bool {
+    let Some(at) = OPENINGS.get_ptr(went.number()) else {
+        return true;
+    };
+    // SAFETY: as in `note_syn`.
+    let at = unsafe { at.read_volatile() };
+    at.0 != 0 && !at.after(ticks).has_passed(now)
+}
+
+/// Writes what a leg's segment has moved. No lock: each word is a number of its own, and whoever
+/// writes one at the same time has seen a packet of the same leg.
+#[inline(always)]
+pub(crate) fn advance(flow: FoundFlow, leg: Leg, state: &FlowState) {
+    let Some(lane) = flow.lane() else { return };
+    let slot = lane.slot();
+    let place = leg as usize & 1;
+    // SAFETY: `place` is 0 or 1, and the words are aligned.
+    unsafe {
+        if (&raw const (*slot).stamp).read_volatile() != flow.stamp {
+            return;
+        }
+        let to = &raw mut (*slot).state;
+        (&raw mut (*to).end)
+            .cast::<u32>()
+            .add(place)
+            .write_volatile(leg.of(&state.end));
+        (&raw mut (*to).ack)
+            .cast::<u32>()
+            .add(place)
+            .write_volatile(leg.of(&state.ack));
+        (&raw mut (*to).window)
+            .cast::<u16>()
+            .add(place)
+            .write_volatile(leg.of(&state.window));
+    }
+}
+
+#[inline(always)]
+pub(crate) fn find(
+    table: FlowTable,
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
 ) -> Option<FoundFlow> {
-    let search = begin_search(globals, table, key, now)?;
-    if sg_search_flow(search) == 0
-        && (globals.other_assured_mask == 0 || sg_search_other_flow(search) == 0)
-    {
+    let search = begin_search(table, key, now)?;
+    if sg_search_flow(search) == 0 && !(is_carrying() && sg_search_other_flow(search) != 0) {
         return None;
     }
     *state = search.state;
     Some(found(search))
+}
+
+/// Whether a flow may be in the other tables.
+#[inline(always)]
+fn is_carrying() -> bool {
+    GLOBALS
+        .get(0)
+        .is_some_and(|globals| globals.other_assured_mask != 0)
 }
 
 /// Looks where flows are carried from. One that moves is in its new place before it leaves the old
@@ -301,15 +436,12 @@ extern "C" fn sg_search_other_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
-    let Some(globals) = GLOBALS.get(0) else {
-        return 0;
-    };
     let table = search.table;
-    aim(search, globals, table | OTHER);
+    search.table = table | OTHER;
     if sg_search_flow(search) != 0 {
         return 1;
     }
-    aim(search, globals, table);
+    search.table = table;
     sg_search_flow(search)
 }
 
@@ -453,14 +585,13 @@ pub(crate) fn owned(owner: u32) -> u32 {
 /// Puts a flow into the emptier of its two buckets.
 #[inline(always)]
 pub(crate) fn insert(
-    globals: &Globals,
     table: FlowTable,
     key: &FlowKey,
     state: &FlowState,
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
-    let search = begin_search(globals, table, key, now)?;
+    let search = begin_search(table, key, now)?;
     search.state = *state;
     search.deadline = deadline;
     if sg_place_flow(search) == 0 {
@@ -481,6 +612,9 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
+    if set_places(search).is_none() {
+        return 0;
+    }
     let table = search.table;
     let assured = holds_assured(table);
     if assured {
@@ -643,9 +777,6 @@ pub(crate) fn carry() {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
-    let Some(globals) = GLOBALS.get(0) else {
-        return 0;
-    };
     let Some(search) = SEARCHES.get_ptr_mut(0) else {
         return 0;
     };
@@ -691,7 +822,7 @@ extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
         return 0;
     }
     search.now = now;
-    aim(search, globals, table & ASSURED_FLOWS);
+    search.table = table & ASSURED_FLOWS;
     if sg_place_flow(search) == 0 {
         return 1;
     }

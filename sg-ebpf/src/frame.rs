@@ -4,7 +4,7 @@
 //! AF_PACKET ring or the guest behind a tap chooses how much is linear, and XDP frames can be in
 //! several buffers) is copied by a helper. `bpf_skb_pull_data` is never called.
 
-use core::mem::MaybeUninit;
+use core::arch::asm;
 
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -13,6 +13,40 @@ use sg_common::packet::Packet;
 /// Where headers may lie: far beyond what the parser's limits let any header reach, and small
 /// enough for the verifier's bound on packet offsets.
 const MAX_OFFSET: u32 = 0x7fff;
+
+/// Reads a word wherever it lies. The kernels this runs on allow that for packets, yet LLVM would
+/// read it byte by byte.
+///
+/// # Safety
+/// The verifier must know that four bytes are there.
+#[inline(always)]
+unsafe fn word_at(address: usize) -> u32 {
+    let word;
+    // SAFETY: it only reads what the caller vouches for.
+    unsafe {
+        asm!(
+            "{word} = *(u32 *)({address} + 0)",
+            word = out(wreg) word,
+            address = in(reg) address,
+            options(pure, readonly, nostack),
+        );
+    }
+    word
+}
+
+/// Reads words that lie one after the other.
+///
+/// # Safety
+/// As for [`word_at`], for all of them.
+#[inline(always)]
+unsafe fn words_at<const N: usize>(address: usize) -> [u32; N] {
+    let mut words = [0; N];
+    for (word, place) in words.iter_mut().zip(0..) {
+        // SAFETY: the caller vouches for it.
+        *word = u32::from_be(unsafe { word_at(address + place * 4) });
+    }
+    words
+}
 
 /// A kind of context.
 pub(crate) trait Context {
@@ -28,6 +62,20 @@ pub(crate) trait Context {
     fn protocol_beside(&self) -> u16;
 }
 
+/// A place in a map, of whose bytes the verifier knows nothing.
+#[repr(C)]
+pub(crate) struct Scratch {
+    /// What numbers pass through to be forgotten.
+    pub(crate) word: u32,
+    /// Where bytes are copied to; the stack is small.
+    bytes: [u8; Self::BYTES],
+}
+
+impl Scratch {
+    /// The most that is read at once.
+    const BYTES: usize = 20;
+}
+
 /// A frame, wherever its bytes are.
 pub(crate) struct Frame<'a, C> {
     context: &'a C,
@@ -35,13 +83,12 @@ pub(crate) struct Frame<'a, C> {
     end: usize,
     /// Known without asking anybody.
     length: u32,
-    /// A word in a map, whose bytes the verifier knows nothing of.
-    scratch: *mut u32,
+    scratch: *mut Scratch,
 }
 
 impl<'a> Frame<'a, XdpContext> {
     #[inline(always)]
-    pub(crate) fn of_xdp(context: &'a XdpContext, scratch: *mut u32) -> Self {
+    pub(crate) fn of_xdp(context: &'a XdpContext, scratch: *mut Scratch) -> Self {
         let (start, end) = (context.data(), context.data_end());
         Self {
             context,
@@ -55,7 +102,7 @@ impl<'a> Frame<'a, XdpContext> {
 
 impl<'a> Frame<'a, TcContext> {
     #[inline(always)]
-    pub(crate) fn of_skb(context: &'a TcContext, scratch: *mut u32) -> Self {
+    pub(crate) fn of_skb(context: &'a TcContext, scratch: *mut Scratch) -> Self {
         let (start, end) = (context.data(), context.data_end());
         Self {
             context,
@@ -63,6 +110,21 @@ impl<'a> Frame<'a, TcContext> {
             end,
             length: context.len(),
             scratch,
+        }
+    }
+}
+
+impl<C: Context> Frame<'_, C> {
+    /// Copies at most [`Scratch::BYTES`] bytes to where they can be read.
+    #[inline(always)]
+    fn copy(&self, offset: u32, length: u32) -> Option<*const u8> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        // SAFETY: the scratch is this CPU's.
+        unsafe {
+            let bytes = (&raw mut (*self.scratch).bytes).cast::<u8>();
+            (self.context.copy(offset, bytes, length) == 0).then_some(bytes.cast_const())
         }
     }
 }
@@ -78,19 +140,32 @@ impl<C: Context> Packet for Frame<'_, C> {
             // SAFETY: `at..at + N` lies before `data_end`, as just compared.
             return Some(unsafe { (at as *const [u8; N]).read_unaligned() });
         }
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
-        // SAFETY: the buffer is N bytes long, and read only when the helper has filled it.
-        unsafe {
-            if self
-                .context
-                .copy(offset, bytes.as_mut_ptr().cast(), N as u32)
-                == 0
-            {
-                Some(bytes.assume_init())
-            } else {
-                None
-            }
+        let bytes = self.copy(offset, N as u32)?;
+        // SAFETY: so many bytes are there.
+        Some(unsafe { bytes.cast::<[u8; N]>().read() })
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        if let Some(words) = self.linear_words(offset) {
+            return Some(words);
         }
+        let bytes = self.copy(offset, N as u32 * 4)?;
+        // SAFETY: so many bytes are there.
+        Some(unsafe { words_at::<N>(bytes as usize) })
+    }
+
+    #[inline(always)]
+    fn linear_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let at = self.start + offset as usize;
+        if at + N * 4 > self.end {
+            return None;
+        }
+        // SAFETY: the words lie before `data_end`, as just compared.
+        Some(unsafe { words_at::<N>(at) })
     }
 
     #[inline(always)]
@@ -122,8 +197,9 @@ impl<C: Context> Packet for Frame<'_, C> {
     fn forget(&self, number: u32) -> u32 {
         // SAFETY: the word is in a map value, and this CPU's.
         unsafe {
-            self.scratch.write_volatile(number);
-            self.scratch.read_volatile()
+            let word = &raw mut (*self.scratch).word;
+            word.write_volatile(number);
+            word.read_volatile()
         }
     }
 }

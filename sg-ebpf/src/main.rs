@@ -2,16 +2,18 @@
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
 //! context, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
-//! [`counters`] counts. A packet whose interface has no entry is dropped.
+//! [`counters`] counts, [`events`] tells who reads along. A packet whose interface has no entry is
+//! dropped.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "the target has atomic instructions, but core offers none"
 )]
 
 mod counters;
+mod events;
 mod flows;
 mod frame;
 mod maps;
@@ -20,7 +22,7 @@ mod stages;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::direction_of;
+use sg_common::decide::{at_once, direction_of};
 use sg_common::packet::{Framing, Packet};
 use sg_common::report::{Reason, Verdict};
 use sg_common::tables::InterfaceFlags;
@@ -36,11 +38,8 @@ const TCX_NEXT: i32 = -1;
 pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    let verdict = match open(ifindex, true) {
-        Some(job) => finish(job, sg_read_xdp(context.ctx)),
-        None => Verdict::Drop,
-    };
-    match verdict {
+    let frame = Frame::of_xdp(&context, core::ptr::null_mut());
+    match judge(&frame, ifindex, true, || sg_read_xdp(context.ctx)) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
     }
@@ -62,13 +61,47 @@ pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
 fn classify(context: &TcContext, received: bool) -> i32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
-    let verdict = match open(ifindex, received) {
-        Some(job) => finish(job, sg_read_skb(context.skb.skb)),
-        None => Verdict::Drop,
-    };
-    match verdict {
+    let frame = Frame::of_skb(context, core::ptr::null_mut());
+    match judge(&frame, ifindex, received, || sg_read_skb(context.skb.skb)) {
         Verdict::Pass => TCX_NEXT,
         Verdict::Drop => TC_ACT_SHOT,
+    }
+}
+
+/// Judges a frame: at once, or else by way of the desk, onto which `read` puts it.
+#[inline(always)]
+fn judge<P: Packet>(
+    frame: &P,
+    ifindex: u32,
+    received: bool,
+    read: impl FnOnce() -> u32,
+) -> Verdict {
+    let Some(job) = maps::job() else {
+        return Verdict::Drop;
+    };
+    let Some(maps) = Maps::open(job) else {
+        return Verdict::Drop;
+    };
+    let Some(place) = maps.interface_place(ifindex) else {
+        counters::count_stray();
+        return Verdict::Drop;
+    };
+    let Some(interface) = maps.interface(place) else {
+        return Verdict::Drop;
+    };
+    let direction = direction_of(interface, received);
+    job.generation = maps.generation;
+    job.interface = place;
+    if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
+        return stages::conclude(job, interface, direction, decision);
+    }
+    job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
+    job.direction = direction.number();
+    job.refusal = read();
+    if stages::sg_judge(job) == 0 {
+        Verdict::Drop
+    } else {
+        Verdict::Pass
     }
 }
 
@@ -87,34 +120,6 @@ pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
 pub(crate) fn sg_carry(_context: TcContext) -> i32 {
     flows::carry();
     TC_ACT_SHOT
-}
-
-/// Lays out the desk. Nothing is judged where there is no interface.
-#[inline(always)]
-fn open(ifindex: u32, received: bool) -> Option<&'static mut Job> {
-    let job = maps::job()?;
-    let maps = Maps::open()?;
-    let Some(place) = maps.interface_place(ifindex) else {
-        counters::count_stray();
-        return None;
-    };
-    let interface = maps.interface(place)?;
-    job.generation = maps.generation;
-    job.interface = place;
-    job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
-    job.direction = direction_of(interface, received).number();
-    Some(job)
-}
-
-/// Judges what was read, and counts.
-#[inline(always)]
-fn finish(job: &'static mut Job, refusal: u32) -> Verdict {
-    job.refusal = refusal;
-    if stages::sg_judge(job) == 0 {
-        Verdict::Drop
-    } else {
-        Verdict::Pass
-    }
 }
 
 /// Reads an XDP frame onto this CPU's desk. Global functions are checked by the verifier once and

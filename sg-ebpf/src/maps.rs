@@ -17,12 +17,13 @@ use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
 use sg_common::packet::Direction;
 use sg_common::report::Decision;
 use sg_common::tables::{
-    ABI, Faces, FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES,
-    Identity, Interface, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable, PrefixKey,
-    RuleSlot, Scope, Service, Tables, interface_home,
+    ABI, Faces, FragmentKey, FragmentVerdict, Generation, Glance, Globals, GrantKey,
+    INTERFACE_PROBES, Identity, Interface, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
+    PrefixKey, RuleSlot, Scope, Service, Tables, interface_home,
 };
 
 use crate::flows::{self, FoundFlow};
+use crate::frame::Scratch;
 use crate::stages;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -67,8 +68,10 @@ pub(crate) struct Job {
     pub(crate) bare: u32,
     /// What the parser said.
     pub(crate) refusal: u32,
-    /// A word that numbers pass through to be forgotten.
-    pub(crate) scratch: u32,
+    prefix_key: Key<PrefixKey>,
+    member_key: MemberKey,
+    grant_key: GrantKey,
+    pub(crate) scratch: Scratch,
 }
 
 #[btf_map]
@@ -111,17 +114,21 @@ pub(crate) struct Maps {
 impl Maps {
     /// Reads the generation, once.
     #[inline(always)]
-    pub(crate) fn open() -> Option<Self> {
-        let globals = GLOBALS.get_ptr(0)?;
+    pub(crate) fn open(job: *mut Job) -> Option<Self> {
+        let globals = GLOBALS.get(0)?;
         // SAFETY: array elements live as long as the program; the generation is one aligned word.
-        let generation = unsafe { (&raw const (*globals).generation).read_volatile() };
-        Self::open_at(generation, core::ptr::null_mut())
+        let generation = unsafe { (&raw const globals.generation).read_volatile() };
+        Self::over(globals, generation, job)
     }
 
     /// The maps as a packet sees them that has read this generation.
     #[inline(always)]
     pub(crate) fn open_at(generation: Generation, job: *mut Job) -> Option<Self> {
-        let globals = GLOBALS.get(0)?;
+        Self::over(GLOBALS.get(0)?, generation, job)
+    }
+
+    #[inline(always)]
+    fn over(globals: &'static Globals, generation: Generation, job: *mut Job) -> Option<Self> {
         if globals.abi != ABI {
             return None;
         }
@@ -132,19 +139,31 @@ impl Maps {
         })
     }
 
-    /// Where the interface's entry is.
+    /// Where the interface's entry is: at home, nearly always.
     #[inline(always)]
     pub(crate) fn interface_place(&self, ifindex: u32) -> Option<u32> {
         let netns = NETNS.load();
-        let home = interface_home(netns, ifindex);
-        for probe in 0..INTERFACE_PROBES {
-            let place = home.wrapping_add(probe) & self.globals.interface_mask;
-            let entry = INTERFACES.get(place)?;
-            if entry.ifindex == ifindex && entry.netns == netns {
-                return Some(place);
-            }
+        let place = interface_home(netns, ifindex) & self.globals.interface_mask;
+        let entry = INTERFACES.get(place)?;
+        if entry.ifindex == ifindex && entry.netns == netns {
+            return Some(place);
         }
-        None
+        match sg_probe_interface(ifindex) {
+            NOWHERE => None,
+            place => Some(place),
+        }
+    }
+
+    /// The entry there.
+    #[inline(always)]
+    pub(crate) fn interface_entry(&self, place: u32) -> Option<&'static InterfaceEntry> {
+        INTERFACES.get(place)
+    }
+
+    /// Kernel timer ticks a second.
+    #[inline(always)]
+    pub(crate) fn jiffies_per_second(&self) -> u32 {
+        self.globals.jiffies_per_second
     }
 
     /// What is in force there; a face that packets of this generation see is not written.
@@ -159,6 +178,30 @@ impl Maps {
     }
 }
 
+/// No place.
+const NOWHERE: u32 = u32::MAX;
+
+/// Finds an interface's entry away from home.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_probe_interface(ifindex: u32) -> u32 {
+    let Some(globals) = GLOBALS.get(0) else {
+        return NOWHERE;
+    };
+    let netns = NETNS.load();
+    let home = interface_home(netns, ifindex);
+    for probe in 1..INTERFACE_PROBES {
+        let place = home.wrapping_add(probe) & globals.interface_mask;
+        let Some(entry) = INTERFACES.get(place) else {
+            return NOWHERE;
+        };
+        if entry.ifindex == ifindex && entry.netns == netns {
+            return place;
+        }
+    }
+    NOWHERE
+}
+
 /// A global function: the verifier checks the search once and not at every call.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -170,9 +213,17 @@ extern "C" fn sg_search_ports(offset: u32, length: u32, service: u32) -> u32 {
     search_ports(&maps, PortTable { offset, length }, Service(service)).0
 }
 
-#[inline(always)]
-fn whole(scope: Scope, address: &Addr) -> Key<PrefixKey> {
-    Key::new(PrefixKey::BITS, PrefixKey::new(scope, *address))
+// Keys are written into the job: the stack is small.
+impl Maps {
+    #[inline(always)]
+    fn prefix_key(&self, scope: Scope, address: &Addr) -> &Key<PrefixKey> {
+        // SAFETY: the job is this CPU's, and the last key is not used any more.
+        unsafe {
+            let key = &raw mut (*self.job).prefix_key;
+            key.write(Key::new(PrefixKey::BITS, PrefixKey::new(scope, *address)));
+            &*key
+        }
+    }
 }
 
 impl Tables for Maps {
@@ -188,9 +239,9 @@ impl Tables for Maps {
     fn forget(&self, number: u32) -> u32 {
         // SAFETY: the word is in a map value, and this CPU's.
         unsafe {
-            let scratch = &raw mut (*self.job).scratch;
-            scratch.write_volatile(number);
-            scratch.read_volatile()
+            let word = &raw mut (*self.job).scratch.word;
+            word.write_volatile(number);
+            word.read_volatile()
         }
     }
 
@@ -231,7 +282,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
-        match PREFIXES.get(&whole(scope, address)) {
+        match PREFIXES.get(self.prefix_key(scope, address)) {
             Some(faces) => *face(faces, self.generation),
             None => PortTable::EMPTY,
         }
@@ -239,7 +290,7 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn set(&self, scope: Scope, address: &Addr) -> Identity {
-        match SETS.get(&whole(scope, address)) {
+        match SETS.get(self.prefix_key(scope, address)) {
             Some(faces) => *face(faces, self.generation),
             None => Identity::NONE,
         }
@@ -247,12 +298,17 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn member(&self, vpc: u32, address: &Addr) -> Identity {
-        let key = MemberKey {
-            vpc,
-            address: *address,
+        // SAFETY: the job is this CPU's; the value of a key never changes, and keys are freed after a
+        // grace period.
+        let found = unsafe {
+            let key = &raw mut (*self.job).member_key;
+            key.write(MemberKey {
+                vpc,
+                address: *address,
+            });
+            MEMBERS.get(&*key)
         };
-        // SAFETY: the value of a key never changes, and keys are freed after a grace period.
-        let Some(index) = (unsafe { MEMBERS.get(key) }) else {
+        let Some(index) = found else {
             return Identity::NONE;
         };
         match IDENTITIES.get(*index) {
@@ -264,7 +320,12 @@ impl Tables for Maps {
     #[inline(always)]
     fn grant(&self, key: &GrantKey) -> PortTable {
         // SAFETY: as for members.
-        let Some(index) = (unsafe { GRANTS.get(key) }) else {
+        let found = unsafe {
+            let place = &raw mut (*self.job).grant_key;
+            place.write(*key);
+            GRANTS.get(&*place)
+        };
+        let Some(index) = found else {
             return PortTable::EMPTY;
         };
         match GRANTED.get(*index) {
@@ -280,7 +341,27 @@ impl Tables for Maps {
         key: &FlowKey,
         state: &mut FlowState,
     ) -> Option<FoundFlow> {
-        flows::find(self.globals, table, key, self.now(), state)
+        flows::find(table, key, self.now(), state)
+    }
+
+    #[inline(always)]
+    fn glance(&self, table: FlowTable, key: &FlowKey, state: &mut FlowState) -> Glance<FoundFlow> {
+        flows::glance(self.globals, table, key, self.now(), state)
+    }
+
+    #[inline(always)]
+    fn note_syn(&self, went: Direction) {
+        flows::note_syn(went, self.now());
+    }
+
+    #[inline(always)]
+    fn may_cross_syn(&self, went: Direction, ticks: u32) -> bool {
+        flows::may_cross_syn(went, ticks, self.now())
+    }
+
+    #[inline(always)]
+    fn advance_flow(&self, flow: FoundFlow, leg: Leg, state: &FlowState) {
+        flows::advance(flow, leg, state);
     }
 
     #[inline(always)]
@@ -291,7 +372,7 @@ impl Tables for Maps {
         state: &FlowState,
         deadline: Ticks,
     ) -> Option<FoundFlow> {
-        flows::insert(self.globals, table, key, state, deadline, self.now())
+        flows::insert(table, key, state, deadline, self.now())
     }
 
     #[inline(always)]

@@ -6,9 +6,10 @@
 use sg_common::decide::{Stage, judge, run_stage};
 use sg_common::packet::Direction;
 use sg_common::report::{Decision, Reason, Verdict};
-use sg_common::tables::RuleSlot;
+use sg_common::tables::{Interface, RuleSlot};
 
 use crate::counters;
+use crate::events;
 use crate::maps::{Job, Maps};
 
 /// Calls the function of a stage.
@@ -20,6 +21,7 @@ pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
         Stage::Assure => sg_stage_assure(job),
         Stage::Untracked => sg_stage_untracked(job),
         Stage::CrossingSyn => sg_stage_crossing_syn(job),
+        Stage::Admit => sg_stage_admit(job),
         Stage::Open(rule) => sg_stage_open(job, rule.0),
         Stage::Exempt => sg_stage_exempt(job),
         Stage::Fragment => sg_stage_fragment(job),
@@ -31,12 +33,12 @@ pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
 
 /// A decision in one register.
 #[inline(always)]
-fn pack(decision: Decision) -> u64 {
+pub(crate) fn pack(decision: Decision) -> u64 {
     u64::from(decision.rule.0) << 8 | u64::from(decision.reason.number())
 }
 
 #[inline(always)]
-fn unpack(packed: u64) -> Decision {
+pub(crate) fn unpack(packed: u64) -> Decision {
     let reason = Reason::from_number((packed & 0xff) as u32).unwrap_or(Reason::NoPolicy);
     Decision {
         reason,
@@ -58,7 +60,7 @@ fn run(stage: Stage, job: *mut Job) -> u64 {
     let Some(interface) = maps.interface(job.interface) else {
         return pack(REFUSED);
     };
-    let direction = direction(job);
+    let direction = direction(job.direction);
     pack(run_stage(
         stage,
         &mut job.desk,
@@ -70,8 +72,8 @@ fn run(stage: Stage, job: *mut Job) -> u64 {
 }
 
 #[inline(always)]
-fn direction(job: &Job) -> Direction {
-    if job.direction == Direction::Ingress.number() {
+pub(crate) fn direction(number: u32) -> Direction {
+    if number == Direction::Ingress.number() {
         Direction::Ingress
     } else {
         Direction::Egress
@@ -94,6 +96,7 @@ stages! {
     sg_stage_assure = Assure,
     sg_stage_untracked = Untracked,
     sg_stage_crossing_syn = CrossingSyn,
+    sg_stage_admit = Admit,
     sg_stage_exempt = Exempt,
     sg_stage_fragment = Fragment,
 }
@@ -117,7 +120,7 @@ extern "C" fn sg_stage_remember(job: *mut Job, rule: u32, reason: u32) -> u64 {
     )
 }
 
-/// Judges what is on the desk, and counts. Returns 1 to pass.
+/// Judges what is on the desk, counts, and tells who reads along. Returns 1 to pass.
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
@@ -133,14 +136,22 @@ pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
         return 0;
     };
     let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
-    let direction = direction(job);
+    let direction = direction(job.direction);
     let decision = judge(&mut job.desk, refusal, direction, interface, &maps, &());
-    let packets = u64::from(job.desk.headers.packets);
-    let bytes = u64::from(job.desk.headers.bytes);
-    counters::count_reason(interface.slot, direction, decision.reason, packets, bytes);
-    if decision.rule.is_some() {
-        let opened = decision.reason == Reason::Rule;
-        counters::count_rule(decision.rule, packets, bytes, opened);
-    }
-    u32::from(decision.reason.verdict() == Verdict::Pass)
+    let verdict = conclude(job, interface, direction, decision);
+    u32::from(verdict == Verdict::Pass)
+}
+
+/// Counts a decision, tells who reads along, and says what becomes of the packet.
+#[inline(always)]
+pub(crate) fn conclude(
+    job: &Job,
+    interface: &Interface,
+    direction: Direction,
+    decision: Decision,
+) -> Verdict {
+    let headers = &job.desk.headers;
+    counters::count(interface.slot, direction, decision, headers);
+    events::report(job.interface, job.generation, direction, decision, headers);
+    interface.enforce(decision.reason)
 }

@@ -34,6 +34,19 @@ sockopt_impl!(
     bool
 );
 
+sockopt_impl!(
+    /// Says in front of each frame how much of it is headers.
+    PacketVnetHdr,
+    SetOnly,
+    libc::SOL_PACKET,
+    PACKET_VNET_HDR,
+    bool
+);
+
+/// <https://github.com/torvalds/linux/blob/v6.12/include/uapi/linux/if_packet.h#L58>
+const PACKET_VNET_HDR: libc::c_int = 15;
+/// `sizeof(struct virtio_net_hdr)`.
+const VNET_HEADER: usize = 10;
 /// `sizeof(struct tpacket_auxdata)`.
 const AUXDATA: usize = 20;
 const LONGEST_FRAME: usize = 65_536 + 14;
@@ -42,6 +55,8 @@ const LONGEST_FRAME: usize = 65_536 + 14;
 #[derive(Debug)]
 pub struct Injector {
     socket: OwnedFd,
+    /// How many bytes of a frame are linear, where the sender says so.
+    linear: Option<u16>,
 }
 
 impl Injector {
@@ -51,7 +66,21 @@ impl Injector {
         // Protocol 0: a socket that only sends must not queue what arrives.
         let socket = host.enter(|| open(None))?;
         bind(socket.as_raw_fd(), &link).with_context(|| format!("binding to {interface}"))?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket,
+            linear: None,
+        })
+    }
+
+    /// The same, and the kernel makes no more than so many bytes of a frame linear, once it no
+    /// longer fits a page.
+    pub fn on_with_linear(host: &Host, interface: &str, linear: u16) -> Result<Self> {
+        let injector = Self::on(host, interface)?;
+        setsockopt(&injector.socket, PacketVnetHdr, &true).context("asking for headers")?;
+        Ok(Self {
+            linear: Some(linear),
+            ..injector
+        })
     }
 
     /// Sends one frame as it is.
@@ -59,9 +88,16 @@ impl Injector {
     /// A frame that an egress hook of the same host drops counts as sent. The kernel refuses
     /// frames shorter than an Ethernet header or longer than the interface's MTU.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
-        match send(self.socket.as_raw_fd(), frame, MsgFlags::empty()) {
-            Ok(sent) if sent == frame.len() => Ok(()),
-            Ok(sent) => bail!("only {sent} of {} bytes were sent", frame.len()),
+        let mut bytes = Vec::new();
+        if let Some(linear) = self.linear {
+            bytes.resize(VNET_HEADER, 0);
+            // The header's fields are in the machine's byte order; eBPF's target is little-endian too.
+            bytes[2..4].copy_from_slice(&linear.to_le_bytes());
+        }
+        bytes.extend_from_slice(frame);
+        match send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty()) {
+            Ok(sent) if sent == bytes.len() => Ok(()),
+            Ok(sent) => bail!("only {sent} of {} bytes were sent", bytes.len()),
             Err(Errno::ENOBUFS) => Ok(()),
             Err(error) => Err(error).with_context(|| format!("sending {} bytes", frame.len())),
         }

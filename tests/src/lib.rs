@@ -3,10 +3,14 @@
 //!
 //! Nothing here knows what a right verdict is; the tests beside this library say that.
 
+pub mod corpus;
+pub mod evaluators;
 pub mod inject;
 pub mod lab;
 pub mod packets;
 pub mod random;
+pub mod running;
 pub mod sg;
 pub mod sockets;
+pub mod specification;
 pub mod tap;

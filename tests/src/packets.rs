@@ -10,6 +10,7 @@ pub mod ethernet;
 pub mod words;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 
 pub use ethernet::Ethernet;
 
@@ -529,25 +530,29 @@ impl Packet {
     /// The parts of this packet, with at most `size` bytes (a multiple of eight) after the headers
     /// in each.
     pub fn fragments(&self, identification: u32, size: usize) -> Vec<Self> {
-        let number = self.transport_protocol();
-        let whole = self.transport_bytes();
+        let whole = self.transport_bytes().len();
         let size = (size & !7).max(8);
         // A packet without content is still one part.
-        let parts = whole.len().div_ceil(size).max(1);
+        let parts = whole.div_ceil(size).max(1);
         (0..parts)
-            .map(|index| {
-                let start = index * size;
-                let end = whole.len().min(start + size);
-                let offset = u16::try_from(start).unwrap_or(u16::MAX);
-                let mut part = self.clone().payload(&whole[start..end]);
-                part.transport = Transport::Raw { protocol: number };
-                part.fragment(Fragment {
-                    identification,
-                    offset,
-                    more: index + 1 < parts,
-                })
-            })
+            .map(|index| self.part(identification, index * size..(index + 1) * size))
             .collect()
+    }
+
+    /// The part of this packet that has these bytes of what follows the headers, as far as there
+    /// are such. It begins at a multiple of eight.
+    pub fn part(&self, identification: u32, bytes: Range<usize>) -> Self {
+        let number = self.transport_protocol();
+        let whole = self.transport_bytes();
+        let end = whole.len().min(bytes.end);
+        let start = end.min(bytes.start);
+        let mut part = self.clone().payload(&whole[start..end]);
+        part.transport = Transport::Raw { protocol: number };
+        part.fragment(Fragment {
+            identification,
+            offset: u16::try_from(start).unwrap_or(u16::MAX),
+            more: end < whole.len(),
+        })
     }
 
     /// The whole frame.

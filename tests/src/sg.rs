@@ -6,6 +6,7 @@ use std::env;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -73,11 +74,30 @@ impl Sg {
     /// Runs `sg-ctl` as a root user without any capability: it may read its folders and do nothing
     /// that takes a privilege.
     pub fn run_unprivileged(&self, arguments: &[&str]) -> Result<Ran> {
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--bounding-set=-all", "--inh-caps=-all"])
-            .arg(sg_ctl()?);
+        let setpriv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+        self.run_under(&setpriv, arguments)
+    }
+
+    /// Runs `sg-ctl` to its end by a program that runs others, given with its own arguments.
+    pub fn run_under(&self, program: &[&str], arguments: &[&str]) -> Result<Ran> {
+        let command = Self::command_under(program)?;
         Self::finish(self.start(command, arguments)?, arguments)
+    }
+
+    /// Starts `sg-ctl` by a program that runs others, in a process group of their own.
+    pub fn spawn_under(&self, program: &[&str], arguments: &[&str]) -> Result<Child> {
+        let mut command = Self::command_under(program)?;
+        command.process_group(0);
+        self.start(command, arguments)
+    }
+
+    fn command_under(program: &[&str]) -> Result<Command> {
+        let [program, own @ ..] = program else {
+            bail!("no program")
+        };
+        let mut command = Command::new(program);
+        command.args(own).arg(sg_ctl()?);
+        Ok(command)
     }
 
     fn finish(mut child: Child, arguments: &[&str]) -> Result<Ran> {

@@ -220,7 +220,12 @@ impl Session {
     pub fn echoes(&mut self) -> Result<Outcome> {
         self.said += 1;
         let said = self.said.to_be_bytes();
-        let sent = outcome_of(self.stream.write_all(&said), self.peer)?;
+        self.echoes_bytes(&said)
+    }
+
+    /// Whether these bytes, said now, come back.
+    pub fn echoes_bytes(&mut self, said: &[u8]) -> Result<Outcome> {
+        let sent = outcome_of(self.stream.write_all(said), self.peer)?;
         if sent != Outcome::Connected {
             return Ok(sent);
         }
@@ -233,14 +238,14 @@ impl Session {
                 return Ok(Outcome::TimedOut);
             }
             self.stream.set_read_timeout(Some(left))?;
-            let mut buffer = [0; 64];
+            let mut buffer = [0; 4096];
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(Outcome::Refused),
                 Ok(length) => heard.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return outcome_of(Err(error), self.peer),
             }
-            if heard.ends_with(&said) {
+            if heard.ends_with(said) {
                 return Ok(Outcome::Connected);
             }
         }

@@ -13,9 +13,10 @@ use sg_common::decide::{Desk, direction_of};
 use sg_common::packet::{Direction, Framing};
 use sg_common::parse::{Content, Part};
 use sg_common::report::{Reason, Verdict};
+use sg_ctl::compile::Limits;
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
-use sg_ctl::dataplane::{DEFAULT_CAPACITY, Dataplane, Device, Replay, ReplayHook, Wanted};
+use sg_ctl::dataplane::{DEFAULT_CAPACITY, Dataplane, Device, Judged, Replay, ReplayHook, Wanted};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Netns};
 use sg_ctl::policy::allows::{FirstPacket, L4, ReadAddresses};
@@ -31,6 +32,8 @@ const DEVICES: usize = 12;
 const NETNS: u32 = 1;
 const POLICIES: usize = 160;
 const FRAMES_PER_POLICY: usize = 700;
+/// Of so many frames one is also judged by whoever looks at the maps, entry by entry.
+const LOOKED_AT: usize = 8;
 
 #[test]
 fn specification_host_tables_and_kernel_agree() -> Result<()> {
@@ -68,6 +71,10 @@ fn specification_host_tables_and_kernel_agree() -> Result<()> {
         tally.judged_by_rules > 10_000,
         "too few frames were judged by rules alone"
     );
+    ensure!(
+        tally.looked_at > 10_000,
+        "too few frames were judged by looking at the maps"
+    );
     Ok(())
 }
 
@@ -76,6 +83,7 @@ struct Tally {
     compared: usize,
     passed: usize,
     judged_by_rules: usize,
+    looked_at: usize,
     /// Frames that the kernel runs no program on.
     refused_by_kernel: usize,
 }
@@ -135,6 +143,11 @@ fn run(run_folder: &Path, bpffs: &Path) -> Result<Tally> {
             } else {
                 aim.hostile(&mut rng, direction)
             };
+            // Looking changes nothing, so the others find what it found.
+            let looked = match tally.compared.is_multiple_of(LOOKED_AT) {
+                true => Some(look(&dataplane, link.ifindex, &frame, direction)?),
+                false => None,
+            };
             tables.set_now(programs.now()?);
             let before = programs.reasons(in_force.slot, direction)?;
             let Some(verdict) = programs.judge(hook, link.ifindex, &frame)? else {
@@ -159,6 +172,17 @@ fn run(run_folder: &Path, bpffs: &Path) -> Result<Tally> {
                 story()
             );
             ensure!(host.reason == kernel, "host and kernel differ: {}", story());
+            if let Some(looked) = looked
+                && looked.headers.part != Part::Later
+            {
+                ensure!(
+                    looked.decision == host,
+                    "whoever looks at the maps sees {:?}: {}",
+                    looked.decision,
+                    story()
+                );
+                tally.looked_at += 1;
+            }
             tally.compared += 1;
             tally.passed += usize::from(verdict == Verdict::Pass);
             if let Some(expected) = specified(
@@ -231,6 +255,15 @@ fn install(
     let prepared = dataplane.prepare(&wanted)?;
     dataplane.install(prepared)?;
     Ok(())
+}
+
+/// Judges a frame by the installed maps, without any program.
+fn look(dataplane: &Dataplane, ifindex: u32, frame: &[u8], direction: Direction) -> Result<Judged> {
+    let installed = dataplane.installed()?.context("nothing is installed")?;
+    let standpoint = installed.at(NETNS, ifindex)?.context("no entry")?;
+    let judged = standpoint.judge(frame, direction)?;
+    ensure!(standpoint.is_current()?, "nobody changes the policy");
+    Ok(judged)
 }
 
 /// The one reason that was counted once more.

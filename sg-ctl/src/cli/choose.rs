@@ -2,8 +2,9 @@
 //!
 //! `default` comes first; a name that `default` does not have and one other VPC has is that one's.
 
-use crate::policy::model::{Group, Policy, Vpc};
-use crate::policy::names::{GroupName, PrefixListName, VpcName};
+use crate::controller::namespace;
+use crate::policy::model::{Group, Interface, Policy, Vpc};
+use crate::policy::names::{GroupName, InterfaceName, PrefixListName, VpcName};
 use crate::policy::suggest::closest;
 
 use super::error::{Error, Result};
@@ -37,6 +38,62 @@ pub(super) fn vpc_of_prefix_list<'a>(
     };
     let has = |vpc: &Vpc| vpc.prefix_lists.contains_key(name);
     vpc(policy, asked, "prefix list", name.as_str(), has, names)
+}
+
+/// An attached interface, and its VPC.
+pub(super) fn interface<'a>(
+    policy: &'a Policy,
+    vpc: Option<&VpcName>,
+    netns: Option<&str>,
+    name: &InterfaceName,
+) -> Result<(&'a VpcName, &'a Interface)> {
+    if let Some(asked) = vpc {
+        named_vpc(policy, asked)?;
+    }
+    let vpcs = policy.vpcs.iter();
+    let mut found: Vec<(&VpcName, &Interface)> = vpcs
+        .filter(|(name, _)| vpc.is_none_or(|asked| asked == *name))
+        .filter_map(|(vpc_name, vpc)| Some((vpc_name, vpc.interfaces.get(name)?)))
+        .collect();
+    if let Some(netns) = netns {
+        found.retain(|(_, interface)| is_in(interface, netns));
+    }
+    match found.as_slice() {
+        [found] => Ok(*found),
+        [] => {
+            let known = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.keys());
+            let known = known.map(InterfaceName::as_str);
+            // The same name elsewhere is no better guess.
+            let meant = closest(name.as_str(), known.filter(|known| *known != name.as_str()));
+            Err(Error::NotAttached {
+                name: name.to_string(),
+                meant: meant.map(str::to_owned),
+            })
+        }
+        several => {
+            let places = several.iter().map(|(vpc, interface)| {
+                let netns = interface
+                    .netns
+                    .as_deref()
+                    .unwrap_or("the machine's own namespace");
+                format!("VPC \"{vpc}\" in {netns}")
+            });
+            Err(Error::AttachedOften {
+                name: name.clone(),
+                places: places.collect::<Vec<_>>().join(", "),
+            })
+        }
+    }
+}
+
+/// By the name first, because a namespace that has gone can still be named.
+fn is_in(interface: &Interface, netns: &str) -> bool {
+    if interface.netns.as_deref() == Some(netns) {
+        return true;
+    }
+    let ids = namespace(interface.netns.as_deref())
+        .and_then(|found| Ok((found.id(), namespace(Some(netns))?.id())));
+    ids.is_ok_and(|(found, asked)| found == asked)
 }
 
 /// A VPC that was named, if there is one of that name.

@@ -2,9 +2,13 @@
 
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
+
+use sg_common::packet::Direction;
 
 use crate::controller;
 use crate::dataplane;
+use crate::explain;
 use crate::interfaces;
 use crate::limits::OutOfBounds;
 use crate::policy::findings::Findings;
@@ -102,6 +106,45 @@ pub(super) enum Error {
     NothingToRemove,
     #[error("say --ingress or --egress")]
     NoDirection,
+    #[error("cannot catch the signals that end a command: {0}")]
+    Signals(ctrlc::Error),
+    #[error(
+        "no interface is protected, so nothing happens; attach one with `sg-ctl attach IFACE`, or \
+         wait for it with --follow"
+    )]
+    NothingProtected,
+    #[error(transparent)]
+    Explain(#[from] explain::Error),
+    #[error(
+        "interface \"{name}\" is in the policy, but the machine has it no more; \
+         `sg-ctl restore` protects it when it is back"
+    )]
+    Gone { name: InterfaceName },
+    #[error("say the address of the other side: PEER, PEER:PORT or [PEER]:PORT")]
+    NoPeerAddress,
+    #[error(
+        "interface \"{name}\" has no {family} address; say what the packet has: LOCAL or LOCAL:PORT"
+    )]
+    NoLocalAddress {
+        name: InterfaceName,
+        family: &'static str,
+    },
+    #[error("{local} and {peer} are not of one family, so no packet has both")]
+    TwoFamilies { local: IpAddr, peer: IpAddr },
+    #[error(
+        "say the port that the packet is for: {}",
+        match .0 {
+            Direction::Ingress => "PEER :PORT, like 198.51.100.7 :22",
+            Direction::Egress => "PEER:PORT, like 198.51.100.7:443",
+        }
+    )]
+    NoDestinationPort(Direction),
+    #[error("{0} is not for {2}; write {1}")]
+    OtherIcmp(&'static str, &'static str, &'static str),
+    #[error("a packet has one protocol; say tcp, udp, icmp, icmpv6 or a number")]
+    NoProtocol,
+    #[error("service \"{0}\" is more than one port of one protocol; say tcp or udp with the port")]
+    SeveralServices(&'static str),
 }
 
 impl From<controller::Error> for Error {

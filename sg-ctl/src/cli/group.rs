@@ -14,6 +14,7 @@ use crate::policy::names::{GroupName, VpcName, check_description};
 use crate::policy::prefix::{check_member, parse_address};
 use crate::show::{self, Style};
 
+use super::confirm::Confirm;
 use super::error::Result;
 use super::output::{print, print_json};
 use super::{Answer, change, choose};
@@ -97,6 +98,8 @@ pub(super) struct Members {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 fn member(text: &str) -> Result<IpAddr> {
@@ -121,7 +124,7 @@ impl Command {
 impl Create {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         check_description(&self.description)?;
-        change(dirs, |policy| {
+        change(dirs, &Confirm::default(), |policy| {
             let mut changes = match policy.vpcs.contains_key(&self.vpc) {
                 true => Vec::new(),
                 false => create_vpc(&self.vpc),
@@ -134,7 +137,7 @@ impl Create {
 
 impl Named {
     fn delete(self, dirs: &DirOptions) -> Result<Answer> {
-        change(dirs, |policy| {
+        change(dirs, &Confirm::default(), |policy| {
             let (vpc, _, name, _) = choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             Ok(vec![Change {
                 vpc: vpc.clone(),
@@ -215,7 +218,7 @@ impl Members {
             }
             return Ok(Answer::Yes);
         }
-        change(dirs, |policy| {
+        change(dirs, &self.confirm, |policy| {
             let (vpc, _, name, group) = choose::vpc_of_group(policy, vpc.as_ref(), group)?;
             let mut members: BTreeSet<IpAddr> = match &self.set {
                 Some(members) => members.iter().copied().collect(),

@@ -11,11 +11,11 @@ use crate::policy::defaults::create_vpc;
 use crate::policy::model::{Hook, Interface, Policy, Side, Timeouts};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 use crate::policy::prefix::parse_address;
-use crate::policy::suggest::closest;
 use crate::show;
 
+use super::confirm::Confirm;
 use super::error::{Error, Result};
-use super::output::{print, warn};
+use super::output::print;
 use super::{Answer, choose, make, report};
 
 #[derive(Debug, Args)]
@@ -47,6 +47,12 @@ pub(super) struct Attach {
     /// Drop packets in the middle of unknown TCP connections instead of judging them by the rules
     #[arg(long)]
     no_tcp_pickup: bool,
+    /// Judge, count and tell, but let everything pass; alone, it changes nothing else
+    #[arg(long, conflicts_with = "enforce")]
+    audit: bool,
+    /// End `--audit`; alone, it changes nothing else [default: as it is; a new one is enforced]
+    #[arg(long)]
+    enforce: bool,
     /// An EtherType that passes unjudged, like 0x8915; repeat for several
     #[arg(long = "ethertype", value_name = "NUMBER", value_delimiter = ',', value_parser = parse_ethertype)]
     ethertypes: Vec<u16>,
@@ -62,6 +68,8 @@ pub(super) struct Attach {
     /// The most assured flows it may hold
     #[arg(long, value_name = "NUMBER")]
     max_flows: Option<u32>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -100,13 +108,17 @@ pub(super) struct Detach {
     /// The network namespace they are in, by name or path
     #[arg(long, value_name = "NAME|PATH")]
     netns: Option<String>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 impl Attach {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let mut controller = Controller::open(dirs)?;
         let vpc = self.vpc(controller.policy())?;
-        let interface = self.interface()?;
+        let known = controller.policy().vpcs.get(&vpc);
+        let known = known.and_then(|vpc| vpc.interfaces.get(&self.interface));
+        let interface = self.interface(known)?;
         refuse_other_device(controller.policy(), &vpc, &self.interface, &interface)?;
         let mut changes = match controller.policy().vpcs.contains_key(&vpc) {
             true => Vec::new(),
@@ -117,12 +129,12 @@ impl Attach {
             edit: Edit::PutInterface(self.interface.clone(), interface),
         });
         let policy = controller.policy().clone().apply(&changes)?;
-        let done = controller.install(Plan {
+        let plan = Plan {
             policy,
             needed: Needed::Some(vpc, BTreeSet::from([self.interface])),
             terminate: false,
-        })?;
-        report(&done)
+        };
+        report(&self.confirm.install(&mut controller, plan)?)
     }
 
     fn vpc(&self, policy: &Policy) -> Result<VpcName> {
@@ -136,7 +148,36 @@ impl Attach {
         }
     }
 
-    fn interface(&self) -> Result<Interface> {
+    /// The interface as it is to be. `known` is as it was.
+    fn interface(&self, known: Option<&Interface>) -> Result<Interface> {
+        let audit = self.audit || !self.enforce && known.is_some_and(|known| known.audit);
+        let given = Interface {
+            audit,
+            ..self.settings()?
+        };
+        let nothing_else = Interface {
+            groups: given.groups.clone(),
+            netns: given.netns.clone(),
+            audit,
+            ..Interface::default()
+        };
+        match known {
+            Some(known)
+                if (self.audit || self.enforce)
+                    && self.groups.is_empty()
+                    && (given.netns.is_none() || given.netns == known.netns)
+                    && given == nothing_else =>
+            {
+                Ok(Interface {
+                    audit,
+                    ..known.clone()
+                })
+            }
+            _ => Ok(given),
+        }
+    }
+
+    fn settings(&self) -> Result<Interface> {
         let addresses = self.addresses.iter().map(|text| parse_address(text));
         Ok(Interface {
             groups: match self.groups.is_empty() {
@@ -157,6 +198,7 @@ impl Attach {
             ethertypes: self.ethertypes.iter().copied().collect(),
             replace_xdp: self.replace_xdp,
             tcp_pickup: !self.no_tcp_pickup,
+            audit: self.audit,
             timeouts: Timeouts {
                 tcp_established_s: self.tcp_established,
                 udp_s: self.udp,
@@ -202,8 +244,9 @@ impl Detach {
         let attachments = controller.attachments()?;
         let mut chosen = BTreeSet::new();
         for name in &self.interfaces {
-            match self.vpc_of(controller.policy(), name) {
-                Ok(vpc) => {
+            let (vpc, netns) = (self.vpc.as_ref(), self.netns.as_deref());
+            match choose::interface(controller.policy(), vpc, netns, name) {
+                Ok((vpc, _)) => {
                     chosen.insert((vpc.clone(), name.clone()));
                 }
                 // Only the kernel has it still, since a detach was interrupted: any change ends it.
@@ -216,81 +259,42 @@ impl Detach {
             vpc,
             edit: Edit::RemoveInterface(name),
         });
-        report(&make(controller, &changes.collect::<Vec<_>>(), false)?)
-    }
-
-    fn vpc_of<'a>(&self, policy: &'a Policy, name: &InterfaceName) -> Result<&'a VpcName> {
-        let asked = self.vpc.as_ref();
-        if let Some(asked) = asked {
-            choose::named_vpc(policy, asked)?;
-        }
-        let vpcs = policy.vpcs.iter();
-        let mut found: Vec<(&VpcName, &Interface)> = vpcs
-            .filter(|(vpc, _)| asked.is_none_or(|asked| asked == *vpc))
-            .filter_map(|(vpc_name, vpc)| Some((vpc_name, vpc.interfaces.get(name)?)))
-            .collect();
-        if let Some(netns) = &self.netns {
-            found.retain(|(_, interface)| is_in(interface, netns));
-        }
-        match found.as_slice() {
-            [(vpc, _)] => Ok(*vpc),
-            [] => {
-                let known = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.keys());
-                let known = known.map(InterfaceName::as_str);
-                // The same name elsewhere is no better guess.
-                let meant = closest(name.as_str(), known.filter(|known| *known != name.as_str()));
-                Err(Error::NotAttached {
-                    name: name.to_string(),
-                    meant: meant.map(str::to_owned),
-                })
-            }
-            several => {
-                let places = several.iter().map(|(vpc, interface)| {
-                    let netns = interface
-                        .netns
-                        .as_deref()
-                        .unwrap_or("the machine's own namespace");
-                    format!("VPC \"{vpc}\" in {netns}")
-                });
-                Err(Error::AttachedOften {
-                    name: name.clone(),
-                    places: places.collect::<Vec<_>>().join(", "),
-                })
-            }
-        }
+        let changes = changes.collect::<Vec<_>>();
+        report(&make(controller, &changes, false, &self.confirm)?)
     }
 }
 
-/// By the name first, because a namespace that has gone can still be named.
-fn is_in(interface: &Interface, netns: &str) -> bool {
-    if interface.netns.as_deref() == Some(netns) {
-        return true;
-    }
-    let ids = namespace(interface.netns.as_deref())
-        .and_then(|found| Ok((found.id(), namespace(Some(netns))?.id())));
-    ids.is_ok_and(|(found, asked)| found == asked)
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// Replace what a version of sg-ctl has installed that this one cannot read; which flows are
+    /// tracked is forgotten
+    #[arg(long)]
+    take_over: bool,
 }
 
-/// Makes the kernel match what is stored.
-pub(super) fn restore(dirs: &DirOptions) -> Result<Answer> {
-    let mut controller = Controller::open(dirs)?;
-    let policy = controller.policy().clone();
-    let done = controller.install(Plan {
-        policy,
-        needed: Needed::None,
-        terminate: false,
-    })?;
-    let mut missing = 0;
-    for warning in &done.warnings {
-        missing += usize::from(matches!(warning, Warning::Missing(_)));
-        warn(warning);
+impl Restore {
+    /// Makes the kernel match what is stored.
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        let mut controller = match self.take_over {
+            true => Controller::take_over(dirs)?,
+            false => Controller::open(dirs)?,
+        };
+        controller.distrust_changed_maps()?;
+        let plan = Plan {
+            policy: controller.policy().clone(),
+            needed: Needed::None,
+            terminate: false,
+        };
+        let done = Confirm::default().install(&mut controller, plan)?;
+        let is_missing = |warning: &&Warning| matches!(warning, Warning::Missing(_));
+        let missing = done.warnings.iter().filter(is_missing).count();
+        let interfaces = controller.policy().vpcs.values();
+        let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
+        let interfaces = show::count(interfaces, "interface");
+        print(&format!(
+            "{interfaces} protected as stored (revision {})\n",
+            done.revision
+        ))?;
+        Ok(Answer::Yes)
     }
-    let interfaces = controller.policy().vpcs.values();
-    let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
-    let interfaces = show::count(interfaces, "interface");
-    print(&format!(
-        "{interfaces} protected as stored (revision {})\n",
-        done.revision
-    ))?;
-    Ok(Answer::Yes)
 }

@@ -4,27 +4,35 @@
 //! [`crate::show`], or decides what a policy means.
 
 mod choose;
+mod confirm;
+mod doctor;
 mod error;
+mod events;
+mod explain;
 mod group;
 mod interface;
+mod interrupt;
 mod json;
 mod limits;
 mod look;
 mod output;
 mod policy_file;
 mod prefix_list;
+mod progress;
 mod rule;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::controller::{Controller, Done, Needed, Plan};
+use crate::controller::{AWAIT_COMMAND, Controller, Done, Needed, Plan};
 use crate::dirs::DirOptions;
 use crate::policy::change::Change;
 use crate::policy::model::Policy;
 use crate::show::{self, Style};
 
+use confirm::Confirm;
 use error::Result;
 use output::print;
 
@@ -61,13 +69,28 @@ enum Command {
     /// Stop protecting interfaces
     Detach(interface::Detach),
     /// Make the kernel match what is stored: after boot, or after an interrupted command
-    Restore,
+    Restore(interface::Restore),
+    /// Compare the kernel with what is stored; exit code 1 if anything differs
+    Verify(verify::Verify),
+    /// Look whether this machine can enforce a policy, and does; exit code 1 if there is a problem
+    Doctor(doctor::Doctor),
+    /// Keep a change that was made with `--confirm`
+    Confirm,
+    /// Take a change that was made with `--confirm` back at once
+    Rollback,
+    /// Wait for the deadline of a change
+    #[command(name = AWAIT_COMMAND, hide = true)]
+    AwaitConfirmation,
     /// Show which interfaces are protected
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
     /// Show how much may be held, or change it
     Limits(limits::Command),
+    /// Tell of dropped packets, and of new flows, as they come
+    Events(events::Events),
+    /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
+    Explain(explain::Explain),
     /// Look at tracked flows
     #[command(subcommand)]
     Flows(look::Flows),
@@ -115,10 +138,17 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Export(command) => command.run(dirs),
         Command::Attach(command) => command.run(dirs),
         Command::Detach(command) => command.run(dirs),
-        Command::Restore => interface::restore(dirs),
+        Command::Restore(command) => command.run(dirs),
+        Command::Verify(command) => command.run(dirs),
+        Command::Doctor(command) => command.run(dirs),
+        Command::Confirm => confirm::confirm(dirs),
+        Command::Rollback => confirm::rollback(dirs),
+        Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
         Command::Limits(command) => command.run(dirs),
+        Command::Events(command) => command.run(dirs),
+        Command::Explain(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),
@@ -129,28 +159,31 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
 /// Makes changes that follow from the policy as it is, and shows them.
 fn change(
     dirs: &DirOptions,
+    confirm: &Confirm,
     changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
 ) -> Result<Answer> {
     let controller = Controller::open(dirs)?;
     let changes = changes(controller.policy())?;
-    report(&make(controller, &changes, false)?)
+    report(&make(controller, &changes, false, confirm)?)
 }
 
 /// Makes changes that need no interface in particular.
-fn make(mut controller: Controller, changes: &[Change], terminate: bool) -> Result<Done> {
-    let policy = controller.policy().clone().apply(changes)?;
-    Ok(controller.install(Plan {
-        policy,
+fn make(
+    mut controller: Controller,
+    changes: &[Change],
+    terminate: bool,
+    confirm: &Confirm,
+) -> Result<Done> {
+    let plan = Plan {
+        policy: controller.policy().clone().apply(changes)?,
         needed: Needed::None,
         terminate,
-    })?)
+    };
+    confirm.install(&mut controller, plan)
 }
 
 /// Shows what was done.
 fn report(done: &Done) -> Result<Answer> {
-    for warning in &done.warnings {
-        output::warn(warning);
-    }
     match done.changes.is_empty() {
         true => print("nothing to change\n")?,
         false => print(&show::changes(
@@ -159,6 +192,7 @@ fn report(done: &Done) -> Result<Answer> {
             Style::of_stdout(),
         ))?,
     }
+    print(&confirm::next_step(done))?;
     Ok(Answer::Yes)
 }
 

@@ -21,11 +21,20 @@ pub(super) fn print(text: &str) -> Result<()> {
 
 /// Prints what other programs read: one object, with the version of its shape.
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
+    print(&format!("{:#}\n", versioned(value)?))
+}
+
+fn versioned(value: &impl Serialize) -> Result<Value> {
     let mut value = serde_json::to_value(value).map_err(|error| Error::Write(error.into()))?;
     if let Value::Object(fields) = &mut value {
         fields.insert("version".to_owned(), VERSION.into());
     }
-    print(&format!("{value:#}\n"))
+    Ok(value)
+}
+
+/// One object on one line, with the version of its shape.
+pub(super) fn json_line(value: &impl Serialize) -> Result<String> {
+    Ok(format!("{}\n", versioned(value)?))
 }
 
 /// The start of a JSON object whose one list is too long to hold.
@@ -87,12 +96,17 @@ impl Output {
         self.judge(written)
     }
 
-    pub(super) fn finish(mut self) -> Result<()> {
-        if self.is_closed {
-            return Ok(());
+    /// Hands over what was written. Returns whether the reader has gone.
+    pub(super) fn flush(&mut self) -> Result<bool> {
+        if !self.is_closed {
+            let flushed = self.to.flush();
+            self.judge(flushed)?;
         }
-        let flushed = self.to.flush();
-        self.judge(flushed)
+        Ok(self.is_closed)
+    }
+
+    pub(super) fn finish(mut self) -> Result<()> {
+        self.flush().map(drop)
     }
 
     fn judge(&mut self, result: io::Result<()>) -> Result<()> {

@@ -19,9 +19,10 @@ use crate::policy::names::VpcName;
 use crate::show::{self, Style};
 
 use super::choose::named_vpc;
+use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
 use super::output::{print, print_json};
-use super::{Answer, json, output};
+use super::{Answer, json};
 
 /// Just above what a policy file may have, so that a larger one is refused for its size.
 const MAX_READ: u64 = (128 << 20) + 1;
@@ -36,6 +37,8 @@ pub(super) struct Apply {
     /// Judge tracked flows again: those that no rule allows any more end
     #[arg(long)]
     terminate: bool,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Debug, Args)]
@@ -72,14 +75,12 @@ impl Apply {
         let file = parse(&self.file)??;
         let mut controller = Controller::open(dirs)?;
         let policy = to_policy(&file, controller.policy())?;
-        let done = controller.install(Plan {
+        let plan = Plan {
             needed: needed(&file, &policy),
             policy,
             terminate: self.terminate,
-        })?;
-        for warning in &done.warnings {
-            output::warn(warning);
-        }
+        };
+        let done = self.confirm.install(&mut controller, plan)?;
         let changes = show::changes(&done.before, &done.changes, Style::of_stdout());
         let summary = match done.changes.len() {
             0 => format!("nothing to change (revision {})\n", done.revision),
@@ -88,7 +89,7 @@ impl Apply {
                 format!("applied {changes} (revision {})\n", done.revision)
             }
         };
-        print(&(changes + &summary))?;
+        print(&(changes + &summary + &next_step(&done)))?;
         Ok(Answer::Yes)
     }
 }

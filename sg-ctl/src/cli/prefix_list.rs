@@ -15,6 +15,7 @@ use crate::policy::names::{PrefixListName, VpcName};
 use crate::policy::prefix::parse_prefix;
 use crate::show::{self, Style};
 
+use super::confirm::Confirm;
 use super::error::Result;
 use super::output::{print, print_json};
 use super::{Answer, change, choose};
@@ -45,6 +46,8 @@ pub(super) struct Set {
     /// The VPC, made if there is none [default: `default`, or the only one that has the list]
     #[arg(long)]
     vpc: Option<VpcName>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +60,8 @@ pub(super) struct Edited {
     /// The VPC of the list [default: `default`, or the only one that has it]
     #[arg(long)]
     vpc: Option<VpcName>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Debug, Args)]
@@ -104,7 +109,7 @@ impl Command {
 
 impl Set {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
-        change(dirs, |policy| {
+        change(dirs, &self.confirm, |policy| {
             let vpc = match &self.vpc {
                 Some(vpc) => vpc.clone(),
                 None if is_new(policy, &self.name) => VpcName::default(),
@@ -137,7 +142,7 @@ impl Edited {
         dirs: &DirOptions,
         edit: impl FnOnce(&mut BTreeSet<IpNet>, &[IpNet]),
     ) -> Result<Answer> {
-        change(dirs, |policy| {
+        change(dirs, &self.confirm, |policy| {
             let (name, vpc) = choose::vpc_of_prefix_list(policy, self.vpc.as_ref(), &self.name)?;
             let prefixes = vpc.prefix_lists.get(&self.name);
             let mut prefixes = prefixes.cloned().unwrap_or_default();
@@ -152,7 +157,7 @@ impl Edited {
 
 impl Named {
     fn delete(self, dirs: &DirOptions) -> Result<Answer> {
-        change(dirs, |policy| {
+        change(dirs, &Confirm::default(), |policy| {
             let (vpc, _) = choose::vpc_of_prefix_list(policy, self.vpc.as_ref(), &self.name)?;
             Ok(vec![Change {
                 vpc: vpc.clone(),

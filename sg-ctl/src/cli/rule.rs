@@ -12,8 +12,9 @@ use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
 use crate::policy::services::service;
 use crate::show::{self, Style};
 
+use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
-use super::output::{print, print_json, warn};
+use super::output::{print, print_json};
 use super::{Answer, choose, json, make};
 
 #[derive(Debug, Subcommand)]
@@ -38,6 +39,8 @@ pub(super) struct Add {
     /// The VPC of the group [default: `default`, or the only one that has it]
     #[arg(long)]
     vpc: Option<VpcName>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Debug, Args)]
@@ -55,6 +58,8 @@ pub(super) struct Remove {
     /// The VPC of the group [default: `default`, or the only one that has it]
     #[arg(long)]
     vpc: Option<VpcName>,
+    #[command(flatten)]
+    confirm: Confirm,
 }
 
 #[derive(Debug, Args)]
@@ -173,7 +178,7 @@ impl Add {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let permissions = self.words.permissions(&self.group)?;
         check_description(&self.description)?;
-        change(dirs, false, |policy| {
+        change(dirs, (false, &self.confirm), |policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let rules = permissions.into_iter().map(|permission| {
@@ -210,7 +215,7 @@ impl Remove {
             })?,
             false => Vec::new(),
         };
-        change(dirs, self.terminate, |policy| {
+        change(dirs, (self.terminate, &self.confirm), |policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let mut ids = self.ids;
@@ -258,17 +263,15 @@ fn find<'a>(group: &'a Group, permission: &Permission) -> Option<&'a Rule> {
 /// Makes the changes and shows them with the ids of the rules.
 fn change(
     dirs: &DirOptions,
-    terminate: bool,
+    (terminate, confirm): (bool, &Confirm),
     changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
 ) -> Result<Answer> {
     let controller = Controller::open(dirs)?;
     let changes = changes(controller.policy())?;
-    let done = make(controller, &changes, terminate)?;
-    for warning in &done.warnings {
-        warn(warning);
-    }
+    let done = make(controller, &changes, terminate, confirm)?;
     let style = Style::of_stdout();
-    print(&show::changes_with_ids(&done.before, &done.changes, style))?;
+    let changes = show::changes_with_ids(&done.before, &done.changes, style);
+    print(&(changes + &next_step(&done)))?;
     Ok(Answer::Yes)
 }
 

@@ -24,7 +24,9 @@ use super::image::{Image, ScopedPrefix};
 /// First fragments that are remembered before the oldest are forgotten.
 const FRAGMENTS: usize = 4096;
 
-/// An image in force on the host, with a clock that stands until it is set.
+/// An image in force on the host, with a clock that stands until it is set. A clone goes its own way
+/// from the same flows.
+#[derive(Clone)]
 pub struct HostTables<'a> {
     image: &'a Image,
     generation: Generation,
@@ -119,6 +121,20 @@ impl<'a> HostTables<'a> {
         )
     }
 
+    /// The flows that are alive, with the table each is in.
+    pub fn flows_alive(&self) -> Vec<(FlowKey, FlowTable, FlowState)> {
+        let mut alive = Vec::new();
+        for table in [FlowTable::Embryonic, FlowTable::Assured] {
+            let flows = self.flows(table).borrow();
+            alive.extend(
+                flows
+                    .alive(self.now())
+                    .map(|(key, state)| (*key, table, *state)),
+            );
+        }
+        alive
+    }
+
     fn flows(&self, table: FlowTable) -> &RefCell<HostFlows> {
         match table {
             FlowTable::Embryonic => &self.embryonic,
@@ -128,7 +144,7 @@ impl<'a> HostTables<'a> {
 }
 
 /// The lengths of the prefixes in each scope: what a longest-prefix search has to try.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Lengths(HashMap<[u8; 4], BTreeSet<u32>>);
 
 impl Lengths {

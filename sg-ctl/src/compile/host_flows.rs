@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use sg_common::flow::{FlowKey, FlowState, Leg, Ticks};
 
 /// Flows by key, at most as many as there is room for.
+#[derive(Clone)]
 pub(super) struct HostFlows {
     capacity: usize,
     flows: HashMap<FlowKey, HeldFlow>,
@@ -48,6 +49,15 @@ impl HostFlows {
             .held(key)
             .filter(|held| !held.deadline.has_passed(now))?;
         Some(held.state)
+    }
+
+    /// Every flow that is not past its deadline.
+    pub(super) fn alive(&self, now: Ticks) -> impl Iterator<Item = (&FlowKey, &FlowState)> {
+        let alive = self
+            .flows
+            .iter()
+            .filter(move |(_, held)| !held.deadline.has_passed(now));
+        alive.map(|(key, held)| (key, &held.state))
     }
 
     pub(super) fn held(&self, key: &FlowKey) -> Option<&HeldFlow> {

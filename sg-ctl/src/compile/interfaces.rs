@@ -184,6 +184,7 @@ fn flags(protected: &Protected<'_>) -> InterfaceFlags {
         )
         .with(InterfaceFlags::BARE, protected.attached.bare)
         .with(InterfaceFlags::TCP_PICKUP, protected.interface.tcp_pickup)
+        .with(InterfaceFlags::AUDIT, protected.interface.audit)
 }
 
 /// The machine itself may hold half of all assured flows, one guest an eighth.
@@ -212,6 +213,9 @@ mod fixed {
     pub(super) const ICMP_S: u32 = 30;
     /// AWS keeps other protocols 600 s.
     pub(super) const OTHER_S: u32 = 600;
+    /// RFC 791 suggests 15 s for reassembly, and Linux keeps 30 s. What became of a first fragment
+    /// does no harm for longer: it is bound to the same addresses, protocol and identification.
+    pub(super) const FRAGMENT_S: u32 = 30;
 }
 
 fn timeouts(set: Timeouts, jiffies_per_second: u32) -> TimeoutTicks {
@@ -230,6 +234,7 @@ fn timeouts(set: Timeouts, jiffies_per_second: u32) -> TimeoutTicks {
         udp_stream: ticks(set.udp_stream_s),
         icmp: ticks(fixed::ICMP_S),
         other: ticks(fixed::OTHER_S),
+        fragment: ticks(fixed::FRAGMENT_S),
     }
 }
 
@@ -272,6 +277,7 @@ mod tests {
         let at_250 = timeouts(Timeouts::default(), 250);
         assert_eq!(at_250.udp, 235, "30 s are 7500 jiffies, 234.4 ticks");
         assert_eq!(at_250.tcp_established, 3_375_000);
+        assert_eq!(at_250.fragment, 235);
         assert_eq!(timeouts(Timeouts::default(), 1000).other, 18_750);
     }
 

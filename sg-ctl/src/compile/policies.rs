@@ -13,7 +13,7 @@ use super::identities::Sets;
 use super::image::{Grant, Image, ScopedPrefix};
 use super::limits::{CompileError, Entries, Limits, Subject};
 use super::numbers::Numbers;
-use super::ports::{Admission, PortTables, TooLong, services};
+use super::ports::{Admission, PortTables, TooLong};
 use crate::policy::model::Peer;
 
 /// Where policies are written to.
@@ -174,7 +174,7 @@ fn sort(domain: &Domain<'_>, groups: &[u32], direction: Direction) -> Sorted {
     let rules = compiled.flat_map(|group| group.rules.iter().zip(&group.numbers));
     let rules = rules.filter(|(rule, _)| rule.permission.direction == direction);
     for ((rule, numbers), order) in rules.zip(0_u32..) {
-        let (first, last) = services(rule.permission.traffic);
+        let (first, last) = rule.permission.traffic.services();
         let admission = Admission {
             order,
             first,

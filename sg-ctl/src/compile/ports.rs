@@ -5,11 +5,10 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
-use sg_common::parse::{ICMP, ICMPV6, TCP, UDP};
 use sg_common::tables::{PortEntry, PortTable, RuleSlot, Service};
 
 use super::image::PortArena;
-use crate::policy::model::{IcmpMatch, Traffic};
+use crate::policy::model::Traffic;
 
 /// An interval of services that one rule admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,43 +26,8 @@ pub(super) struct Admission {
 impl Admission {
     /// Whether every port of the protocol is admitted.
     pub(super) fn admits_whole(&self, protocol: u8) -> bool {
-        let (first, last) = whole(protocol);
+        let (first, last) = Traffic::Protocol(protocol).services();
         self.first <= first && last <= self.last
-    }
-}
-
-fn whole(protocol: u8) -> (u32, u32) {
-    (
-        Service::new(protocol, 0).0,
-        Service::new(protocol, u16::MAX).0,
-    )
-}
-
-/// The first and the last service that the traffic is.
-pub(super) fn services(traffic: Traffic) -> (u32, u32) {
-    let within = |protocol, first, last| {
-        (
-            Service::new(protocol, first).0,
-            Service::new(protocol, last).0,
-        )
-    };
-    let icmp = |protocol, wanted| match wanted {
-        IcmpMatch::Any => whole(protocol),
-        IcmpMatch::Type(kind) => {
-            within(protocol, u16::from(kind) << 8, u16::from(kind) << 8 | 0xff)
-        }
-        IcmpMatch::TypeCode(kind, code) => {
-            let low = u16::from(kind) << 8 | u16::from(code);
-            within(protocol, low, low)
-        }
-    };
-    match traffic {
-        Traffic::All => (0, Service::END - 1),
-        Traffic::Tcp(ports) => within(TCP, ports.first(), ports.last()),
-        Traffic::Udp(ports) => within(UDP, ports.first(), ports.last()),
-        Traffic::Icmp(wanted) => icmp(ICMP, wanted),
-        Traffic::Icmpv6(wanted) => icmp(ICMPV6, wanted),
-        Traffic::Protocol(number) => whole(number),
     }
 }
 
@@ -317,7 +281,6 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::model::PortRange;
 
     fn admission(order: u32, first: u32, last: u32) -> Admission {
         Admission {
@@ -375,29 +338,10 @@ mod tests {
 
     #[test]
     fn every_service_up_to_the_last_is_one_entry() {
-        let (first, last) = services(Traffic::All);
+        let (first, last) = Traffic::All.services();
         check(&[(0, first, last)], &[(0, 1)]);
-        let (first, last) = services(Traffic::Protocol(255));
+        let (first, last) = Traffic::Protocol(255).services();
         check(&[(0, first, last)], &[(0xff_0000, 1)]);
-    }
-
-    #[test]
-    fn traffic_is_an_interval_of_services() {
-        let http = Traffic::Tcp(PortRange::new(80, 90).unwrap());
-        assert_eq!(services(http), (0x06_0050, 0x06_005a));
-        assert_eq!(
-            services(Traffic::Udp(PortRange::ALL)),
-            (0x11_0000, 0x11_ffff)
-        );
-        assert_eq!(
-            services(Traffic::Icmp(IcmpMatch::Type(8))),
-            (0x01_0800, 0x01_08ff)
-        );
-        assert_eq!(
-            services(Traffic::Icmpv6(IcmpMatch::TypeCode(128, 0))),
-            (0x3a_8000, 0x3a_8000)
-        );
-        assert_eq!(services(Traffic::Protocol(47)), (0x2f_0000, 0x2f_ffff));
     }
 
     #[test]

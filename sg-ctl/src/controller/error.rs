@@ -43,6 +43,30 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// One change at a time can wait for its confirmation.
+    #[error(
+        "an earlier change waits for its confirmation ({0} s left): `sg-ctl confirm` keeps it, \
+         `sg-ctl rollback` takes it back; then try again"
+    )]
+    Unconfirmed(u64),
+    /// There is nothing to confirm or to take back.
+    #[error("no change waits for a confirmation; make one with `--confirm 60s`")]
+    NothingUnconfirmed,
+    /// It has been taken back.
+    #[error(
+        "too late: nobody confirmed the change in time, and it was taken back; the policy is that \
+         of revision {0} again"
+    )]
+    TooLate(u64),
+    /// The copy is gone.
+    #[error(
+        "the policy before the unconfirmed change is not there any more, so the change stays; \
+         apply the policy that you want"
+    )]
+    NothingToReturnTo,
+    /// The process that would take a change back.
+    #[error("cannot start the process that takes the change back: {0}; nothing was changed")]
+    Waiter(io::Error),
     /// The kernel refused half-way, and the old policy holds again.
     #[error("{0}; the change was taken back, and the old policy is in force")]
     TakenBack(dataplane::Error),

@@ -5,11 +5,15 @@
 //! stored is made to hold, whatever the kernel holds. What commands mean and how anything is
 //! shown is not known here.
 
+mod confirmation;
 mod devices;
 mod error;
+mod session;
+mod verify;
 mod view;
 
 use std::mem;
+use std::time::Duration;
 
 use crate::dataplane::{self, Attachment, Dataplane, Outcome, Prepared, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock, Place};
@@ -20,10 +24,14 @@ use crate::policy::model::Policy;
 use crate::privileges;
 use crate::store::{Revision, SqliteStore, Store as _};
 
+pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation};
 pub use devices::{Needed, namespace, recorded_namespace};
 pub use error::{Error, Result};
+pub use session::{Session, SessionWarning};
+pub use verify::Verified;
 pub use view::View;
 
+use crate::compile::image::Image;
 use devices::Devices;
 
 /// The right to change what one instance enforces, and the policy as it is.
@@ -33,6 +41,9 @@ pub struct Controller {
     revision: Revision,
     policy: Policy,
     limits: Limits,
+    unconfirmed: Option<Unconfirmed>,
+    /// What has been done on the way here, for whoever asks next.
+    news: Vec<Warning>,
     // Dropped last, when nothing is open any more.
     lock: Lock,
 }
@@ -48,6 +59,34 @@ pub struct Plan {
     pub terminate: bool,
 }
 
+/// How carefully a plan is made to hold.
+pub struct Care<'a> {
+    /// The change is taken back unless it is confirmed within this time.
+    pub confirm_within: Option<Duration>,
+    /// Told of each step before it is made, and of what the user should know before it is.
+    pub tell: &'a dyn Fn(News<'_>),
+}
+
+/// What happens while a plan is made to hold.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// The next step.
+    Step(Step),
+    /// What the user should know while the old policy is still in force.
+    Warning(&'a Warning),
+}
+
+/// The parts of making a plan hold that can take long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Finding what differs, and what the tables become.
+    Compile,
+    /// Writing it down for good.
+    Store,
+    /// Making the kernel hold it.
+    Install,
+}
+
 /// What was done.
 #[derive(Debug)]
 pub struct Done {
@@ -59,6 +98,8 @@ pub struct Done {
     pub revision: Revision,
     /// What the user should know although it kept nothing from being done.
     pub warnings: Vec<Warning>,
+    /// The change is taken back unless it is confirmed within this time.
+    pub confirm_within: Option<Duration>,
 }
 
 /// What the user should know.
@@ -79,25 +120,58 @@ pub enum Warning {
          the next change moves them"
     )]
     FlowsLeft(u32),
+    /// An earlier change was not confirmed in time.
+    #[error(
+        "an earlier change was not confirmed in time and has been taken back: the policy is that \
+         of revision {0} again"
+    )]
+    TakenBack(u64),
+    /// The session that the command was given in would not be let in any more.
+    #[error(transparent)]
+    Session(SessionWarning),
 }
 
 impl Controller {
     /// Waits for other writers and reads what is stored, making the store if there is none.
     pub fn open(options: &DirOptions) -> Result<Self> {
+        let (dirs, lock) = Self::lock(options)?;
+        Self::read(dirs, lock)
+    }
+
+    fn lock(options: &DirOptions) -> Result<(Dirs, Lock)> {
         privileges::check()?;
         let dirs = Dirs::create(options)?;
         let lock = dirs.lock()?;
+        Ok((dirs, lock))
+    }
+
+    fn read(dirs: Dirs, lock: Lock) -> Result<Self> {
         let store = SqliteStore::open(dirs.state())?;
         let (revision, policy) = store.snapshot()?;
         let limits = Limits::read(&store)?;
-        Ok(Self {
+        let mut controller = Self {
+            unconfirmed: Unconfirmed::find(&store)?,
             dirs,
             store,
             revision,
             policy,
             limits,
+            news: Vec::new(),
             lock,
-        })
+        };
+        controller.complete_overdue()?;
+        Ok(controller)
+    }
+
+    /// Takes back a change whose time is over, should nobody have come to do it.
+    fn complete_overdue(&mut self) -> Result<()> {
+        let is_overdue = |unconfirmed: &Unconfirmed| unconfirmed.left().is_zero();
+        if !self.unconfirmed.as_ref().is_some_and(is_overdue) {
+            return Ok(());
+        }
+        let taken_back = self.take_back()?;
+        self.news.push(Warning::TakenBack(taken_back.before));
+        Ok(())
     }
 
     /// The policy as it is stored.
@@ -147,9 +221,25 @@ impl Controller {
 
     /// Stores the plan and makes the kernel match it, or fails and leaves both as they were.
     pub fn install(&mut self, plan: Plan) -> Result<Done> {
-        let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
-        let mut warnings: Vec<_> = missing.into_iter().map(Warning::Missing).collect();
+        let careless = Care {
+            confirm_within: None,
+            tell: &|_| (),
+        };
+        self.install_with(plan, &careless)
+    }
+
+    /// As [`Self::install`], with a way back and word of what happens.
+    pub fn install_with(&mut self, plan: Plan, care: &Care<'_>) -> Result<Done> {
+        (care.tell)(News::Step(Step::Compile));
         let changes = diff(&self.policy, &plan.policy);
+        if let Some(unconfirmed) = &self.unconfirmed
+            && !changes.is_empty()
+        {
+            return Err(Error::Unconfirmed(unconfirmed.left_s()));
+        }
+        let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
+        let mut warnings = mem::take(&mut self.news);
+        warnings.extend(missing.into_iter().map(Warning::Missing));
         let wanted = Wanted {
             policy: &plan.policy,
             devices: found,
@@ -157,35 +247,77 @@ impl Controller {
             capacity: self.limits.flows,
             limits: self.limits.tables,
         };
+        // Nothing that could be confirmed has changed.
+        let confirm_within = care.confirm_within.filter(|_| !changes.is_empty());
+        let care = Care {
+            confirm_within,
+            ..*care
+        };
         let dataplane = self.dataplane(!wanted.devices.is_empty(), &mut warnings)?;
         match dataplane {
-            None => self.revision = self.store.commit(self.revision, &changes)?,
+            None => self.store(&changes, &care)?,
             Some(dataplane) => {
-                let Outcome { flows_left, .. } = self.enforce(dataplane, &wanted, &changes)?;
+                let Outcome { flows_left, .. } =
+                    self.enforce(dataplane, &wanted, &changes, &care)?;
                 if flows_left > 0 {
                     warnings.push(Warning::FlowsLeft(flows_left));
                 }
             }
         }
+        if let (Some(within), Some(unconfirmed)) = (confirm_within, &mut self.unconfirmed) {
+            confirmation::restart(&mut self.store, unconfirmed, within)?;
+        }
         if wanted.devices.is_empty() {
             self.dirs.unmount_if_empty(&self.lock)?;
         }
-        Ok(self.done(plan.policy, changes, warnings))
+        Ok(Done {
+            confirm_within,
+            ..self.done(plan.policy, changes, warnings)
+        })
     }
 
     /// Stores the changes and installs what is wanted, if it can be installed.
-    fn enforce(
+    fn enforce<K: Kernel>(
         &mut self,
-        mut kernel: impl Kernel,
+        mut kernel: K,
         wanted: &Wanted<'_>,
         changes: &[Change],
+        care: &Care<'_>,
     ) -> Result<Outcome> {
         let prepared = kernel.prepare(wanted)?;
-        self.revision = self.store.commit(self.revision, changes)?;
+        if !changes.is_empty()
+            && let Some(image) = K::image(&prepared)
+            && let Some(warning) = session::judge(&wanted.devices, image)
+        {
+            (care.tell)(News::Warning(&Warning::Session(warning)));
+        }
+        self.store(changes, care)?;
+        (care.tell)(News::Step(Step::Install));
         match kernel.install(prepared) {
             Ok(outcome) => Ok(outcome),
-            Err(error) => Err(self.take_back(kernel, wanted.policy, error)),
+            Err(error) => {
+                let told = self.undo(kernel, wanted.policy, error);
+                if matches!(told, Error::TakenBack(_)) && self.unconfirmed.take().is_some() {
+                    confirmation::end(&mut self.store, &self.dirs)?;
+                }
+                Err(told)
+            }
         }
+    }
+
+    /// Stores the changes, with a way back where one is asked for.
+    fn store(&mut self, changes: &[Change], care: &Care<'_>) -> Result<()> {
+        (care.tell)(News::Step(Step::Store));
+        if let Some(within) = care.confirm_within {
+            let before = self.revision.number();
+            let begun = confirmation::begin(&mut self.store, &self.dirs, before, within)?;
+            self.unconfirmed = Some(begun);
+        }
+        self.revision = self.store.commit(self.revision, changes)?;
+        if !changes.is_empty() {
+            TakenBack::forget(&mut self.store)?;
+        }
+        Ok(())
     }
 
     fn done(&mut self, policy: Policy, changes: Vec<Change>, warnings: Vec<Warning>) -> Done {
@@ -194,6 +326,7 @@ impl Controller {
             changes,
             revision: self.revision,
             warnings,
+            confirm_within: None,
         }
     }
 
@@ -211,12 +344,7 @@ impl Controller {
     }
 
     /// Stores and installs the old policy again.
-    fn take_back(
-        &mut self,
-        mut kernel: impl Kernel,
-        refused: &Policy,
-        why: dataplane::Error,
-    ) -> Error {
+    fn undo(&mut self, mut kernel: impl Kernel, refused: &Policy, why: dataplane::Error) -> Error {
         let mut back = || -> Result<()> {
             let changes = diff(refused, &self.policy);
             self.revision = self.store.commit(self.revision, &changes)?;
@@ -245,6 +373,9 @@ impl Controller {
 trait Kernel {
     type Prepared;
 
+    /// The tables that would be in force.
+    fn image(prepared: &Self::Prepared) -> Option<&Image>;
+
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Self::Prepared, dataplane::Error>;
 
     fn install(&mut self, prepared: Self::Prepared) -> Result<Outcome, dataplane::Error>;
@@ -252,6 +383,10 @@ trait Kernel {
 
 impl Kernel for Dataplane {
     type Prepared = Prepared;
+
+    fn image(prepared: &Prepared) -> Option<&Image> {
+        Some(prepared.image())
+    }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, dataplane::Error> {
         self.prepare(wanted)

@@ -17,6 +17,10 @@ struct Refusing<'a> {
 impl Kernel for Refusing<'_> {
     type Prepared = Policy;
 
+    fn image(_prepared: &Policy) -> Option<&Image> {
+        None
+    }
+
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Policy, dataplane::Error> {
         match self.preparing {
             true => Err(NoTcx),
@@ -56,6 +60,8 @@ fn controller(folder: &TempDir) -> Controller {
         revision,
         policy,
         limits: Limits::default(),
+        unconfirmed: None,
+        news: Vec::new(),
         lock,
     }
 }
@@ -81,7 +87,13 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         installations,
         installed: &mut installed,
     };
-    let told = controller.enforce(kernel, &wanted, &changes).map(drop);
+    let care = Care {
+        confirm_within: None,
+        tell: &|_| (),
+    };
+    let told = controller
+        .enforce(kernel, &wanted, &changes, &care)
+        .map(drop);
     let (revision, stored) = controller.store.snapshot().unwrap();
     assert_eq!(revision, controller.revision);
     (

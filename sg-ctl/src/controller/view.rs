@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::Path;
 
+use super::confirmation::{TakenBack, Unconfirmed};
+use super::devices::{Devices, Needed};
 use super::error::{Error, Result};
-use crate::dataplane::Dataplane;
-use crate::dirs::{DirOptions, Dirs};
+use crate::dataplane::{Dataplane, Device};
+use crate::dirs::{DirOptions, Dirs, Lock};
 use crate::limits::Limits;
 use crate::policy::model::Policy;
 use crate::store::{SqliteStore, Store as _};
@@ -19,6 +21,10 @@ pub struct View {
     pub policy: Policy,
     /// How much the instance may hold.
     pub limits: Limits,
+    /// The change that waits for its confirmation.
+    pub unconfirmed: Option<Unconfirmed>,
+    /// What was taken back last, unless something was changed since.
+    pub taken_back: Option<TakenBack>,
     dirs: Option<Dirs>,
 }
 
@@ -30,20 +36,35 @@ impl View {
             true => Some(Dirs::create(options)?),
             false => None,
         };
-        let (revision, policy, limits) = match &dirs {
-            Some(dirs) if store => {
-                let store = SqliteStore::open(dirs.state())?;
-                let (revision, policy) = store.snapshot()?;
-                (revision.number(), policy, Limits::read(&store)?)
-            }
-            _ => (0, Policy::default(), Limits::default()),
-        };
-        Ok(Self {
-            revision,
-            policy,
-            limits,
+        let mut view = Self {
+            revision: 0,
+            policy: Policy::default(),
+            limits: Limits::default(),
+            unconfirmed: None,
+            taken_back: None,
             dirs,
-        })
+        };
+        if let Some(dirs) = &view.dirs
+            && store
+        {
+            let store = SqliteStore::open(dirs.state())?;
+            let (revision, policy) = store.snapshot()?;
+            view.limits = Limits::read(&store)?;
+            view.unconfirmed = Unconfirmed::find(&store)?;
+            view.taken_back = TakenBack::find(&store)?;
+            (view.revision, view.policy) = (revision.number(), policy);
+        }
+        Ok(view)
+    }
+
+    /// Keeps writers away; `None` where there is nothing that they could write to.
+    pub(super) fn lock(&self) -> Result<Option<Lock>> {
+        Ok(self.dirs.as_ref().map(Dirs::lock).transpose()?)
+    }
+
+    /// The interfaces of the policy that this machine has.
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        Ok(Devices::find(&self.policy, &Needed::None)?.found)
     }
 
     /// What the kernel holds; `None` when it holds nothing of this instance.

@@ -1,6 +1,6 @@
 //! Reads flows out of their tables, many buckets a system call: there may be millions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use sg_common::flow::{FlowBucket, Ticks};
@@ -10,11 +10,27 @@ use super::clock::Clock;
 use super::report::{FlowReport, FlowUsage};
 use super::state::Record;
 use super::sys::ArrayBatches;
-use crate::compile::image::Image;
+use crate::compile::image::{Image, InstalledInterface};
 use crate::policy::names::RuleId;
 
 /// Buckets read at once: half a megabyte, which stays in the processor's caches.
 const BATCH: usize = 512;
+
+/// Whose the numbers in a flow are.
+pub(super) struct FlowNames<'a> {
+    rules: HashMap<u32, RuleId>,
+    interfaces: &'a BTreeMap<u32, InstalledInterface>,
+}
+
+impl<'a> FlowNames<'a> {
+    pub(super) fn of(image: &'a Image) -> Self {
+        let rules = image.ids.rules.iter();
+        Self {
+            rules: rules.map(|(rule, slot)| (slot.0, *rule)).collect(),
+            interfaces: &image.interfaces,
+        }
+    }
+}
 
 /// Calls `each` with every live flow.
 pub(super) fn flows(
@@ -24,15 +40,10 @@ pub(super) fn flows(
     each: &mut dyn FnMut(FlowReport),
 ) -> Result<(), Error> {
     let clock = Clock::read(bpffs, record)?;
-    let rules: HashMap<u32, RuleId> = image
-        .ids
-        .rules
-        .iter()
-        .map(|(rule, slot)| (slot.0, *rule))
-        .collect();
+    let names = FlowNames::of(image);
     each_bucket(bpffs, record, |assured, bucket| {
         for lane in live(bucket, clock.now) {
-            each(flow_report(bucket, lane, assured, &clock, &rules));
+            each(flow_report(bucket, lane, assured, &clock, &names));
         }
     })
 }
@@ -100,14 +111,19 @@ fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = usize> {
         .filter(move |lane| bucket.tags[*lane] != 0 && !bucket.deadlines[*lane].has_passed(now))
 }
 
-fn flow_report(
+pub(super) fn flow_report(
     bucket: &FlowBucket,
     lane: usize,
     assured: bool,
     clock: &Clock,
-    rules: &HashMap<u32, RuleId>,
+    names: &FlowNames<'_>,
 ) -> FlowReport {
     let slot = &bucket.slots[lane];
+    let left = bucket.deadlines[lane].until(clock.now);
+    let owner = names.interfaces.get(&slot.state.owner);
+    let lifetime = owner.map_or(left, |owner| {
+        slot.state.phase.timeout(&owner.interface.timeouts)
+    });
     let [packets_out, packets_in] = slot.packets;
     let [bytes_out, bytes_in] = slot.bytes;
     FlowReport {
@@ -119,8 +135,12 @@ fn flow_report(
         protocol: slot.key.protocol,
         state: slot.state.phase.name(),
         assured,
-        expires_in_s: clock.seconds(bucket.deadlines[lane].until(clock.now)),
-        rule: rules.get(&slot.state.rule.0).copied(),
+        expires_in_s: clock.seconds(left),
+        idle_s: clock.seconds(lifetime.saturating_sub(left)),
+        opened_s_ago: clock.seconds(clock.now.0.wrapping_sub(slot.opened.0)),
+        opened_by: slot.state.initiator(),
+        interface: owner.map(|owner| (owner.vpc.clone(), owner.name.clone())),
+        rule: names.rules.get(&slot.state.rule.0).copied(),
         packets_in,
         packets_out,
         bytes_in,

@@ -7,18 +7,23 @@
 
 mod clock;
 mod counters;
+mod events;
 mod flow_reports;
 mod flow_tables;
 mod foreign;
 mod hooks;
+mod installed;
 mod maps;
 mod object;
+pub mod probe;
 mod replay;
+mod replay_flows;
 pub mod report;
 mod sizes;
 mod state;
 mod sys;
 mod update;
+mod verify;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -32,16 +37,21 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use rand::random;
+use sg_common::event::EVENT_READERS;
 use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::events::EventStream;
 use self::flow_tables::{FlowSizes, FlowTables};
+pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 pub use self::replay::{Replay, ReplayHook};
+pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
+pub use self::verify::{Difference, Way};
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
@@ -170,10 +180,11 @@ pub enum Error {
         /// The device.
         ifindex: u32,
     },
-    /// What is installed was recorded by another build.
+    /// What is installed was recorded by another version, in a way that this one cannot read.
     #[error(
-        "{} was written by another version of sg-ctl; what it installed stays in force. Detach its \
-         interfaces with that version, then use this one",
+        "{} was written by a version of sg-ctl whose tables this one cannot read; what it installed \
+         stays in force. `sg-ctl restore --take-over` replaces it without a gap, but forgets which \
+         flows are tracked: they go on where the rules allow them",
         path.display()
     )]
     Record {
@@ -205,6 +216,12 @@ pub enum Error {
     /// The kernel is too old.
     #[error("this kernel has no TCX links; sg needs Linux 6.6 or later")]
     NoTcx,
+    /// Every ring of events has its reader.
+    #[error(
+        "{EVENT_READERS} commands read events already, and no more can; end one of those that run \
+         `sg-ctl events` or `sg-ctl top`"
+    )]
+    TooManyReaders,
     /// A network namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] interfaces::Error),
@@ -268,6 +285,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// The tables that would be in force.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
     /// Nothing is protected, and nothing is to stay in the kernel.
     fn nothing() -> Self {
         Self {
@@ -301,6 +323,7 @@ pub struct Outcome {
 
 /// The kernel's part of one run folder.
 pub struct Dataplane {
+    run: PathBuf,
     bpffs: PathBuf,
     files: Files,
     installed: Option<(Record, Image)>,
@@ -332,10 +355,21 @@ impl Dataplane {
             image.ids.next_vpc += SKIPPED_NUMBERS;
         }
         Ok(Self {
+            run: run.to_path_buf(),
             bpffs: bpffs.to_path_buf(),
             files,
             installed,
         })
+    }
+
+    /// Forgets a record that this version cannot read. The programs it speaks of stay attached, and
+    /// the next installation replaces them under their links.
+    pub fn forget_unreadable(run: &Path) -> Result<(), Error> {
+        let files = Files::in_folder(run);
+        match files.read() {
+            Err(Error::Record { .. }) => files.clear(),
+            read => read.map(drop),
+        }
     }
 
     fn record(&self) -> Option<&Record> {

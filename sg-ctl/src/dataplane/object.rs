@@ -14,7 +14,7 @@ use sg_common::report::Reason;
 
 use super::Error;
 use super::flow_tables::FlowSizes;
-use super::maps::{FLOW_MAPS, FLOW_TABLES, LAYOUT_MAPS, flows_folder, layout_folder};
+use super::maps::{FLOW_MAPS, FLOW_TABLES, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
 use super::state::Record;
 
 /// The object that the build script has compiled, aligned as its headers ask.
@@ -32,6 +32,9 @@ const CLOCK: &str = "sg_clock";
 
 /// First fragments that are remembered.
 const FRAGMENTS: u32 = 16_384;
+
+/// A reader's ring: what a few busy CPUs may write between two of its looks. A power of two.
+const RING_BYTES: u32 = 1 << 19;
 
 /// Tells one build of the object from another.
 pub(super) fn fingerprint() -> u64 {
@@ -90,6 +93,9 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
     ] {
         loader.map_max_entries(name, entries);
     }
+    for name in RINGS {
+        loader.map_max_entries(name, RING_BYTES);
+    }
     for name in LAYOUT_MAPS {
         loader.map_pin_path(name, layout.join(name));
     }
@@ -134,18 +140,6 @@ pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) ->
         path: path.to_path_buf(),
         source,
     })
-}
-
-/// Reads `jiffies64` by running a layout's clock program once.
-pub(super) fn jiffies(layout: &Path) -> Result<u64, Error> {
-    let clock = Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| {
-        Error::Program {
-            name: CLOCK,
-            source: Box::new(source),
-        }
-    })?;
-    let readings: Array<_, u64> = super::maps::open(layout, "CLOCK")?;
-    run_clock(&clock, &readings)
 }
 
 /// Opens a layout's clock program.

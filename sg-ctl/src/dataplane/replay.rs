@@ -12,8 +12,11 @@ use sg_common::tables::{ReasonCounter, reason_index};
 
 use super::maps::{flows_folder, layout_folder, open};
 use super::object;
+use super::replay_flows::ReplayFlows;
 use super::wire::Wire;
 use super::{Dataplane, Error};
+
+const ETHERNET_HEADER: usize = 14;
 
 /// Which program judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,15 +27,17 @@ pub enum ReplayHook {
     TcReceive,
     /// Sent frames at TC.
     TcSend,
+    /// Received frames at XDP, of which only the Ethernet header is in the first buffer.
+    XdpReceiveSplit,
 }
 
 impl ReplayHook {
-    /// All of them.
+    /// Those that every kernel can replay.
     pub const ALL: [Self; 3] = [Self::XdpReceive, Self::TcReceive, Self::TcSend];
 
     fn program(self) -> &'static str {
         match self {
-            Self::XdpReceive => object::XDP_RECEIVE,
+            Self::XdpReceive | Self::XdpReceiveSplit => object::XDP_RECEIVE,
             Self::TcReceive => object::TC_RECEIVE,
             Self::TcSend => object::TC_SEND,
         }
@@ -50,6 +55,8 @@ pub struct Replay {
     reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
     clock: Xdp,
     readings: Array<MapData, u64>,
+    flows: ReplayFlows,
+    jiffies_per_second: u32,
     layout: u32,
 }
 
@@ -69,6 +76,8 @@ impl Dataplane {
             reasons: open(&flows_folder(&self.bpffs), "REASONS")?,
             clock: object::open_clock(&layout)?,
             readings: open(&layout, "CLOCK")?,
+            flows: ReplayFlows::open(&self.bpffs, record)?,
+            jiffies_per_second: record.jiffies_per_second,
             layout: record.layout,
         }))
     }
@@ -86,14 +95,29 @@ impl Replay {
         object::run_clock(&self.clock, &self.readings).map(Ticks::from_jiffies)
     }
 
+    /// So much time, as flows tell it.
+    pub fn ticks(&self, seconds: u64) -> u32 {
+        Ticks::from_jiffies(seconds * u64::from(self.jiffies_per_second)).0
+    }
+
+    /// The flows that the programs know.
+    pub fn flows(&mut self) -> &mut ReplayFlows {
+        &mut self.flows
+    }
+
+    /// How many packets had this reason at an interface.
+    pub fn count_of(&self, slot: u32, direction: Direction, reason: Reason) -> Result<u64, Error> {
+        let index = reason_index(slot, direction, reason);
+        let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
+        Ok(cpus.iter().map(|Wire(cpu)| cpu.packets).sum())
+    }
+
     /// How many packets had each reason at an interface, in the order of the reasons' numbers.
     pub fn reasons(&self, slot: u32, direction: Direction) -> Result<Vec<u64>, Error> {
-        let packets = Reason::ALL.iter().map(|reason| {
-            let index = reason_index(slot, direction, *reason);
-            let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
-            Ok(cpus.iter().map(|Wire(cpu)| cpu.packets).sum())
-        });
-        packets.collect()
+        let reasons = Reason::ALL.iter();
+        reasons
+            .map(|reason| self.count_of(slot, direction, *reason))
+            .collect()
     }
 
     /// Judges a frame as if the device had received it, or was about to send it. The caller is in
@@ -111,7 +135,13 @@ impl Replay {
             .program(name)
             .ok_or(Error::ProgramMissing(name))?;
         let result = match program {
-            Program::Xdp(program) => run_xdp(program, ifindex, frame),
+            Program::Xdp(program) => {
+                let first_buffer = match hook {
+                    ReplayHook::XdpReceiveSplit => frame.len().min(ETHERNET_HEADER),
+                    _ => frame.len(),
+                };
+                run_xdp(program, ifindex, frame, first_buffer)
+            }
             Program::SchedClassifier(program) => run_tc(program, ifindex, frame),
             _ => return Err(Error::ProgramMissing(name)),
         };
@@ -129,10 +159,11 @@ impl Replay {
 type Run = Result<Verdict, ProgramError>;
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-fn run_xdp(program: &Xdp, ifindex: u32, frame: &[u8]) -> Run {
+/// Since Linux 6.18 data_end may lie before the frame's end: what is behind it is in further buffers.
+fn run_xdp(program: &Xdp, ifindex: u32, frame: &[u8], first_buffer: usize) -> Run {
     const XDP_PASS: u32 = 2;
     let mut context = [0; 24];
-    context[4..8].copy_from_slice(&native(frame.len() as u32));
+    context[4..8].copy_from_slice(&native(first_buffer as u32));
     context[12..16].copy_from_slice(&native(ifindex));
     let options = TestRunOptions {
         data_in: Some(frame),

@@ -100,6 +100,14 @@ pub struct FlowReport {
     pub assured: bool,
     /// Seconds until it expires without a packet.
     pub expires_in_s: u64,
+    /// Seconds since its last packet, to a second or so.
+    pub idle_s: u64,
+    /// Seconds since its first packet.
+    pub opened_s_ago: u64,
+    /// Which way its first packet went.
+    pub opened_by: Direction,
+    /// The interface that opened it, if that is still protected.
+    pub interface: Option<(VpcName, InterfaceName)>,
     /// The rule that admitted it, if that still exists.
     pub rule: Option<RuleId>,
     /// Packets towards what is protected.

@@ -5,10 +5,11 @@
 )]
 
 use aya::Pod;
+use sg_common::event::{Event, EventDesk, EventReader};
 use sg_common::flow::{Carrying, FlowBucket};
 use sg_common::tables::{
-    Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, ReasonCounter, RuleCounter,
+    Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry, MemberKey,
+    Policy, PortEntry, PortTable, PrefixKey, ReasonCounter, RuleCounter,
 };
 
 /// A map's key or value.
@@ -37,8 +38,22 @@ entries!(
     RuleCounter,
     Carrying,
     FlowBucket,
+    Event,
+    EventDesk,
+    EventReader,
+    FragmentKey,
+    FragmentVerdict,
 );
 
 // SAFETY: `Entry` is implemented above only for `repr(C)` structs of integers without padding,
 // whose sizes sg-common asserts.
 unsafe impl<T: Entry> Pod for Wire<T> {}
+
+/// Reads an entry that the kernel has written; `None` when the bytes are not as many as it has.
+pub(super) fn read<T: Entry>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() != size_of::<T>() {
+        return None;
+    }
+    // SAFETY: there are as many bytes as just compared, and `Entry` promises that any will do.
+    Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}

@@ -6,7 +6,9 @@
 mod error;
 mod link;
 mod netns;
+mod xdp_features;
 
 pub use error::{Error, Result};
 pub use link::{Kind, Link, LinkLayer, link, links};
 pub use netns::{Netns, NetnsId};
+pub use xdp_features::has_native_xdp;

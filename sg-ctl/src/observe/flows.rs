@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::Serialize;
+use sg_common::packet::Direction;
 
-use super::protocol_name;
+use super::{direction_name, protocol_name};
 use crate::dataplane::FlowReport;
-use crate::policy::names::RuleId;
+use crate::policy::names::{InterfaceName, RuleId, VpcName};
 
 /// One flow that is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,6 +32,17 @@ pub struct Flow {
     pub assured: bool,
     /// Seconds until it expires without a packet.
     pub expires_in_s: u64,
+    /// Seconds since its last packet, to a second or so.
+    pub idle_s: u64,
+    /// Seconds since its first packet.
+    pub opened_s_ago: u64,
+    /// Which way its first packet went.
+    #[serde(serialize_with = "direction_name")]
+    pub opened_by: Direction,
+    /// The VPC of the interface that opened it, if that is still protected.
+    pub vpc: Option<VpcName>,
+    /// That interface.
+    pub interface: Option<InterfaceName>,
     /// The rule that admitted it, if that still exists.
     pub rule: Option<RuleId>,
     /// Packets towards what is protected.
@@ -45,6 +57,7 @@ pub struct Flow {
 
 impl From<FlowReport> for Flow {
     fn from(report: FlowReport) -> Self {
+        let (vpc, interface) = report.interface.unzip();
         Self {
             zone: report.zone,
             protocol: protocol_name(report.protocol),
@@ -55,6 +68,11 @@ impl From<FlowReport> for Flow {
             state: report.state,
             assured: report.assured,
             expires_in_s: report.expires_in_s,
+            idle_s: report.idle_s,
+            opened_s_ago: report.opened_s_ago,
+            opened_by: report.opened_by,
+            vpc,
+            interface,
             rule: report.rule,
             packets_in: report.packets_in,
             packets_out: report.packets_out,
@@ -125,6 +143,10 @@ mod tests {
             state: "established",
             assured: true,
             expires_in_s: 60,
+            idle_s: 5,
+            opened_s_ago: 90,
+            opened_by: Direction::Ingress,
+            interface: None,
             rule: None,
             packets_in: 3,
             packets_out: 2,
@@ -186,7 +208,8 @@ mod tests {
             serde_json::json!({
                 "zone": 1, "protocol": "tcp", "local": "10.0.0.1", "local_port": 22,
                 "peer": "192.0.2.9", "peer_port": 40_022, "state": "established", "assured": true,
-                "expires_in_s": 60, "rule": null, "packets_in": 3, "packets_out": 2,
+                "expires_in_s": 60, "idle_s": 5, "opened_s_ago": 90, "opened_by": "ingress",
+                "vpc": null, "interface": null, "rule": null, "packets_in": 3, "packets_out": 2,
                 "bytes_in": 300, "bytes_out": 200,
             })
         );

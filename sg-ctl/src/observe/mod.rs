@@ -3,15 +3,20 @@
 //! The fields of these types are what `--json` prints and other programs rely on: fields are added
 //! freely, and none is renamed. How people are told is for [`crate::show`] to know.
 
+mod events;
 mod flows;
 mod stats;
 mod status;
 
+use serde::Serializer;
+use sg_common::packet::Direction;
+
 use crate::policy::rule_text::Protocol;
 
+pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
-pub use status::{FlowsStatus, InterfaceStatus, Status};
+pub use status::{FlowsStatus, InterfaceStatus, Status, UnconfirmedStatus};
 
 /// What cannot be known is nothing: where there is no dataplane, nothing was counted.
 fn or_none<T: Default, E>(
@@ -22,6 +27,10 @@ fn or_none<T: Default, E>(
         .map(ask)
         .transpose()
         .map(Option::unwrap_or_default)
+}
+
+fn direction_name<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(direction.name())
 }
 
 /// The IP protocol as rules name it.

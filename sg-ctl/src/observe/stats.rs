@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 
-use super::or_none;
+use super::{direction_name, or_none};
 use crate::dataplane::{Dataplane, Error, ReasonCount, RuleCount};
 use crate::policy::model::{Permission, Policy};
 use crate::policy::names::{GroupName, InterfaceName, RuleId, VpcName};
@@ -30,6 +30,8 @@ pub struct InterfaceStats {
     pub vpc: VpcName,
     /// The groups it is in.
     pub groups: BTreeSet<GroupName>,
+    /// Whether what counts as dropped has passed all the same.
+    pub audit: bool,
     /// What has been counted at least once.
     pub reasons: Vec<ReasonStats>,
 }
@@ -77,11 +79,7 @@ pub struct RuleStats {
     pub last_hit_s_ago: Option<u64>,
 }
 
-fn direction_name<S: Serializer>(direction: &Direction, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(direction.name())
-}
-
-fn reason_name<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn reason_name<S: Serializer>(reason: &Reason, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(reason.name())
 }
 
@@ -140,6 +138,7 @@ impl Stats {
                     name: name.clone(),
                     vpc: vpc_name.clone(),
                     groups: interface.groups.clone(),
+                    audit: interface.audit,
                     reasons,
                 });
                 used.extend(&interface.groups);
@@ -222,7 +221,7 @@ mod tests {
             serde_json::to_value(&stats).unwrap(),
             serde_json::json!({
                 "interfaces": [{
-                    "name": "eth0", "vpc": "default", "groups": ["web"],
+                    "name": "eth0", "vpc": "default", "groups": ["web"], "audit": false,
                     "reasons": [{
                         "direction": "ingress", "reason": "no-rule", "packets": 2, "bytes": 120,
                     }],

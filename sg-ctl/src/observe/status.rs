@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::or_none;
+use crate::controller::{TakenBack, View};
 use crate::dataplane::{Attachment, Dataplane, Error};
 use crate::policy::model::{Hook, Interface, Policy, Side};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
@@ -19,6 +20,21 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the flow tables are.
     pub flows: FlowsStatus,
+    /// The change that is taken back unless it is confirmed.
+    pub unconfirmed: Option<UnconfirmedStatus>,
+    /// The change that was taken back last, unless something was changed since.
+    pub taken_back: Option<TakenBack>,
+}
+
+/// A change that waits for its confirmation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UnconfirmedStatus {
+    /// The revision before it.
+    pub before: u64,
+    /// Seconds until it is taken back.
+    pub left_s: u64,
+    /// Why taking it back has failed so far.
+    pub failure: Option<String>,
 }
 
 /// The state of one interface.
@@ -40,6 +56,8 @@ pub struct InterfaceStatus {
     pub netns: Option<String>,
     /// Whether packets are judged.
     pub attached: bool,
+    /// Whether what is judged passes all the same.
+    pub audit: bool,
 }
 
 /// Numbers of flows.
@@ -78,6 +96,7 @@ impl Status {
                         .map_or(asked_hook(interface), |attachment| attachment.hook.name()),
                     netns: interface.netns.clone(),
                     attached: attachment.is_some_and(|attachment| attachment.attached),
+                    audit: interface.audit,
                 });
             }
         }
@@ -98,6 +117,7 @@ impl Status {
             hook: left.hook.name(),
             netns: None,
             attached: true,
+            audit: false,
         }));
         Ok(Self {
             revision,
@@ -107,7 +127,22 @@ impl Status {
                 assured: usage.assured,
                 capacity: usage.capacity,
             },
+            unconfirmed: None,
+            taken_back: None,
         })
+    }
+
+    /// With what a view knows of confirmations.
+    pub fn with_confirmations(self, view: &View) -> Self {
+        Self {
+            unconfirmed: view.unconfirmed.as_ref().map(|waiting| UnconfirmedStatus {
+                before: waiting.before,
+                left_s: waiting.left_s(),
+                failure: waiting.failure.clone(),
+            }),
+            taken_back: view.taken_back.clone(),
+            ..self
+        }
     }
 }
 

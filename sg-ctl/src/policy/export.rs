@@ -275,6 +275,9 @@ fn interface_item(interface: &Interface) -> String {
     if !interface.tcp_pickup {
         parts.push("tcp_pickup: false".to_owned());
     }
+    if interface.audit {
+        parts.push("audit: true".to_owned());
+    }
     parts.extend(timeouts(interface.timeouts, standard.timeouts));
     if let Some(max_flows) = interface.max_flows {
         parts.push(format!("max_flows: {max_flows}"));

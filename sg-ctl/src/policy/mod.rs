@@ -17,3 +17,4 @@ pub mod rule_text;
 pub mod services;
 mod spell;
 pub(crate) mod suggest;
+pub(crate) mod traffic;

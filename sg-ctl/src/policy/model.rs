@@ -171,6 +171,8 @@ pub struct Interface {
     pub replace_xdp: bool,
     /// Whether a packet in the middle of an unknown TCP connection is judged as a new flow.
     pub tcp_pickup: bool,
+    /// Judge, count and tell, but let everything pass.
+    pub audit: bool,
     /// How long idle flows live.
     pub timeouts: Timeouts,
     /// The most assured flows this interface may hold; `None` leaves the default share.
@@ -231,6 +233,7 @@ impl Default for Interface {
             ethertypes: BTreeSet::new(),
             replace_xdp: false,
             tcp_pickup: true,
+            audit: false,
             timeouts: Timeouts::default(),
             max_flows: None,
         }

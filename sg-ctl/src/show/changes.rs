@@ -172,6 +172,9 @@ impl Line<'_> {
         if !interface.tcp_pickup {
             parts.push("no TCP pickup".to_owned());
         }
+        if interface.audit {
+            parts.push("only audited".to_owned());
+        }
         let (timeouts, standard) = (interface.timeouts, Interface::default().timeouts);
         for (name, seconds, standard) in [
             (

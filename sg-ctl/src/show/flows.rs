@@ -69,6 +69,8 @@ fn columns(
 
 #[cfg(test)]
 mod tests {
+    use sg_common::packet::Direction;
+
     use super::*;
 
     fn flow() -> Flow {
@@ -82,6 +84,11 @@ mod tests {
             state: "established",
             assured: true,
             expires_in_s: 432_000,
+            idle_s: 0,
+            opened_s_ago: 7,
+            opened_by: Direction::Ingress,
+            vpc: None,
+            interface: None,
             rule: None,
             packets_in: 3,
             packets_out: 2,

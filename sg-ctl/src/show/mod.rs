@@ -5,19 +5,29 @@
 
 mod changes;
 mod columns;
+mod confirmation;
+mod doctor;
+mod events;
+mod explain;
 mod flows;
 mod limits;
 mod policy;
 mod stats;
 mod status;
 mod style;
+mod verify;
 mod words;
 
 pub use changes::{changes, changes_with_ids};
+pub use confirmation::{confirmed, step, taken_back, to_confirm};
+pub use doctor::checks;
+pub use events::EventLines;
+pub use explain::explanation;
 pub use flows::FlowLines;
 pub use limits::{limit_changes, limits};
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
 pub use stats::stats;
 pub use status::status;
 pub use style::Style;
+pub use verify::verified;
 pub use words::count;

@@ -23,7 +23,11 @@ pub fn stats(stats: &Stats, style: Style) -> String {
 }
 
 fn of_interface(interface: &InterfaceStats, style: Style) -> String {
-    let title = format!("{} ({})", interface.name, list(&interface.groups));
+    let mode = match interface.audit {
+        true => ", audited: everything passes",
+        false => "",
+    };
+    let title = format!("{} ({}){mode}", interface.name, list(&interface.groups));
     let mut text = format!("{}\n", style.title(&title));
     if interface.reasons.is_empty() {
         text.push_str("  no packet yet\n");
@@ -34,6 +38,7 @@ fn of_interface(interface: &InterfaceStats, style: Style) -> String {
     for counted in &interface.reasons {
         let (verdict, sentence) = match counted.reason.verdict() {
             Verdict::Pass => ("pass", ""),
+            Verdict::Drop if interface.audit => ("would drop", counted.reason.sentence()),
             Verdict::Drop => ("drop", counted.reason.sentence()),
         };
         let packets = match counted.packets {
@@ -135,6 +140,7 @@ mod tests {
                     name: "eth0".parse().unwrap(),
                     vpc: "default".parse().unwrap(),
                     groups: BTreeSet::from(["web".parse().unwrap()]),
+                    audit: false,
                     reasons: vec![
                         reason(Direction::Ingress, Reason::Tracked, 1_200),
                         reason(Direction::Ingress, Reason::NoRule, 1),

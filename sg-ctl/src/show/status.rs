@@ -1,16 +1,19 @@
 //! Which interfaces are protected.
 
 use super::columns::{Align, Columns};
+use super::confirmation::{unconfirmed, was_taken_back};
 use super::style::Style;
 use super::words::{list, number};
 use crate::observe::{InterfaceStatus, Status};
 
 /// The state of an instance.
 pub fn status(status: &Status, style: Style) -> String {
+    let confirmations = confirmations(status);
     if status.interfaces.is_empty() {
         return "no interface is protected; attach one with `sg-ctl attach IFACE`, or list it in \
                 a policy file\n"
-            .to_owned();
+            .to_owned()
+            + &confirmations;
     }
     let mut columns = Columns::titles(
         [Align::Left; 6],
@@ -22,6 +25,7 @@ pub fn status(status: &Status, style: Style) -> String {
             None => interface.name.to_string(),
         };
         let state = match (interface.attached, interface.groups.is_empty()) {
+            (true, false) if interface.audit => "audited: everything passes",
             (true, false) => "protected",
             (true, true) => "to be detached",
             (false, _) => "not attached",
@@ -35,6 +39,7 @@ pub fn status(status: &Status, style: Style) -> String {
             state.to_owned(),
         ];
         match is_as_stored(interface) {
+            true if interface.audit => columns.painted(parts, Style::changed),
             true => columns.line(parts),
             false => columns.painted(parts, Style::bad),
         }
@@ -53,7 +58,13 @@ pub fn status(status: &Status, style: Style) -> String {
         number(flows.embryonic),
         status.revision
     ));
-    text
+    text + &confirmations
+}
+
+fn confirmations(status: &Status) -> String {
+    let waiting = status.unconfirmed.as_ref().map(unconfirmed);
+    let gone = status.taken_back.as_ref().map(was_taken_back);
+    waiting.into_iter().chain(gone).collect()
 }
 
 /// The policy has it, and the kernel protects it.
@@ -79,12 +90,14 @@ mod tests {
             hook: "xdp",
             netns: netns.map(str::to_owned),
             attached,
+            audit: name == "eth1",
         };
         let shown = status(
             &Status {
                 revision: 4,
                 interfaces: vec![
                     interface("eth0", None, true),
+                    interface("eth1", None, true),
                     interface("a0", Some("a"), false),
                 ],
                 flows: FlowsStatus {
@@ -92,6 +105,8 @@ mod tests {
                     assured: 1_200,
                     capacity: 262_144,
                 },
+                unconfirmed: None,
+                taken_back: None,
             },
             Style::PLAIN,
         );
@@ -100,6 +115,7 @@ mod tests {
             "\
 INTERFACE  VPC      GROUPS    SIDE  HOOK  STATE
 eth0       default  ssh, web  host  xdp   protected
+eth1       default  ssh, web  host  xdp   audited: everything passes
 a0 (in a)  default  ssh, web  host  xdp   not attached
 `sg-ctl restore` makes this match the policy, where the interface is there
 flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4
@@ -113,6 +129,8 @@ flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4
             revision: 0,
             interfaces: Vec::new(),
             flows: FlowsStatus::default(),
+            unconfirmed: None,
+            taken_back: None,
         };
         let shown = status(&nothing, Style::PLAIN);
         assert!(

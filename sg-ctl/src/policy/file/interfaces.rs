@@ -9,7 +9,7 @@ use super::super::prefix::check_member;
 use super::read::Reader;
 use super::tree::Node;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "groups",
     "side",
     "hook",
@@ -18,6 +18,7 @@ const KEYS: [&str; 10] = [
     "ethertypes",
     "replace_xdp",
     "tcp_pickup",
+    "audit",
     "timeouts",
     "max_flows",
 ];
@@ -92,6 +93,9 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
     }
     if let Some(node) = fields.get("tcp_pickup") {
         interface.tcp_pickup = reader.boolean(node, "tcp_pickup").unwrap_or(true);
+    }
+    if let Some(node) = fields.get("audit") {
+        interface.audit = reader.boolean(node, "audit").unwrap_or_default();
     }
     if let Some(node) = fields.get("timeouts") {
         read_timeouts(reader, node, &mut interface);

@@ -172,7 +172,7 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     let mut interfaces: HashMap<i64, (i64, InterfaceName, Interface)> = HashMap::new();
     each(
         db,
-        "SELECT id, vpc, name, side, hook, netns, replace_xdp, tcp_pickup, tcp_established_s, \
+        "SELECT id, vpc, name, side, hook, netns, replace_xdp, tcp_pickup, audit, tcp_established_s, \
          udp_s, udp_stream_s, max_flows FROM interface",
         |row| {
             let interface = Interface {
@@ -184,12 +184,13 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
                 ethertypes: Default::default(),
                 replace_xdp: row.get::<_, Code<_>>(6)?.0,
                 tcp_pickup: row.get::<_, Code<_>>(7)?.0,
+                audit: row.get::<_, Code<_>>(8)?.0,
                 timeouts: Timeouts {
-                    tcp_established_s: row.get(8)?,
-                    udp_s: row.get(9)?,
-                    udp_stream_s: row.get(10)?,
+                    tcp_established_s: row.get(9)?,
+                    udp_s: row.get(10)?,
+                    udp_stream_s: row.get(11)?,
                 },
-                max_flows: row.get(11)?,
+                max_flows: row.get(12)?,
             };
             let name = row.get::<_, Text<InterfaceName>>(2)?.0;
             interfaces.insert(row.get(0)?, (row.get(1)?, name, interface));

@@ -28,8 +28,11 @@ use edit::Failure;
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = include_str!("schema.sql");
+/// What makes a file of each earlier version one of the next, from version 1 on.
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] =
+    ["ALTER TABLE interface ADD COLUMN audit INTEGER NOT NULL DEFAULT 0"];
 
 /// How long to wait for another process's commit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -89,18 +92,51 @@ impl SqliteStore {
         .map_err(self.writing())
     }
 
+    /// Writes the policy as it is into a file of its own, durably. A copy that is there is replaced.
+    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        remove_copy(path)?;
+        let failed = |source: std::io::Error| StoreError::System {
+            doing: "copy the policy to",
+            path: path.to_owned(),
+            source: source.into(),
+        };
+        // SQLite fills an empty file and leaves its mode as it is.
+        make_private_file(path).map_err(failed)?;
+        let name = path
+            .to_str()
+            .ok_or_else(|| failed(std::io::Error::other("the path is not UTF-8")))?;
+        self.db
+            .execute("VACUUM INTO ?", [name])
+            .map_err(self.reading())?;
+        // What SQLite writes there it does not wait for.
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::File::open(path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::File::open(folder)?.sync_all())
+            .map_err(failed)
+    }
+
+    /// Reads what [`Self::copy_to`] has written.
+    pub fn read_copy(path: &Path) -> Result<Policy, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)
+            .map_err(|error| explain(path, "open", error))?;
+        let path = path.to_owned();
+        Ok(Self { db, path }.snapshot()?.1)
+    }
+
     fn set_up(&mut self) -> Result<(), StoreError> {
         self.db.busy_timeout(PATIENCE).map_err(self.reading())?;
         // Before anything is written: the file may be someone else's.
-        if self.is_new()? {
-            self.configure()?;
-            self.create()?;
-        } else {
-            self.configure()?;
+        let is_new = self.is_new()?;
+        self.configure()?;
+        match is_new {
+            true => self.create(),
+            false => self.migrate(),
         }
-        Ok(())
     }
 
+    /// Whether the file is empty; an error when it is no file of ours.
     fn is_new(&self) -> Result<bool, StoreError> {
         let number = |sql| self.db.query_row(sql, [], |row| row.get::<_, i64>(0));
         let reading = self.reading();
@@ -109,7 +145,7 @@ impl SqliteStore {
         let tables = number("SELECT count(*) FROM sqlite_schema").map_err(&reading)?;
         match (application, version) {
             (0, 0) if tables == 0 => Ok(true),
-            (APPLICATION_ID, SCHEMA_VERSION) => Ok(false),
+            (APPLICATION_ID, 1..=SCHEMA_VERSION) => Ok(false),
             (APPLICATION_ID, found) if found > SCHEMA_VERSION => Err(StoreError::Newer {
                 path: self.path.clone(),
                 found,
@@ -174,6 +210,31 @@ impl SqliteStore {
         transaction.commit().map_err(&writing)
     }
 
+    /// Brings a file of an earlier version up to date, whole or not at all.
+    fn migrate(&mut self) -> Result<(), StoreError> {
+        let writing = writing(self.path.clone());
+        let version =
+            |db: &Connection| db.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0));
+        if version(&self.db).map_err(&writing)? == SCHEMA_VERSION {
+            return Ok(());
+        }
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(&writing)?;
+        // Another process may have been first.
+        let found = version(&transaction).map_err(&writing)?;
+        for (version, migration) in (1..).zip(MIGRATIONS) {
+            if version >= found {
+                transaction.execute_batch(migration).map_err(&writing)?;
+            }
+        }
+        transaction
+            .pragma_update(None, "user_version", SCHEMA_VERSION)
+            .and_then(|()| transaction.commit())
+            .map_err(&writing)
+    }
+
     fn reading(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         let path = self.path.clone();
         move |error| explain(&path, "read", error)
@@ -229,6 +290,18 @@ fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
     let number: i64 = db.query_row("SELECT number FROM revision", [], |row| row.get(0))?;
     let number = u64::try_from(number).map_err(|_| FromSqlError::OutOfRange(number))?;
     Ok(Revision(number))
+}
+
+/// Removes what [`SqliteStore::copy_to`] has written, if it is there.
+pub fn remove_copy(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::System {
+            doing: "remove",
+            path: path.to_owned(),
+            source: source.into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn make_private_file(path: &Path) -> std::io::Result<()> {

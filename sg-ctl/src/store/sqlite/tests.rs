@@ -19,7 +19,7 @@ use crate::policy::model::{
     Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange, Rule, Side, Timeouts,
     Traffic,
 };
-use crate::policy::names::{GroupId, GroupName, NameError, RuleId};
+use crate::policy::names::{GroupId, GroupName, InterfaceName, NameError, RuleId};
 
 fn name<T: FromStr<Err = NameError>>(text: &str) -> T {
     text.parse().unwrap()
@@ -302,6 +302,32 @@ fn refusal(folder: &TempDir) -> StoreError {
 }
 
 #[test]
+fn a_store_of_the_first_version_goes_on_and_enforces() {
+    let (folder, mut store) = new_store();
+    let vpc = VpcName::default();
+    let eth0: InterfaceName = name("eth0");
+    let put = Change {
+        vpc: vpc.clone(),
+        edit: Edit::PutInterface(
+            eth0.clone(),
+            Interface {
+                groups: BTreeSet::from([GroupName::default_group()]),
+                ..Interface::default()
+            },
+        ),
+    };
+    let (revision, _) = store.snapshot().unwrap();
+    store.commit(revision, &[put]).unwrap();
+    let before = store.snapshot().unwrap();
+    let older = "ALTER TABLE interface DROP COLUMN audit; PRAGMA user_version = 1";
+    store.db.execute_batch(older).unwrap();
+    drop(store);
+    let after = open(&folder).snapshot().unwrap();
+    assert_eq!(after, before);
+    assert!(!after.1.vpcs[&vpc].interfaces[&eth0].audit);
+}
+
+#[test]
 fn a_store_of_a_newer_program_is_left_alone() {
     let (folder, store) = new_store();
     store
@@ -515,7 +541,8 @@ fn any_rule() -> impl Strategy<Value = Rule> {
 
 fn interface() -> impl Strategy<Value = Interface> {
     let groups = prop::collection::btree_set(group_name(), 1..3);
-    let choices = (any::<bool>(), 0..3_usize, any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let choices = (any::<bool>(), 0..3_usize, flags);
     let netns = prop::option::of("[a-c]{1,3}");
     let addresses = prop::collection::btree_set(address(), 0..3);
     let numbers = (
@@ -526,7 +553,8 @@ fn interface() -> impl Strategy<Value = Interface> {
     );
     let ethertypes = prop::collection::btree_set(prop::sample::select(vec![0x8915, 0x88b5]), 0..2);
     (groups, choices, netns, addresses, numbers, ethertypes).prop_map(
-        |(groups, (is_guest, hook, replace_xdp, tcp_pickup), netns, addresses, numbers, types)| {
+        |(groups, (is_guest, hook, flags), netns, addresses, numbers, types)| {
+            let (replace_xdp, tcp_pickup, audit) = flags;
             let (tcp_established_s, udp_s, udp_stream_s, max_flows) = numbers;
             Interface {
                 groups,
@@ -537,6 +565,7 @@ fn interface() -> impl Strategy<Value = Interface> {
                 ethertypes: types,
                 replace_xdp,
                 tcp_pickup,
+                audit,
                 timeouts: Timeouts {
                     tcp_established_s,
                     udp_s,

@@ -1,0 +1,112 @@
+//! The short way to a decision, for the packets that come most often: those of assured flows, those
+//! that rules open to everyone admit, and those that no rule admits.
+//!
+//! It comes to the same decision as the long way or to none. It opens, grows and ends no flow, and remembers no fragment.
+
+use super::{Desk, Question, is_plain_syn, may_be_exempt};
+use crate::flow::{FlowState, FlowTable};
+use crate::packet::{Direction, Packet};
+use crate::parse::{Headers, TCP, read_plain};
+use crate::report::{Decision, Reason};
+use crate::tables::{Glance, Interface, InterfaceFlags, RuleSlot, Tables};
+
+/// Judges a packet, if the answer is near, and leaves on the desk what was read of it. `None`: read it
+/// again, and [`judge`](super::judge).
+#[inline(always)]
+pub fn at_once<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    direction: Direction,
+    interface: &Interface,
+    tables: &T,
+    desk: &mut Desk,
+) -> Option<Decision> {
+    if interface.flags.has(InterfaceFlags::BARE) {
+        return None;
+    }
+    read_plain(packet, &mut desk.headers)?;
+    let question = Question {
+        direction,
+        interface,
+        tables,
+        trace: &(),
+    };
+    question.at_once(desk)
+}
+
+impl<T: Tables> Question<'_, T, ()> {
+    #[inline(always)]
+    fn at_once(&self, desk: &mut Desk) -> Option<Decision> {
+        let Desk {
+            headers,
+            key,
+            state,
+            ..
+        } = desk;
+        if may_be_exempt(headers)
+            || headers.peer(self.direction).may_be_link_local_service()
+            || (self.is_guest() && !self.is_guarded(headers))
+        {
+            return None;
+        }
+        let is_syn = is_plain_syn(headers);
+        if !is_syn {
+            *key = headers.flow(self.direction, self.interface.zone);
+            match self.tables.glance(FlowTable::Assured, key, state) {
+                Glance::Found(flow) => return self.assured_at_once(flow, state, headers),
+                Glance::Unsure => return None,
+                Glance::Absent => {}
+            }
+            let Glance::Absent = self.tables.glance(FlowTable::Embryonic, key, state) else {
+                return None;
+            };
+            let mut rule = RuleSlot::NONE;
+            if self.is_untracked(headers, self.direction, &mut rule) {
+                return Some(Decision {
+                    reason: Reason::Untracked,
+                    rule,
+                });
+            }
+            if headers.protocol == TCP && !self.may_pick_up(headers) {
+                return Some(Decision::without_rule(Reason::NoFlow));
+            }
+        }
+        match self.admitted(headers, self.direction) {
+            Ok(admitted) if is_syn && admitted.untracked => Some(Decision {
+                reason: Reason::Untracked,
+                rule: admitted.rule,
+            }),
+            // A SYN that no rule admits may answer one that went the other way.
+            Err(Reason::NoRule) if !is_syn || !self.may_cross_syn() => {
+                Some(Decision::without_rule(Reason::NoRule))
+            }
+            _ => None,
+        }
+    }
+
+    #[inline(always)]
+    fn may_cross_syn(&self) -> bool {
+        let went = self.direction.opposite();
+        self.tables
+            .may_cross_syn(went, self.interface.timeouts.tcp_opening)
+    }
+
+    #[inline(always)]
+    fn assured_at_once(
+        &self,
+        flow: T::Flow,
+        state: &mut FlowState,
+        headers: &Headers,
+    ) -> Option<Decision> {
+        if state
+            .generation
+            .is_before(self.interface.judge_again_before)
+        {
+            return None;
+        }
+        self.live(flow, state, headers);
+        Some(Decision {
+            reason: Reason::Tracked,
+            rule: state.rule,
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Changes that wait for a confirmation.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::controller::{Care, Controller, Done, Plan, await_confirmation};
+use crate::dirs::DirOptions;
+use crate::show;
+
+use super::Answer;
+use super::error::Result;
+use super::output::{print, warn};
+use super::progress::Progress;
+
+/// The shortest and the longest time there is for a confirmation.
+const BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(86_400)];
+
+/// The option of every command that changes what is enforced.
+#[derive(Debug, Default, Args)]
+pub(super) struct Confirm {
+    /// Take the change back by itself unless `sg-ctl confirm` comes within this time, like 60s or 5m
+    #[arg(long = "confirm", value_name = "TIME", value_parser = parse_time)]
+    within: Option<Duration>,
+}
+
+impl Confirm {
+    /// Makes a plan hold, with progress where it takes long and warnings before it is too late.
+    pub(super) fn install(&self, controller: &mut Controller, plan: Plan) -> Result<Done> {
+        let progress = Progress::start();
+        let done = controller.install_with(
+            plan,
+            &Care {
+                confirm_within: self.within,
+                tell: &|news| progress.tell(&news),
+            },
+        );
+        drop(progress);
+        let done = done?;
+        for warning in &done.warnings {
+            warn(warning);
+        }
+        Ok(done)
+    }
+}
+
+/// What to do about a change that waits, after what has changed.
+pub(super) fn next_step(done: &Done) -> String {
+    done.confirm_within
+        .map(show::to_confirm)
+        .unwrap_or_default()
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let (digits, factor) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(digits) if text.ends_with('m') => (digits, 60),
+        Some(digits) if text.ends_with('h') => (digits, 3_600),
+        Some(digits) => (digits, 1),
+        None => (text, 1),
+    };
+    let seconds = digits
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor));
+    let time = seconds.map(Duration::from_secs);
+    let [shortest, longest] = BOUNDS;
+    time.filter(|time| (shortest..=longest).contains(time))
+        .ok_or_else(|| format!("{text:?} is no time from 1s to 24h; write it like 60s, 5m or 1h"))
+}
+
+/// Keeps the change that waits.
+pub(super) fn confirm(dirs: &DirOptions) -> Result<Answer> {
+    Controller::open(dirs)?.confirm()?;
+    print(show::confirmed())?;
+    Ok(Answer::Yes)
+}
+
+/// Takes the change that waits back at once.
+pub(super) fn rollback(dirs: &DirOptions) -> Result<Answer> {
+    let taken_back = Controller::open(dirs)?.take_back()?;
+    print(&show::taken_back(&taken_back))?;
+    Ok(Answer::Yes)
+}
+
+/// Waits for the deadline, away from whoever started it.
+pub(super) fn wait(dirs: &DirOptions) -> Result<Answer> {
+    await_confirmation(dirs)?;
+    Ok(Answer::Yes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit_and_bounds() {
+        let seconds = |text| parse_time(text).map(|time| time.as_secs());
+        assert_eq!(seconds("60s"), Ok(60));
+        assert_eq!(seconds("90"), Ok(90));
+        assert_eq!(seconds("5m"), Ok(300));
+        assert_eq!(seconds("24h"), Ok(86_400));
+        for refused in [
+            "0s",
+            "25h",
+            "1d",
+            "",
+            "s",
+            "-1s",
+            "1.5m",
+            "99999999999999999999h",
+        ] {
+            assert!(seconds(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,389 @@
+//! The decision over the maps that are really installed, read one entry at a time.
+//!
+//! Looking opens no flow, counts nothing and writes nothing. What an update changes meanwhile is
+//! noticed, not prevented: whoever looks asks [`Standpoint::is_current`] at the end, and looks
+//! again where the answer is no.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, MapData, MapError};
+use sg_common::addr::Addr;
+use sg_common::decide::{Desk, Step, Trace, decide};
+use sg_common::flow::{FlowBucket, FlowKey, FlowState, FlowTable, Leg, Ticks};
+use sg_common::packet::Direction;
+use sg_common::parse::Headers;
+use sg_common::report::Decision;
+use sg_common::tables::{
+    FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES, Identity,
+    Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey, RuleSlot, Scope, Tables,
+    interface_home,
+};
+
+use super::clock::{Clock, Ticker};
+use super::flow_reports::{FlowNames, flow_report};
+use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder, open};
+use super::report::FlowReport;
+use super::wire::Wire;
+use super::{Dataplane, Error};
+use crate::compile::image::{Image, MembersOf};
+use crate::policy::names::{GroupName, PrefixListName, RuleId};
+
+/// The maps in force, opened to be looked at.
+pub struct Installed<'a> {
+    image: &'a Image,
+    maps: LayoutMaps,
+    flows: FlowMaps,
+    owned: Array<MapData, u32>,
+    ticker: Ticker,
+}
+
+/// One interface as its packets find it, for as long as nothing is changed.
+pub struct Standpoint<'a> {
+    installed: &'a Installed<'a>,
+    globals: Globals,
+    interface: Interface,
+    policy: Policy,
+    clock: Clock,
+    /// The first map that could not be read; the decision's questions cannot fail.
+    failure: RefCell<Option<MapError>>,
+}
+
+/// What would become of a packet.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// The verdict's reason, and where its rule's counters are.
+    pub decision: Decision,
+    /// The rule that admits the packet or its flow.
+    pub rule: Option<RuleId>,
+    /// What was looked at, in order.
+    pub steps: Vec<Step>,
+    /// What was read of the packet.
+    pub headers: Headers,
+}
+
+/// Where a flow was found.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowPlace {
+    bucket: u32,
+    lane: usize,
+}
+
+impl Dataplane {
+    /// Opens the maps in force; `None` when nothing is installed.
+    pub fn installed(&self) -> Result<Option<Installed<'_>>, Error> {
+        let Some((record, image)) = &self.installed else {
+            return Ok(None);
+        };
+        let flows = flows_folder(&self.bpffs);
+        Ok(Some(Installed {
+            image,
+            maps: LayoutMaps::open(&layout_folder(&self.bpffs, record.layout))?,
+            flows: FlowMaps::open(&self.bpffs, record)?,
+            owned: open(&flows, "OWNED")?,
+            ticker: Ticker::open(&self.bpffs, record)?,
+        }))
+    }
+}
+
+impl Installed<'_> {
+    /// Steps to an interface; `None` where the kernel finds no entry, and drops.
+    pub fn at(&self, netns: u32, ifindex: u32) -> Result<Option<Standpoint<'_>>, Error> {
+        let globals = self.globals()?;
+        let home = interface_home(netns, ifindex);
+        for probe in 0..INTERFACE_PROBES {
+            let slot = home.wrapping_add(probe) & globals.interface_mask;
+            let Wire(entry) = self.maps.interfaces.get(&slot, 0).map_err(Error::Read)?;
+            if (entry.netns, entry.ifindex) != (netns, ifindex) {
+                continue;
+            }
+            let interface = *entry.faces.at(globals.generation);
+            if interface.policy == 0 {
+                return Ok(None);
+            }
+            let policy = self.maps.policies.get(&interface.policy, 0);
+            let Wire(policy) = policy.map_err(Error::Read)?;
+            return Ok(Some(Standpoint {
+                installed: self,
+                globals,
+                interface,
+                policy: *policy.at(globals.generation),
+                clock: self.ticker.read()?,
+                failure: RefCell::default(),
+            }));
+        }
+        Ok(None)
+    }
+
+    fn globals(&self) -> Result<Globals, Error> {
+        let Wire(globals) = self.maps.globals.get(&0, 0).map_err(Error::Read)?;
+        Ok(globals)
+    }
+
+    /// Whether the rule is one that packets are judged by.
+    pub fn has_rule(&self, rule: RuleId) -> bool {
+        self.image.ids.rules.contains_key(&rule)
+    }
+
+    fn rule(&self, slot: RuleSlot) -> Option<RuleId> {
+        let mut rules = self.image.ids.rules.iter();
+        let found = rules.find(|(_, known)| **known == slot && slot.is_some())?;
+        Some(*found.0)
+    }
+
+    fn members_of(&self, identity: Identity) -> Option<&MembersOf> {
+        let mut sets = self.image.ids.identities.iter();
+        let found = sets.find(|(_, known)| **known == identity && identity.is_some())?;
+        Some(&found.0.members_of)
+    }
+}
+
+impl Standpoint<'_> {
+    /// What is in force here.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Judges a packet as the interface's programs would now.
+    pub fn judge(&self, packet: &[u8], direction: Direction) -> Result<Judged, Error> {
+        let recorder = Recorder::default();
+        let mut desk = Desk::default();
+        let decision = decide(
+            packet,
+            direction,
+            &self.interface,
+            self,
+            &mut desk,
+            &recorder,
+        );
+        self.check()?;
+        Ok(Judged {
+            decision,
+            rule: self.installed.rule(decision.rule),
+            steps: recorder.0.into_inner(),
+            headers: desk.headers,
+        })
+    }
+
+    /// The groups whose rules know the address, of those that any rule in force names.
+    pub fn groups_of(&self, address: &Addr) -> Result<BTreeSet<GroupName>, Error> {
+        let identity = self.member(self.interface.vpc, address);
+        self.check()?;
+        Ok(match self.installed.members_of(identity) {
+            Some(MembersOf::Groups(groups)) => groups.clone(),
+            _ => BTreeSet::new(),
+        })
+    }
+
+    /// The prefix lists that hold the address, of those that any rule in force names.
+    pub fn prefix_lists_of(&self, address: &Addr) -> Result<BTreeSet<PrefixListName>, Error> {
+        let scope = Scope::prefix_lists(self.interface.vpc, address.family());
+        let identity = self.set(scope, address);
+        self.check()?;
+        Ok(match self.installed.members_of(identity) {
+            Some(MembersOf::PrefixLists(lists)) => lists.clone(),
+            _ => BTreeSet::new(),
+        })
+    }
+
+    /// The flow of this key, if it is alive.
+    pub fn flow(&self, key: &FlowKey) -> Result<Option<(FlowState, FlowReport)>, Error> {
+        let names = FlowNames::of(self.installed.image);
+        for table in [FlowTable::Assured, FlowTable::Embryonic] {
+            let mut state = FlowState::default();
+            let found = self.find_flow(table, key, &mut state);
+            let bucket = found.and_then(|place| Some((place, self.bucket(table, place.bucket)?)));
+            self.check()?;
+            if let Some((place, bucket)) = bucket {
+                let assured = table == FlowTable::Assured;
+                let report = flow_report(&bucket, place.lane, assured, &self.clock, &names);
+                return Ok(Some((state, report)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether everything that was looked at belonged to one policy.
+    pub fn is_current(&self) -> Result<bool, Error> {
+        Ok(self.installed.globals()?.generation == self.globals.generation)
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match self.failure.take() {
+            Some(failure) => Err(Error::Read(failure)),
+            None => Ok(()),
+        }
+    }
+
+    /// What was read; a key that is not there is nothing, and any other failure is kept.
+    fn read<T>(&self, read: Result<T, MapError>) -> Option<T> {
+        match read {
+            Ok(value) => Some(value),
+            Err(MapError::KeyNotFound | MapError::OutOfBounds { .. }) => None,
+            Err(failure) => {
+                self.failure.borrow_mut().get_or_insert(failure);
+                None
+            }
+        }
+    }
+
+    fn bucket(&self, table: FlowTable, index: u32) -> Option<FlowBucket> {
+        let flows = &self.installed.flows;
+        let buckets = match table {
+            FlowTable::Embryonic => &flows.embryonic,
+            FlowTable::Assured => &flows.assured,
+        };
+        let Wire(bucket) = self.read(buckets.get(&index, 0))?;
+        Some(bucket)
+    }
+
+    /// The tag of a key, and its two buckets in a table.
+    fn places(&self, table: FlowTable, key: &FlowKey) -> (u16, [u32; 2]) {
+        let mask = match table {
+            FlowTable::Embryonic => self.globals.embryonic_mask,
+            FlowTable::Assured => self.globals.assured_mask,
+        };
+        let places = key.places(&self.globals.hash_key);
+        (places.tag, [places.first & mask, places.second & mask])
+    }
+}
+
+fn whole(scope: Scope, address: &Addr) -> Key<Wire<PrefixKey>> {
+    Key::new(PrefixKey::BITS, Wire(PrefixKey::new(scope, *address)))
+}
+
+/// Flows are read where they are. What would be written is not, and what would be put into a table
+/// gets a place if there is one.
+impl Tables for Standpoint<'_> {
+    type Flow = FlowPlace;
+
+    fn now(&self) -> Ticks {
+        self.clock.now
+    }
+
+    fn generation(&self) -> Generation {
+        self.globals.generation
+    }
+
+    fn policy(&self, id: u32) -> Option<&Policy> {
+        (id == self.interface.policy).then_some(&self.policy)
+    }
+
+    fn port_entry(&self, index: u32) -> Option<PortEntry> {
+        let Wire(entry) = self.read(self.installed.maps.ports.get(&index, 0))?;
+        Some(entry)
+    }
+
+    fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
+        let found = self.installed.maps.prefixes.get(&whole(scope, address), 0);
+        self.read(found).map_or(PortTable::EMPTY, |Wire(faces)| {
+            *faces.at(self.globals.generation)
+        })
+    }
+
+    fn set(&self, scope: Scope, address: &Addr) -> Identity {
+        let found = self.installed.maps.sets.get(&whole(scope, address), 0);
+        self.read(found).map_or(Identity::NONE, |Wire(faces)| {
+            *faces.at(self.globals.generation)
+        })
+    }
+
+    fn member(&self, vpc: u32, address: &Addr) -> Identity {
+        let maps = &self.installed.maps;
+        let key = Wire(MemberKey {
+            vpc,
+            address: *address,
+        });
+        let index = self.read(maps.members.get(&key, 0));
+        let found = index.and_then(|index| self.read(maps.identities.get(&index, 0)));
+        found.map_or(Identity::NONE, |Wire(faces)| {
+            *faces.at(self.globals.generation)
+        })
+    }
+
+    fn grant(&self, key: &GrantKey) -> PortTable {
+        let maps = &self.installed.maps;
+        let index = self.read(maps.grants.get(&Wire(*key), 0));
+        let found = index.and_then(|index| self.read(maps.granted.get(&index, 0)));
+        found.map_or(PortTable::EMPTY, |Wire(faces)| {
+            *faces.at(self.globals.generation)
+        })
+    }
+
+    fn find_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        state: &mut FlowState,
+    ) -> Option<FlowPlace> {
+        let (tag, indexes) = self.places(table, key);
+        indexes.into_iter().find_map(|index| {
+            let bucket = self.bucket(table, index)?;
+            let lanes = bucket.tags.iter().zip(&bucket.deadlines).zip(&bucket.slots);
+            let held = lanes.enumerate().find(|(_, ((known, deadline), slot))| {
+                **known == tag && !deadline.has_passed(self.now()) && slot.key == *key
+            });
+            let (lane, (_, slot)) = held?;
+            *state = slot.state;
+            Some(FlowPlace {
+                bucket: index,
+                lane,
+            })
+        })
+    }
+
+    fn insert_flow(
+        &self,
+        table: FlowTable,
+        key: &FlowKey,
+        _state: &FlowState,
+        _deadline: Ticks,
+    ) -> Option<FlowPlace> {
+        let (_, indexes) = self.places(table, key);
+        indexes.into_iter().find_map(|index| {
+            let bucket = self.bucket(table, index)?;
+            let mut deadlines = bucket.deadlines.iter();
+            let free = deadlines.position(|deadline| deadline.has_passed(self.now()));
+            // An embryonic flow gives way.
+            let lane = free.or((table == FlowTable::Embryonic).then_some(0))?;
+            Some(FlowPlace {
+                bucket: index,
+                lane,
+            })
+        })
+    }
+
+    fn flows_of(&self, owner: u32) -> u32 {
+        self.read(self.installed.owned.get(&owner, 0))
+            .unwrap_or_default()
+    }
+
+    fn update_flow(&self, _flow: FlowPlace, _state: &FlowState) {}
+
+    fn extend_flow(&self, _flow: FlowPlace, _deadline: Ticks) {}
+
+    fn count_flow(&self, _flow: FlowPlace, _leg: Leg, _packets: u32, _bytes: u32) {}
+
+    fn carry_counts(&self, _from: FlowPlace, _to: FlowPlace) {}
+
+    fn remove_flow(&self, _flow: FlowPlace, _owner: u32) {}
+
+    fn reclaim_flows(&self) {}
+
+    fn remember_fragment(&self, _key: &FragmentKey, _verdict: &FragmentVerdict) {}
+
+    fn recall_fragment(&self, _key: &FragmentKey) -> Option<FragmentVerdict> {
+        None
+    }
+}
+
+/// Keeps the steps of a decision.
+#[derive(Default)]
+struct Recorder(RefCell<Vec<Step>>);
+
+impl Trace for Recorder {
+    fn step(&self, step: Step) {
+        self.0.borrow_mut().push(step);
+    }
+}

@@ -1,0 +1,565 @@
+//! Compares what the kernel holds with what was installed, and that with what is wanted.
+//!
+//! An installed policy can be undone behind its owner's back: a link detached or given another
+//! program, a program put before ours, a map written to. Nothing here changes anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::Path;
+
+use aya::maps::MapError;
+use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, Policy, PortTable};
+
+use super::maps::{LayoutMaps, layout_folder, prefix_key};
+use super::state::DeviceRecord;
+use super::wire::Wire;
+use super::{Dataplane, Device, Error, ReceiveHook, Wanted, hooks, layouts, object, sys};
+use crate::compile::image::{Image, ScopedPrefix};
+use crate::policy::names::{InterfaceName, RuleId};
+
+/// What is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Difference {
+    /// A command died while it wrote.
+    #[error("a command was interrupted while it changed the kernel's tables")]
+    Interrupted,
+    /// The programs of another build are attached.
+    #[error("the attached programs are those of another build of sg-ctl")]
+    OtherBuild,
+    /// What is stored can't be installed.
+    #[error("what is stored cannot be installed: {0}")]
+    Impossible(String),
+    /// The policy has it and the kernel does not.
+    #[error("interface {0} is not protected")]
+    NotProtected(InterfaceName),
+    /// The kernel has it and the policy does not.
+    #[error("interface {0} is protected, and the policy does not have it")]
+    Unwanted(InterfaceName),
+    /// The settings differ.
+    #[error("interface {0} has other groups or settings than the policy gives it")]
+    Settings(InterfaceName),
+    /// A rule is stored and not installed.
+    #[error("rule {0} is not in force")]
+    RuleMissing(RuleId),
+    /// A rule is installed and not stored.
+    #[error("rule {0} is in force, and the policy does not have it")]
+    RuleUnwanted(RuleId),
+    /// An address is in other groups than it was.
+    #[error("the groups of address {0} have changed since it was read")]
+    Member(String),
+    /// Compiling gives something else.
+    #[error("{count} entries of {map} are not what the policy compiles to")]
+    Compiled {
+        /// The map.
+        map: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// Somebody else wrote to a map.
+    #[error(
+        "map {map} is not as it was installed: {missing} entries are gone, {wrong} are changed, \
+         {unknown} are not sg's; the first is {first}"
+    )]
+    Map {
+        /// The map.
+        map: &'static str,
+        /// Entries that are not there.
+        missing: usize,
+        /// Entries with another value.
+        wrong: usize,
+        /// Entries that nobody installed.
+        unknown: usize,
+        /// One of them, in words.
+        first: String,
+    },
+    /// A link is gone, or holds nothing any more.
+    #[error("the program that judges {way} of {interface} was detached")]
+    Detached {
+        /// The interface.
+        interface: InterfaceName,
+        /// Which way its packets go.
+        way: Way,
+    },
+    /// A link runs something else.
+    #[error("another program (id {program}) runs where sg judges {way} of {interface}")]
+    Replaced {
+        /// The interface.
+        interface: InterfaceName,
+        /// Which way its packets go.
+        way: Way,
+        /// The kernel's number of the program.
+        program: u32,
+    },
+    /// Another program is asked first.
+    #[error(
+        "another program (id {program}) runs before sg's for {way} of {interface}: what it lets \
+         pass is not judged"
+    )]
+    Preceded {
+        /// The interface.
+        interface: InterfaceName,
+        /// Which way its packets go.
+        way: Way,
+        /// The kernel's number of the program.
+        program: u32,
+    },
+    /// Maps that nothing uses.
+    #[error("tables of an interrupted command are left over (layout {0})")]
+    Leftover(u32),
+}
+
+/// Which way packets go, as the device sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The device receives them.
+    Received,
+    /// The device sends them.
+    Sent,
+}
+
+impl Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Received => "received packets",
+            Self::Sent => "sent packets",
+        })
+    }
+}
+
+impl Difference {
+    /// The kind, for other programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Interrupted => "interrupted",
+            Self::OtherBuild => "other-build",
+            Self::Impossible(_) => "impossible",
+            Self::NotProtected(_) => "not-protected",
+            Self::Unwanted(_) => "unwanted",
+            Self::Settings(_) => "settings",
+            Self::RuleMissing(_) => "rule-missing",
+            Self::RuleUnwanted(_) => "rule-unwanted",
+            Self::Member(_) => "member",
+            Self::Compiled { .. } => "compiled",
+            Self::Map { .. } => "map",
+            Self::Detached { .. } => "detached",
+            Self::Replaced { .. } => "replaced",
+            Self::Preceded { .. } => "preceded",
+            Self::Leftover(_) => "leftover",
+        }
+    }
+}
+
+impl Dataplane {
+    /// Everything that differs from what is wanted. Writers are kept out by the run folder's lock.
+    pub fn differences(&self, wanted: &Wanted<'_>) -> Result<Vec<Difference>, Error> {
+        let mut found = Vec::new();
+        if self.files.is_marked() {
+            found.push(Difference::Interrupted);
+        }
+        let nothing = Image::default();
+        let installed = self.installed.as_ref().map_or(&nothing, |(_, image)| image);
+        match self.prepare(wanted) {
+            Ok(prepared) => compare_images(installed, &prepared.image, &mut found),
+            Err(error) => found.push(Difference::Impossible(error.to_string())),
+        }
+        if let Some((record, image)) = &self.installed {
+            if record.fingerprint != object::fingerprint() {
+                found.push(Difference::OtherBuild);
+            }
+            found.extend(self.map_differences(record.layout, image)?);
+            for device in &record.devices {
+                let place = wanted.devices.iter().find(|found| {
+                    found.link.ifindex == device.ifindex
+                        && found.netns.id().inode == device.netns_inode
+                });
+                self.compare_links(record.layout, device, place, &mut found)?;
+            }
+        }
+        let kept = self.record().map(|record| record.layout);
+        let left = layouts(&self.bpffs).into_iter();
+        found.extend(
+            left.filter(|layout| Some(*layout) != kept)
+                .map(Difference::Leftover),
+        );
+        Ok(found)
+    }
+
+    /// Lets the next installation make everything anew, should the maps be other than recorded.
+    pub fn distrust_changed_maps(&self) -> Result<(), Error> {
+        let is_changed = match &self.installed {
+            Some((record, image)) => {
+                let differences = self.map_differences(record.layout, image);
+                // What cannot be read is not as it was installed either.
+                differences.map_or(true, |differences| !differences.is_empty())
+                    || record.devices.iter().any(|device| {
+                        let mut found = Vec::new();
+                        let compared = self.compare_links(record.layout, device, None, &mut found);
+                        let is_replaced =
+                            |found: &Difference| matches!(found, Difference::Replaced { .. });
+                        compared.is_err() || found.iter().any(is_replaced)
+                    })
+            }
+            None => false,
+        };
+        match is_changed {
+            true => self.files.mark(),
+            false => Ok(()),
+        }
+    }
+
+    fn map_differences(&self, layout: u32, image: &Image) -> Result<Vec<Difference>, Error> {
+        let maps = LayoutMaps::open(&layout_folder(&self.bpffs, layout))?;
+        let tallies = [
+            interfaces(&maps, image)?,
+            policies(&maps, image)?,
+            ports(&maps, image)?,
+            prefixes(&maps, image)?,
+            sets(&maps, image)?,
+            members(&maps, image)?,
+            grants(&maps, image)?,
+        ];
+        Ok(tallies.into_iter().filter_map(Tally::difference).collect())
+    }
+
+    fn compare_links(
+        &self,
+        layout: u32,
+        device: &DeviceRecord,
+        place: Option<&Device>,
+        found: &mut Vec<Difference>,
+    ) -> Result<(), Error> {
+        let links = hooks::links_folder(&self.bpffs);
+        let layout = layout_folder(&self.bpffs, layout);
+        let receive = hooks::receive_program(device.hook);
+        for (way, link, name) in [
+            (Way::Received, device.receive_link(), receive),
+            (Way::Sent, device.send_link(), object::TC_SEND),
+        ] {
+            let interface = || device.name.clone();
+            let ends = sys::open_pin(&links.join(link)).and_then(|link| sys::link_ends(&link));
+            let ends = ends.ok().filter(|ends| ends.ifindex == device.ifindex);
+            let Some(ends) = ends else {
+                let interface = interface();
+                found.push(Difference::Detached { interface, way });
+                continue;
+            };
+            let ours = program_id(&hooks::program_path(&layout, device.netns, name))?;
+            if ours != Some(ends.program) {
+                found.push(Difference::Replaced {
+                    interface: interface(),
+                    way,
+                    program: ends.program,
+                });
+            }
+            let is_tcx = way == Way::Sent || device.hook == ReceiveHook::Tc;
+            if let Some(place) = place.filter(|_| is_tcx)
+                && let Some(program) = first_program(place, way)?
+                && program != ends.program
+            {
+                let interface = interface();
+                found.push(Difference::Preceded {
+                    interface,
+                    way,
+                    program,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The kernel's number of a pinned program; `None` when its pin is gone.
+fn program_id(path: &Path) -> Result<Option<u32>, Error> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let info = ProgramInfo::from_pin(path).map_err(|source| Error::Program {
+        name: "pinned",
+        source: Box::new(source),
+    })?;
+    Ok(Some(info.id()))
+}
+
+/// Which program of a device's TCX hook is asked first.
+fn first_program(device: &Device, way: Way) -> Result<Option<u32>, Error> {
+    let attach_type = match way {
+        Way::Received => TcAttachType::Ingress,
+        Way::Sent => TcAttachType::Egress,
+    };
+    let name = device.link.name.as_str();
+    let asked = device
+        .netns
+        .enter(|| SchedClassifier::query_tcx(name, attach_type))?;
+    let (_, programs) = asked.map_err(|source| Error::Attach {
+        interface: device.name.clone(),
+        hook: ReceiveHook::Tc,
+        source: Box::new(source),
+    })?;
+    Ok(programs.first().map(ProgramInfo::id))
+}
+
+/// How far one map is from an image.
+struct Tally {
+    map: &'static str,
+    missing: usize,
+    wrong: usize,
+    unknown: usize,
+    first: Option<String>,
+}
+
+impl Tally {
+    fn new(map: &'static str) -> Self {
+        Self {
+            map,
+            missing: 0,
+            wrong: 0,
+            unknown: 0,
+            first: None,
+        }
+    }
+
+    /// Looks at one entry that has to be there.
+    fn expect<T: PartialEq>(
+        &mut self,
+        found: Result<T, MapError>,
+        wanted: &T,
+        what: impl Display,
+    ) -> Result<(), Error> {
+        match found {
+            Ok(found) if found == *wanted => return Ok(()),
+            Ok(_) => self.wrong += 1,
+            Err(MapError::KeyNotFound) => self.missing += 1,
+            Err(source) => return Err(Error::Read(source)),
+        }
+        self.first.get_or_insert_with(|| what.to_string());
+        Ok(())
+    }
+
+    /// Looks at one entry that is there.
+    fn meet(&mut self, is_known: bool, what: impl Display) {
+        if !is_known {
+            self.unknown += 1;
+            self.first.get_or_insert_with(|| what.to_string());
+        }
+    }
+
+    fn difference(self) -> Option<Difference> {
+        let Self {
+            map,
+            missing,
+            wrong,
+            unknown,
+            first,
+        } = self;
+        first.map(|first| Difference::Map {
+            map,
+            missing,
+            wrong,
+            unknown,
+            first,
+        })
+    }
+}
+
+fn interfaces(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
+    let mut tally = Tally::new("INTERFACES");
+    for (slot, found) in (0..).zip(maps.interfaces.iter()) {
+        let Wire(found) = found.map_err(Error::Read)?;
+        match image.interfaces.get(&slot) {
+            Some(installed) => {
+                let wanted = InterfaceEntry {
+                    netns: installed.netns,
+                    ifindex: installed.ifindex,
+                    faces: Faces::both(installed.interface),
+                };
+                tally.expect(Ok(found), &wanted, &installed.name)?;
+            }
+            None => {
+                let is_free = found.faces == Faces::both(Interface::default());
+                tally.meet(is_free, format_args!("slot {slot}"));
+            }
+        }
+    }
+    Ok(tally)
+}
+
+fn policies(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
+    let mut tally = Tally::new("POLICIES");
+    for (id, found) in (0..).zip(maps.policies.iter()) {
+        let Wire(found) = found.map_err(Error::Read)?;
+        match image.policies.get(&id) {
+            Some(wanted) => {
+                let named = image.ids.policies.iter().find(|(_, number)| **number == id);
+                let groups = named.map(|(set, _)| set.groups.iter());
+                let groups = groups.into_iter().flatten().map(ToString::to_string);
+                let groups: Vec<String> = groups.collect();
+                let what = format!("that of the groups {}", groups.join(", "));
+                tally.expect(Ok(found), &Faces::both(*wanted), what)?;
+            }
+            None => tally.meet(
+                found == Faces::both(Policy::default()),
+                format_args!("number {id}"),
+            ),
+        }
+    }
+    Ok(tally)
+}
+
+fn ports(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
+    let mut tally = Tally::new("PORTS");
+    for table in image.ports.tables() {
+        for (index, wanted) in (table.offset..).zip(image.ports.entries(*table)) {
+            let found = maps.ports.get(&index, 0);
+            tally.expect(found, &Wire(*wanted), format_args!("number {index}"))?;
+        }
+    }
+    Ok(tally)
+}
+
+fn prefix_words(prefix: &ScopedPrefix) -> String {
+    let address = prefix.key.address;
+    let family_bits = if address.is_v4() { 96 } else { 0 };
+    let bits = prefix
+        .bits
+        .saturating_sub(sg_common::tables::PrefixKey::SCOPE_BITS + family_bits);
+    format!("{address}/{bits}")
+}
+
+fn prefixes(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
+    let mut tally = Tally::new("PREFIXES");
+    for (prefix, table) in &image.prefixes {
+        let wanted: Wire<Faces<PortTable>> = Wire(Faces::both(*table));
+        let found = maps.prefixes.get(&prefix_key(prefix), 0);
+        tally.expect(found, &wanted, prefix_words(prefix))?;
+    }
+    for key in maps.prefixes.keys() {
+        let key = key.map_err(Error::Read)?;
+        meet_prefix(&mut tally, key.prefix_len(), key.data().0, &image.prefixes);
+    }
+    Ok(tally)
+}
+
+fn sets(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
+    let mut tally = Tally::new("SETS");
+    for (prefix, identity) in &image.sets {
+        let wanted: Wire<Faces<Identity>> = Wire(Faces::both(*identity));
+        let found = maps.sets.get(&prefix_key(prefix), 0);
+        tally.expect(found, &wanted, prefix_words(prefix))?;
+    }
+    for key in maps.sets.keys() {
+        let key = key.map_err(Error::Read)?;
+        meet_prefix(&mut tally, key.prefix_len(), key.data().0, &image.sets);
+    }
+    Ok(tally)
+}
+
+fn meet_prefix<T>(
+    tally: &mut Tally,
+    bits: u32,
+    key: sg_common::tables::PrefixKey,
+    known: &BTreeMap<ScopedPrefix, T>,
+) {
+    let prefix = ScopedPrefix { key, bits };
+    tally.meet(known.contains_key(&prefix), prefix_words(&prefix));
+}
+
+fn members(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
+    let mut tally = Tally::new("MEMBERS");
+    for (key, member) in &image.members {
+        let index = maps.members.get(&Wire(*key), 0);
+        tally.expect(index, &member.index, key.address)?;
+        let identity = maps.identities.get(&member.index, 0);
+        tally.expect(identity, &Wire(Faces::both(member.identity)), key.address)?;
+    }
+    for key in maps.members.keys() {
+        let Wire(key) = key.map_err(Error::Read)?;
+        tally.meet(image.members.contains_key(&key), key.address);
+    }
+    Ok(tally)
+}
+
+fn grants(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
+    let mut tally = Tally::new("GRANTS");
+    for (key, grant) in &image.grants {
+        let what = || format!("that of identity {}", key.identity.0);
+        let index = maps.grants.get(&Wire(*key), 0);
+        tally.expect(index, &grant.index, what())?;
+        let table = maps.granted.get(&grant.index, 0);
+        tally.expect(table, &Wire(Faces::both(grant.table)), what())?;
+    }
+    for key in maps.grants.keys() {
+        let Wire(key) = key.map_err(Error::Read)?;
+        let what = format_args!("that of identity {}", key.identity.0);
+        tally.meet(image.grants.contains_key(&key), what);
+    }
+    Ok(tally)
+}
+
+/// What compiling gives now against what was installed, in the words of the policy where it has
+/// some.
+fn compare_images(installed: &Image, wanted: &Image, found: &mut Vec<Difference>) {
+    let before = found.len();
+    compare_interfaces(installed, wanted, found);
+    let [has, gets] = [installed, wanted].map(|image| {
+        let rules: BTreeSet<_> = image.ids.rules.keys().copied().collect();
+        rules
+    });
+    found.extend(gets.difference(&has).copied().map(Difference::RuleMissing));
+    found.extend(has.difference(&gets).copied().map(Difference::RuleUnwanted));
+    let members = installed.members.keys().chain(wanted.members.keys());
+    let members: BTreeSet<_> = members.collect();
+    let moved = members.into_iter().filter(|key| {
+        let [was, is] = [installed, wanted].map(|image| image.members.get(key));
+        was.map(|member| member.identity) != is.map(|member| member.identity)
+    });
+    found.extend(moved.map(|key| Difference::Member(key.address.to_string())));
+    // The rest follows from these; where it does not, the numbers are all there is to say.
+    if found.len() > before {
+        return;
+    }
+    for (map, count) in [
+        ("POLICIES", unequal(&installed.policies, &wanted.policies)),
+        ("PREFIXES", unequal(&installed.prefixes, &wanted.prefixes)),
+        ("SETS", unequal(&installed.sets, &wanted.sets)),
+        ("GRANTS", unequal(&installed.grants, &wanted.grants)),
+    ] {
+        if count > 0 {
+            found.push(Difference::Compiled { map, count });
+        }
+    }
+}
+
+fn compare_interfaces(installed: &Image, wanted: &Image, found: &mut Vec<Difference>) {
+    let by_device = |image: &Image| -> BTreeMap<_, _> {
+        let interfaces = image.interfaces.values().cloned();
+        interfaces.map(|i| ((i.netns, i.ifindex), i)).collect()
+    };
+    let (has, gets) = (by_device(installed), by_device(wanted));
+    for (device, wanted) in &gets {
+        let Some(installed) = has.get(device) else {
+            found.push(Difference::NotProtected(wanted.name.clone()));
+            continue;
+        };
+        // Which flows are judged again is for the moment of a change alone.
+        let wanted_now = Interface {
+            judge_again_before: installed.interface.judge_again_before,
+            ..wanted.interface
+        };
+        if (&installed.vpc, &installed.name, installed.interface)
+            != (&wanted.vpc, &wanted.name, wanted_now)
+        {
+            found.push(Difference::Settings(wanted.name.clone()));
+        }
+    }
+    let gone = has.iter().filter(|(device, _)| !gets.contains_key(device));
+    found.extend(gone.map(|(_, installed)| Difference::Unwanted(installed.name.clone())));
+}
+
+fn unequal<K: Ord, T: PartialEq>(one: &BTreeMap<K, T>, other: &BTreeMap<K, T>) -> usize {
+    let changed = one
+        .iter()
+        .filter(|(key, value)| other.get(key) != Some(value));
+    let added = other.keys().filter(|key| !one.contains_key(key));
+    changed.count() + added.count()
+}

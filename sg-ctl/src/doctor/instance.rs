@@ -1,0 +1,106 @@
+//! What this instance of sg has stored and installed.
+
+use std::fs;
+
+use super::Check;
+use crate::controller::View;
+use crate::dirs::{DirOptions, Dirs, Place};
+
+/// Makes the kernel hold what is stored, whatever went wrong.
+const RESTORE: &str = "sg-ctl restore";
+
+pub(super) fn checks(options: &DirOptions) -> Vec<Check> {
+    let view = match View::open(options) {
+        Ok(view) => view,
+        Err(error) => {
+            let next = "do what it says; what is installed stays in force";
+            return vec![Check::problem("store", error.to_string(), next)];
+        }
+    };
+    let interfaces: usize = view
+        .policy
+        .vpcs
+        .values()
+        .map(|vpc| vpc.interfaces.len())
+        .sum();
+    let mut checks = vec![Check::ok(
+        "store",
+        format!(
+            "revision {}, {interfaces} interfaces to protect",
+            view.revision
+        ),
+    )];
+    checks.push(pins(options, interfaces > 0));
+    checks.extend(confirmation(&view));
+    checks.extend(drift(options));
+    checks
+}
+
+fn pins(options: &DirOptions, is_needed: bool) -> Check {
+    let exists = fs::exists(&options.run_dir).unwrap_or(false);
+    let found = match exists {
+        true => Dirs::create(options).and_then(|dirs| dirs.find_bpffs()),
+        false => Ok(None),
+    };
+    let path = options.run_dir.join("bpf");
+    let path = path.display();
+    match found {
+        Err(error) => Check::problem("bpffs", error.to_string(), "do what it says"),
+        Ok(Some(found)) if found.place == Place::Machine => Check::ok(
+            "bpffs",
+            format!("{path}, where every process of the machine sees it"),
+        ),
+        Ok(Some(_)) => Check::problem(
+            "bpffs",
+            format!("{path} is mounted for some processes only: protection ends with them"),
+            "run `sg-ctl restore` outside of their mount namespace",
+        ),
+        Ok(None) if is_needed => Check::problem(
+            "bpffs",
+            format!("nothing is mounted on {path}, so nothing is protected"),
+            RESTORE,
+        ),
+        Ok(None) => Check::ok("bpffs", "nothing is protected, so nothing is mounted"),
+    }
+}
+
+fn confirmation(view: &View) -> Option<Check> {
+    let waiting = view.unconfirmed.as_ref()?;
+    let name = "confirmation";
+    Some(match (&waiting.failure, waiting.left_s()) {
+        (Some(failure), _) => Check::problem(
+            name,
+            format!("an unconfirmed change could not be taken back: {failure}"),
+            "sg-ctl rollback",
+        ),
+        (None, 0) => Check::problem(
+            name,
+            "an unconfirmed change is overdue and was not taken back",
+            RESTORE,
+        ),
+        (None, left) => Check::warning(
+            name,
+            format!("the last change is taken back in {left} s"),
+            "sg-ctl confirm",
+        ),
+    })
+}
+
+fn drift(options: &DirOptions) -> Vec<Check> {
+    let name = "drift";
+    let verified = match View::verify(options) {
+        Ok(verified) => verified,
+        Err(error) => return vec![Check::problem(name, error.to_string(), "do what it says")],
+    };
+    let missing = verified.missing.iter().map(|missing| {
+        let next = "it is protected when it is there and `sg-ctl restore` has run";
+        Check::warning("interface", missing, next)
+    });
+    let mut checks: Vec<Check> = missing.collect();
+    let differences = verified.differences.iter();
+    checks.extend(differences.map(|found| Check::problem(name, found.to_string(), RESTORE)));
+    if verified.differences.is_empty() {
+        checks.push(Check::ok(name, "the kernel holds what is stored"));
+    }
+    checks
+}

@@ -1,0 +1,412 @@
+//! The specification's say in every verdict: what must never pass, and what each reason to pass
+//! asks for, by [`Policy::allows`] and by a reading of the frame that shares nothing with the parser.
+//!
+//! [`Specified`] stands before an evaluator and complains when it lets anything pass that is
+//! refused here, or says that no rule allows what one does.
+
+mod naive;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, ensure};
+use sg_common::packet::Direction;
+use sg_common::report::{Reason, Verdict};
+use sg_ctl::policy::allows::{FirstPacket, L4, ReadAddresses};
+use sg_ctl::policy::model::{Interface, Policy, Side, Vpc};
+use sg_ctl::policy::names::{InterfaceName, VpcName};
+
+use self::naive::{Fragment, Ip};
+use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
+use crate::evaluators::addresses;
+
+/// An evaluator under the eyes of the specification.
+#[derive(Clone)]
+pub struct Specified<E> {
+    evaluator: E,
+    policy: Arc<Policy>,
+    read: Arc<ReadAddresses>,
+    /// First fragments that passed.
+    passed: HashSet<(String, Direction, IpAddr, IpAddr, Fragment)>,
+}
+
+impl<E: Evaluator> Specified<E> {
+    /// Nothing is in force.
+    pub fn over(evaluator: E) -> Self {
+        Self {
+            evaluator,
+            policy: Arc::default(),
+            read: Arc::default(),
+            passed: HashSet::new(),
+        }
+    }
+}
+
+impl<E: Evaluator> Evaluator for Specified<E> {
+    fn forget(&mut self, room: Option<usize>) -> Result<()> {
+        self.passed.clear();
+        self.evaluator.forget(room)
+    }
+
+    fn put_in_force(&mut self, text: &PolicyText, policy: &Policy) -> Result<()> {
+        self.policy = Arc::new(policy.clone());
+        self.read = Arc::new(addresses(policy));
+        self.evaluator.put_in_force(text, policy)
+    }
+
+    fn wait(&mut self, seconds: u64) -> Result<()> {
+        self.evaluator.wait(seconds)
+    }
+
+    fn judge(
+        &mut self,
+        interface: &str,
+        direction: Direction,
+        frame: &[u8],
+    ) -> Result<Option<Reason>> {
+        let flows = self.evaluator.flows()?;
+        let Some(reason) = self.evaluator.judge(interface, direction, frame)? else {
+            return Ok(None);
+        };
+        let link = naive::link(frame, is_bare(interface));
+        let ip = link.as_ref().and_then(|link| naive::ip(link, false));
+        let place = Place::of(&self.policy, &self.read, interface, direction, &flows)?;
+        if reason.verdict() == Verdict::Drop {
+            if let (Reason::NoRule, Some(ip)) = (reason, &ip) {
+                ensure!(
+                    ip.fragment.is_some() || !place.allows(ip),
+                    "a rule allows what gets no-rule"
+                );
+            }
+            return Ok(Some(reason));
+        }
+        let refused = || format!("it passes as {}", reason.name());
+        let Some(ip) = ip else {
+            let ethertype = link.with_context(refused)?.ethertype;
+            place
+                .may_pass_beside_ip(reason, ethertype)
+                .with_context(refused)?;
+            return Ok(Some(reason));
+        };
+        place.must_not_pass(&ip).with_context(refused)?;
+        if let Some(fragment) = ip.fragment {
+            let whole = Fragment {
+                offset: 0,
+                ..fragment
+            };
+            let key = (
+                interface.to_owned(),
+                direction,
+                ip.source,
+                ip.destination,
+                whole,
+            );
+            if fragment.offset == 0 {
+                self.passed.insert(key);
+            } else {
+                ensure!(
+                    self.passed.contains(&key),
+                    "its first fragment did not pass"
+                );
+                ensure!(
+                    reason == Reason::FragmentPass,
+                    "a later fragment {}",
+                    refused()
+                );
+                return Ok(Some(reason));
+            }
+        }
+        place.may_pass(reason, &ip).with_context(refused)?;
+        Ok(Some(reason))
+    }
+
+    fn flows(&mut self) -> Result<Flows> {
+        self.evaluator.flows()
+    }
+}
+
+/// Where a packet is met.
+struct Place<'a> {
+    policy: &'a Policy,
+    vpc_name: &'a VpcName,
+    vpc: &'a Vpc,
+    name: &'a InterfaceName,
+    interface: &'a Interface,
+    read: &'a ReadAddresses,
+    direction: Direction,
+    flows: &'a Flows,
+}
+
+impl<'a> Place<'a> {
+    fn of(
+        policy: &'a Policy,
+        read: &'a ReadAddresses,
+        wanted: &str,
+        direction: Direction,
+        flows: &'a Flows,
+    ) -> Result<Self> {
+        for (vpc_name, vpc) in &policy.vpcs {
+            for (name, interface) in &vpc.interfaces {
+                if name.as_str() == wanted {
+                    return Ok(Self {
+                        policy,
+                        vpc_name,
+                        vpc,
+                        name,
+                        interface,
+                        read,
+                        direction,
+                        flows,
+                    });
+                }
+            }
+        }
+        anyhow::bail!("the policy has no interface {wanted}")
+    }
+
+    fn is_guest(&self) -> bool {
+        self.interface.side == Side::Guest
+    }
+
+    fn may_pass_beside_ip(&self, reason: Reason, ethertype: u16) -> Result<()> {
+        let usual = matches!(
+            ethertype,
+            0x0806 | 0x88cc | 0x8809 | 0x888e | 0x88f7 | 0..0x600
+        );
+        match reason {
+            Reason::LinkProtocol if self.is_guest() => ensure!(ethertype == 0x0806),
+            Reason::LinkProtocol => ensure!(usual),
+            Reason::ListedEthertype => ensure!(self.interface.ethertypes.contains(&ethertype)),
+            _ => anyhow::bail!("it is no IP packet"),
+        }
+        Ok(())
+    }
+
+    /// What is never right, whoever allows it.
+    fn must_not_pass(&self, ip: &Ip) -> Result<()> {
+        ensure!(
+            ip.source != ip.destination,
+            "source and destination are one"
+        );
+        for address in [ip.source, ip.destination] {
+            if let IpAddr::V6(v6) = address {
+                ensure!(v6.to_ipv4_mapped().is_none(), "a mapped address");
+            }
+        }
+        let reserved = match ip.source {
+            IpAddr::V4(v4) => v4.octets()[0] >= 224,
+            IpAddr::V6(_) => false,
+        };
+        ensure!(
+            !ip.source.is_loopback() && !ip.source.is_multicast() && !reserved,
+            "nobody sends from there"
+        );
+        if ip.is_later_fragment() {
+            let offset = ip.fragment.map_or(0, |fragment| fragment.offset);
+            ensure!(!ip.l4.is_empty(), "a fragment of nothing");
+            ensure!(
+                offset + ip.l4.len() <= 65_535,
+                "it ends beyond the largest packet"
+            );
+            ensure!(
+                ip.protocol != 6 || offset != 8,
+                "it would replace the flags"
+            );
+            return Ok(());
+        }
+        let shortest = match ip.protocol {
+            6 => 20,
+            17 | 1 | 58 => 8,
+            _ => 0,
+        };
+        ensure!(ip.l4.len() >= shortest, "its L4 header is cut off");
+        ensure!(ip.protocol != 59, "nothing follows its headers");
+        if ip.protocol == 6 {
+            let header = usize::from(ip.l4[12] >> 4) * 4;
+            ensure!((20..=ip.l4.len()).contains(&header), "its data offset lies");
+            let [fin, syn, rst, ack] = [1, 2, 4, 16].map(|flag| ip.l4[13] & flag != 0);
+            let sound = match (syn, rst, fin) {
+                (false, false, false) | (false, false, true) => ack,
+                (true, false, false) | (false, true, false) => true,
+                _ => false,
+            };
+            ensure!(sound, "no TCP sends these flags");
+        }
+        Ok(())
+    }
+
+    fn may_pass(&self, reason: Reason, ip: &Ip) -> Result<()> {
+        match reason {
+            Reason::Rule | Reason::RuleAlone => {
+                ensure!(self.allows(ip), "no rule allows it");
+                self.guard(ip)
+            }
+            Reason::Untracked => {
+                ensure!(
+                    self.is_untracked(ip, self.direction),
+                    "rules open to all don't allow it"
+                );
+                self.guard(ip)
+            }
+            Reason::Tracked => {
+                ensure!(self.is_known(ip, self.direction), "there is no such flow");
+                self.guard(ip)
+            }
+            Reason::Related => self.related(ip),
+            Reason::NeighborDiscovery => self.neighbor_discovery(ip),
+            Reason::MulticastMembership => {
+                ensure!(ip.hop_limit == 1, "it may have been routed");
+                match ip.protocol {
+                    2 => ensure!(
+                        self.direction == Direction::Egress && ip.destination.is_multicast()
+                    ),
+                    protocol => ensure!(protocol == 58 && matches!(ip.l4[0], 130..=132 | 143)),
+                }
+                Ok(())
+            }
+            Reason::DhcpClient => {
+                let ports = ip.ports().context("no ports")?;
+                let client_to_server = [(68, 67), (546, 547)].contains(&ports);
+                let server_to_client = [(67, 68), (547, 546)].contains(&ports);
+                ensure!(ip.protocol == 17);
+                ensure!(match self.direction {
+                    Direction::Egress => client_to_server,
+                    Direction::Ingress => server_to_client,
+                });
+                Ok(())
+            }
+            Reason::LinkLocalService => {
+                ensure!(self.vpc.link_local_services.contains(&self.peer(ip)));
+                let asks = ip.protocol == 6 && ip.l4[13] & 0x17 == 2;
+                ensure!(self.direction == Direction::Egress || (ip.protocol == 6 && !asks));
+                self.guard(ip)
+            }
+            _ => anyhow::bail!("it is an IP packet"),
+        }
+    }
+
+    /// A guest sends from its own addresses, and gets what is for them.
+    fn guard(&self, ip: &Ip) -> Result<()> {
+        ensure!(
+            !self.is_guest() || self.interface.addresses.contains(&self.local(ip)),
+            "{} is not the guest's",
+            self.local(ip)
+        );
+        Ok(())
+    }
+
+    fn neighbor_discovery(&self, ip: &Ip) -> Result<()> {
+        ensure!(ip.protocol == 58 && ip.hop_limit == 255 && ip.fragment.is_none());
+        let kind = ip.l4[0];
+        ensure!((133..=137).contains(&kind) && ip.l4[1] == 0);
+        let link_local = matches!(ip.source, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        ensure!(
+            link_local || !matches!(kind, 134 | 137),
+            "no router's address"
+        );
+        if !self.is_guest() || self.direction == Direction::Ingress {
+            return Ok(());
+        }
+        let owns = |address| self.interface.addresses.contains(&address);
+        ensure!(!matches!(kind, 134 | 137), "a guest is no router");
+        ensure!(
+            kind != 136 || owns(ip.target().context("no target")?),
+            "another's address"
+        );
+        ensure!(link_local || ip.source.is_unspecified() || owns(ip.source));
+        Ok(())
+    }
+
+    fn related(&self, ip: &Ip) -> Result<()> {
+        let quoted = ip.quoted().context("it quotes nothing")?;
+        ensure!(
+            ip.fragment.is_none() && !quoted.is_later_fragment(),
+            "fragments"
+        );
+        ensure!(quoted.source == ip.destination, "it is for somebody else");
+        ensure!(quoted.l4.len() >= 8, "it quotes too little");
+        let direction = self.direction.opposite();
+        ensure!(
+            self.is_known(&quoted, direction) || self.is_untracked(&quoted, direction),
+            "there is no such flow"
+        );
+        self.guard(ip)
+    }
+
+    fn local(&self, ip: &Ip) -> IpAddr {
+        match self.direction {
+            Direction::Ingress => ip.destination,
+            Direction::Egress => ip.source,
+        }
+    }
+
+    fn peer(&self, ip: &Ip) -> IpAddr {
+        match self.direction {
+            Direction::Ingress => ip.source,
+            Direction::Egress => ip.destination,
+        }
+    }
+
+    /// Whether a flow of the packet's addresses and ports was alive when it came.
+    fn is_known(&self, ip: &Ip, direction: Direction) -> bool {
+        let Some((source, destination)) = ip.ports() else {
+            return false;
+        };
+        let (local, peer) = match direction {
+            Direction::Ingress => ((ip.destination, destination), (ip.source, source)),
+            Direction::Egress => ((ip.source, source), (ip.destination, destination)),
+        };
+        self.flows.keys().any(|key| {
+            key.protocol == ip.protocol
+                && (key.local.to_ip(), key.local_port) == local
+                && (key.peer.to_ip(), key.peer_port) == peer
+        })
+    }
+
+    fn allows(&self, ip: &Ip) -> bool {
+        let packet = self.first_packet(ip);
+        packet.is_some_and(|packet| {
+            !self
+                .policy
+                .allows(self.vpc_name, self.name, self.read, packet)
+                .is_empty()
+        })
+    }
+
+    fn first_packet(&self, ip: &Ip) -> Option<FirstPacket> {
+        let l4 = match ip.protocol {
+            6 | 17 => L4::Port(naive::number(&ip.l4, 2)?),
+            1 | 58 => L4::Icmp(*ip.l4.first()?, *ip.l4.get(1)?),
+            _ => L4::Other,
+        };
+        Some(FirstPacket {
+            direction: self.direction,
+            peer: self.peer(ip),
+            protocol: ip.protocol,
+            l4,
+        })
+    }
+
+    /// Whether rules open to everyone let it pass, as the packet of who began or as the answer.
+    fn is_untracked(&self, ip: &Ip, direction: Direction) -> bool {
+        let Some((source, destination)) = ip.ports() else {
+            return false;
+        };
+        let peer = match direction {
+            Direction::Ingress => ip.source,
+            Direction::Egress => ip.destination,
+        };
+        [(direction, destination), (direction.opposite(), source)]
+            .into_iter()
+            .any(|(direction, port)| {
+                let packet = FirstPacket {
+                    direction,
+                    peer,
+                    protocol: ip.protocol,
+                    l4: L4::Port(port),
+                };
+                self.policy.is_untracked(self.vpc_name, self.name, packet)
+            })
+    }
+}

@@ -1,0 +1,78 @@
+//! `doctor` finds what keeps a machine from being protected, and says what to do about it.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tests::lab::Lab;
+use tests::sg::Sg;
+
+fn check<'a>(told: &'a Value, name: &str) -> Result<Vec<&'a Value>> {
+    let checks = told["checks"].as_array().context("no checks")?;
+    Ok(checks
+        .iter()
+        .filter(|check| check["name"] == name)
+        .collect())
+}
+
+#[test]
+fn a_sound_machine_has_no_problem_and_a_detached_one_has() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply("{groups: {web: {}}, interfaces: {eth0: {groups: [web]}}}")?;
+    let sound = sg.run(&["doctor"])?;
+    ensure!(sound.code == Some(0), "{sound}");
+    ensure!(sound.stdout.contains("0 problems"), "{sound}");
+    for name in [
+        "kernel",
+        "programs",
+        "TCX",
+        "grace periods",
+        "bpffs",
+        "drift",
+        "store",
+    ] {
+        let told = sg.json(&["doctor"])?;
+        let found = check(&told, name)?;
+        ensure!(
+            found.len() == 1 && found[0]["state"] == "ok",
+            "{name}: {found:?}"
+        );
+    }
+
+    let links = sg.run_dir().join("bpf/links");
+    for link in std::fs::read_dir(links)?.flatten() {
+        let link = link.path().display().to_string();
+        pair.host
+            .run("bpftool", &["link", "detach", "pinned", &link])?;
+    }
+    let sick = sg.run(&["doctor"])?;
+    ensure!(sick.code == Some(1), "{sick}");
+    let told = sg.json(&["doctor"])?;
+    let drift = check(&told, "drift")?;
+    ensure!(drift.len() == 2, "{drift:?}");
+    for found in drift {
+        ensure!(
+            found["state"] == "problem" && found["next"] == "sg-ctl restore",
+            "{found}"
+        );
+    }
+    sg.run(&["restore"])?.succeeded()?;
+    ensure!(sg.run(&["doctor"])?.code == Some(0));
+    Ok(())
+}
+
+#[test]
+fn it_looks_at_a_machine_that_has_nothing_and_changes_nothing() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.run(&["doctor"])?.succeeded()?;
+    ensure!(
+        !sg.state_dir().exists() && !sg.run_dir().exists(),
+        "it made folders"
+    );
+    let nobody = sg.run_unprivileged(&["doctor"])?;
+    ensure!(
+        nobody.code == Some(1) && nobody.stdout.contains("run sg-ctl as root"),
+        "{nobody}"
+    );
+    Ok(())
+}
