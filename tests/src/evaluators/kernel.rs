@@ -10,7 +10,9 @@ use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::tables::{Interface, InterfaceFlags};
 use sg_ctl::compile::Limits;
-use sg_ctl::dataplane::{DEFAULT_CAPACITY, Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted};
+use sg_ctl::dataplane::{
+    DEFAULT_CAPACITY, Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted,
+};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Link, Netns};
 use sg_ctl::policy::model::{Hook, Policy};
