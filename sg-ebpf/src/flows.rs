@@ -215,11 +215,21 @@ fn set_places(search: &mut FlowSearch) -> Option<()> {
 
 #[inline(always)]
 fn mask(globals: &Globals, table: u32) -> u32 {
+    // All are read before one is chosen: LLVM would work out an address instead, which the verifier
+    // cannot follow.
+    let read = |mask: &u32| {
+        // SAFETY: a reference is good to read from.
+        unsafe { (&raw const *mask).read_volatile() }
+    };
+    let embryonic = read(&globals.embryonic_mask);
+    let assured = read(&globals.assured_mask);
+    let other_embryonic = read(&globals.other_embryonic_mask);
+    let other_assured = read(&globals.other_assured_mask);
     match table {
-        EMBRYONIC_FLOWS => globals.embryonic_mask,
-        ASSURED_FLOWS => globals.assured_mask,
-        OTHER_EMBRYONIC_FLOWS => globals.other_embryonic_mask,
-        _ => globals.other_assured_mask,
+        EMBRYONIC_FLOWS => embryonic,
+        ASSURED_FLOWS => assured,
+        OTHER_EMBRYONIC_FLOWS => other_embryonic,
+        _ => other_assured,
     }
 }
 
@@ -293,8 +303,11 @@ pub(crate) fn glance(
     state: &mut FlowState,
 ) -> Glance<FoundFlow> {
     let places = key.places(&globals.hash_key);
+    let mask = match table {
+        FlowTable::Embryonic => globals.embryonic_mask,
+        FlowTable::Assured => globals.assured_mask,
+    };
     let table = number(table);
-    let mask = mask(globals, table);
     let first = glance_into(table, places.first & mask, places.tag, key, now, state);
     let Glance::Absent = first else { return first };
     match glance_into(table, places.second & mask, places.tag, key, now, state) {
@@ -428,6 +441,8 @@ fn is_carrying() -> bool {
 
 /// Looks where flows are carried from. One that moves is in its new place before it leaves the old
 /// one, so who misses it in both finds it in the new one.
+///
+/// A global function: the verifier checks it once and not at every call.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sg_search_other_flow(search: *mut FlowSearch) -> u32 {
@@ -436,12 +451,11 @@ extern "C" fn sg_search_other_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
-    let table = search.table;
-    search.table = table | OTHER;
+    search.table |= OTHER;
     if sg_search_flow(search) != 0 {
         return 1;
     }
-    search.table = table;
+    search.table &= !OTHER;
     sg_search_flow(search)
 }
 
