@@ -23,7 +23,8 @@ mod yardsticks;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, direction_of};
+use sg_common::decide::{at_once, direction_of, refuses_syn};
+use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
 use sg_common::report::{Reason, Verdict};
@@ -91,14 +92,18 @@ fn judge<P: Packet>(
     let Some(maps) = Maps::<true>::open(job) else {
         return Verdict::Drop;
     };
-    let Some(place) = maps.interface_place(ifindex) else {
+    let Some((place, entry)) = maps.find_interface(ifindex) else {
         counters::count_stray();
         return Verdict::Drop;
     };
-    let Some(interface) = maps.interface(place) else {
+    let Some(interface) = maps.in_force(entry) else {
         return Verdict::Drop;
     };
     let direction = direction_of(interface, received);
+    if !events::are_wanted(EventKind::Drop) && refuses_syn(frame, direction, interface, &maps) {
+        counters::count_refused(interface.slot, direction, frame);
+        return interface.enforce(Reason::NoRule);
+    }
     job.generation = maps.generation;
     job.interface = place;
     if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {

@@ -436,8 +436,8 @@ impl Dataplane {
                     netns_inode: device.netns.id().inode,
                     ifindex: device.link.ifindex,
                     guest: interface.side == Side::Guest,
-                    hook: known
-                        .map(|known| known.hook)
+                    hook: record
+                        .and_then(|record| attached_hook(&self.bpffs, record, device, number))
                         .filter(|hook| to_try.contains(hook))
                         .or_else(|| to_try.first().copied())
                         .unwrap_or(ReceiveHook::Tc),
@@ -806,6 +806,19 @@ fn same_device<'a>(
             && known.name == device.name
             && known.side() == interface.side
     })
+}
+
+/// The hook that receives on the device, in whichever role it was attached.
+fn attached_hook(
+    bpffs: &Path,
+    record: &Record,
+    device: &Device,
+    netns: u32,
+) -> Option<ReceiveHook> {
+    let mut devices = record.devices.iter();
+    let known =
+        devices.find(|known| known.netns == netns && known.ifindex == device.link.ifindex)?;
+    hooks::is_attached(bpffs, known).then_some(known.hook)
 }
 
 /// A foreign XDP program is never replaced unasked.
