@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use sg_common::packet::Direction;
 
+use crate::aws::{AnswerError, ImportError};
 use crate::controller;
 use crate::dataplane;
 use crate::diagnose;
@@ -26,6 +27,10 @@ pub(super) enum Error {
     #[error(transparent)]
     Controller(Box<controller::Error>),
     #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
     Findings(#[from] Findings),
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
@@ -41,6 +46,8 @@ pub(super) enum Error {
     Name(#[from] NameError),
     #[error("cannot read {file}: {source}")]
     Read { file: String, source: io::Error },
+    #[error("cannot write {file}: {source}")]
+    WriteFile { file: String, source: io::Error },
     #[error("{file} is not UTF-8 text from byte {byte} on; save it as UTF-8")]
     Encoding { file: String, byte: usize },
     #[error("cannot write the output: {0}")]
@@ -108,6 +115,8 @@ pub(super) enum Error {
     AllFlows,
     #[error("cannot catch the signals that end a command: {0}")]
     Signals(ctrlc::Error),
+    #[error("top needs a terminal; `sg-ctl stats --watch` writes to a pipe or a file")]
+    NoTerminal,
     #[error(
         "no interface is protected, so nothing happens; attach one with `sg-ctl attach IFACE`, or \
          wait for it with --follow"

@@ -1,5 +1,7 @@
 //! Looking at what the kernel does.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::controller::View;
@@ -13,6 +15,7 @@ use crate::show::{self, Style};
 use super::Answer;
 use super::error::{Error, Result};
 use super::output::{print, print_json};
+use super::watch::watch;
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -26,6 +29,10 @@ pub(super) struct Stats {
     /// Only this interface and the groups it is in
     #[arg(value_name = "IFACE")]
     interface: Option<InterfaceName>,
+    /// Show how fast counters grow, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    watch: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -51,6 +58,9 @@ impl Stats {
         let only = self.interface.as_ref();
         if let Some(name) = only {
             require_interface(&view.policy, name)?;
+        }
+        if let Some(seconds) = self.watch {
+            return watch(dirs, only, Duration::from_secs(seconds), self.json);
         }
         let dataplane = view.dataplane()?;
         let stats = observe::Stats::read(&view.policy, dataplane.as_ref(), only)?;

@@ -11,8 +11,10 @@ mod doctor;
 mod error;
 mod events;
 mod explain;
+mod flow_log;
 mod flows;
 mod group;
+mod import;
 mod interface;
 mod interrupt;
 mod json;
@@ -21,8 +23,11 @@ mod output;
 mod policy_file;
 mod prefix_list;
 mod progress;
+mod reference;
 mod rule;
+mod top;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -66,6 +71,9 @@ enum Command {
     Check(check::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
+    /// Make a policy file of what other systems have
+    #[command(subcommand)]
+    Import(import::Command),
     /// Protect an interface, or change how it is protected
     Attach(interface::Attach),
     /// Stop protecting interfaces
@@ -80,6 +88,11 @@ enum Command {
     Confirm,
     /// Take a change that was made with `--confirm` back at once
     Rollback,
+    /// Write the completions of a shell: source them, or put them where it looks for them
+    Completions(reference::Completions),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(reference::Man),
     /// Wait for the deadline of a change
     #[command(name = AWAIT_COMMAND, hide = true)]
     AwaitConfirmation,
@@ -87,6 +100,8 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Watch everything at once, full-screen: verdicts, rules, dropped peers, flows
+    Top(top::Top),
     /// Tell of dropped packets, and of new flows, as they come
     Events(events::Events),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
@@ -138,6 +153,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Diff(command) => command.run(dirs),
         Command::Check(command) => command.run(dirs),
         Command::Export(command) => command.run(dirs),
+        Command::Import(command) => command.run(),
         Command::Attach(command) => command.run(dirs),
         Command::Detach(command) => command.run(dirs),
         Command::Restore(command) => command.run(dirs),
@@ -145,9 +161,12 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Doctor(command) => command.run(dirs),
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Top(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
         Command::Diagnose(command) => command.run(dirs),

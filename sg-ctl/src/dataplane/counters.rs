@@ -169,6 +169,8 @@ pub(super) fn flow_report(
         packets_out,
         bytes_in,
         bytes_out,
+        generation: slot.state.generation.0,
+        opened: slot.opened.0,
     }
 }
 
