@@ -17,7 +17,7 @@ use sg_common::packet::Direction;
 use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
-pub use flows::{Flow, FlowFilter};
+pub use flows::{Flow, FlowFilter, FlowWithRule, RuleNames};
 pub use overview::{InterfaceKey, InterfaceLoad, Load, Overview, PeerDrops, ReasonLoad, Watcher};
 pub use rates::{Growth, InterfaceRates, Rates, ReasonRate, RuleRate};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
