@@ -1,5 +1,6 @@
 //! The controller as a library: from what the user means to what the kernel holds.
 
+pub mod aws;
 pub mod cli;
 pub mod compile;
 pub mod consequences;

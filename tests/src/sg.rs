@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -90,6 +91,38 @@ impl Sg {
         let mut command = Self::command_under(program)?;
         command.process_group(0);
         self.start(command, arguments)
+    }
+
+    /// Runs another build of `sg-ctl` to its end, on the same state.
+    pub fn run_build(&self, program: &Path, arguments: &[&str]) -> Result<Ran> {
+        Self::finish(self.spawn_build(program, arguments)?, arguments)
+    }
+
+    /// Starts another build of `sg-ctl`, on the same state.
+    pub fn spawn_build(&self, program: &Path, arguments: &[&str]) -> Result<Child> {
+        self.start(Command::new(program), arguments)
+    }
+
+    /// Makes a copy of `sg-ctl` that differs as another build does: in its programs for the
+    /// kernel, which compare equal only to themselves.
+    pub fn another_build(&self) -> Result<PathBuf> {
+        // The ELF header of a little-endian object for machine 247, BPF.
+        let mut bytes = fs::read(sg_ctl()?).context("reading sg-ctl")?;
+        let is_object = |window: &[u8]| {
+            window.starts_with(b"\x7fELF\x02\x01\x01") && window[18..20] == [247, 0]
+        };
+        let object = bytes.windows(20).position(is_object);
+        let object = object.context("sg-ctl has no object inside")?;
+        // A word of its debug information, which the kernel never sees.
+        let word = b"rustc version";
+        let rest = &bytes[object..];
+        let found = rest.windows(word.len()).position(|window| window == word);
+        let found = object + found.context("the object names no compiler")?;
+        bytes[found..found + word.len()].make_ascii_uppercase();
+        let path = self.folder.path().join("another-sg-ctl");
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+        Ok(path)
     }
 
     fn command_under(program: &[&str]) -> Result<Command> {
@@ -297,7 +330,7 @@ fn read_by(reading: Reading) -> Result<String> {
 }
 
 /// The binary under test: `SG_CTL`, or the one of this build, which cargo brings up to date.
-fn sg_ctl() -> Result<&'static Path> {
+pub fn sg_ctl() -> Result<&'static Path> {
     static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match PATH.get_or_init(|| find_sg_ctl().map_err(|error| format!("{error:#}"))) {
         Ok(path) => Ok(path),

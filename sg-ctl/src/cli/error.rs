@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use sg_common::packet::Direction;
 
+use crate::aws::{AnswerError, ImportError};
 use crate::controller;
 use crate::dataplane;
 use crate::diagnose;
@@ -25,6 +26,10 @@ pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 pub(super) enum Error {
     #[error(transparent)]
     Controller(Box<controller::Error>),
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
     #[error(transparent)]
     Findings(#[from] Findings),
     #[error(transparent)]

@@ -14,6 +14,7 @@ mod explain;
 mod flow_log;
 mod flows;
 mod group;
+mod import;
 mod interface;
 mod interrupt;
 mod json;
@@ -22,6 +23,7 @@ mod output;
 mod policy_file;
 mod prefix_list;
 mod progress;
+mod reference;
 mod rule;
 mod top;
 mod verify;
@@ -69,6 +71,9 @@ enum Command {
     Check(check::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
+    /// Make a policy file of what other systems have
+    #[command(subcommand)]
+    Import(import::Command),
     /// Protect an interface, or change how it is protected
     Attach(interface::Attach),
     /// Stop protecting interfaces
@@ -83,6 +88,11 @@ enum Command {
     Confirm,
     /// Take a change that was made with `--confirm` back at once
     Rollback,
+    /// Write the completions of a shell: source them, or put them where it looks for them
+    Completions(reference::Completions),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(reference::Man),
     /// Wait for the deadline of a change
     #[command(name = AWAIT_COMMAND, hide = true)]
     AwaitConfirmation,
@@ -143,6 +153,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Diff(command) => command.run(dirs),
         Command::Check(command) => command.run(dirs),
         Command::Export(command) => command.run(dirs),
+        Command::Import(command) => command.run(),
         Command::Attach(command) => command.run(dirs),
         Command::Detach(command) => command.run(dirs),
         Command::Restore(command) => command.run(dirs),
@@ -150,6 +161,8 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Doctor(command) => command.run(dirs),
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),

@@ -195,6 +195,12 @@ pub(super) fn name(path: &Path) -> String {
 
 /// Reads a file: the error outside is one of reading, the one inside says what is wrong with it.
 pub(super) fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findings>> {
+    let (name, text) = read_text(path)?;
+    Ok(PolicyFile::parse(&name, &text))
+}
+
+/// A file as text, and how messages call it.
+pub(super) fn read_text(path: &Path) -> Result<(String, String)> {
     let name = name(path);
     let mut bytes = Vec::new();
     let read = match path == Path::new("-") {
@@ -208,5 +214,5 @@ pub(super) fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findi
         file: name.clone(),
         byte: error.utf8_error().valid_up_to(),
     })?;
-    Ok(PolicyFile::parse(&name, &text))
+    Ok((name, text))
 }

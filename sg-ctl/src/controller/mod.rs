@@ -245,7 +245,8 @@ impl Controller {
         let prepared = kernel.prepare(wanted)?;
         if !changes.is_empty()
             && let Some(image) = K::image(&prepared)
-            && let Some(warning) = session::judge(&wanted.devices, image)
+            && let Some(warning) =
+                session::judge(&wanted.devices, image, care.confirm_within.is_some())
         {
             (care.tell)(News::Warning(&Warning::Session(warning)));
         }

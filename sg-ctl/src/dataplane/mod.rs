@@ -8,6 +8,7 @@
 mod counters;
 mod ending;
 mod events;
+mod flood;
 mod foreign;
 mod hooks;
 mod installed;
@@ -43,6 +44,7 @@ use thiserror::Error;
 
 pub use self::ending::Ender;
 pub use self::events::EventStream;
+pub use self::flood::{Bound, Flood};
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::object::FlowSizes;

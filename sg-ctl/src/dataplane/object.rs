@@ -19,7 +19,7 @@ use super::sizes::Sizes;
 use crate::compile::Limits;
 
 /// The object that the build script has compiled, aligned as its headers ask.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
 
 /// The programs by their names in the object.
 pub(super) const XDP_RECEIVE: &str = "sg_xdp_receive";

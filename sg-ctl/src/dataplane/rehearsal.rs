@@ -4,10 +4,13 @@
 //! it may have more interfaces than the machine, and none of them is disturbed. What runs are the
 //! programs of the object's yardsticks and the real entry points, through `BPF_PROG_TEST_RUN`.
 
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
@@ -48,19 +51,7 @@ pub enum Yardstick {
 }
 
 impl Yardstick {
-    const ALL: [Self; 9] = [
-        Self::DropXdp,
-        Self::DropTc,
-        Self::ParseXdp,
-        Self::ReceiveXdp,
-        Self::ReceiveTc,
-        Self::ScatteredDropXdp,
-        Self::ScatteredParseXdp,
-        Self::ScatteredXdp,
-        Self::ScatteredTc,
-    ];
-
-    fn program(self) -> &'static str {
+    pub(super) fn program(self) -> &'static str {
         match self {
             Self::DropXdp => "sg_drop_xdp",
             Self::DropTc => "sg_drop_tc",
@@ -79,6 +70,8 @@ impl Yardstick {
 pub struct Rehearsal {
     folder: PathBuf,
     object: Ebpf,
+    /// Programs that were asked for: the verifier takes its time over each.
+    loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
     reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
 }
@@ -110,9 +103,6 @@ impl Rehearsal {
             flow_sizes,
             &settings.limits,
         )?;
-        for yardstick in Yardstick::ALL {
-            object::load_program(&mut object, yardstick.program())?;
-        }
         let globals = Globals {
             generation: Generation(0),
             embryonic_mask: flow_sizes.embryonic - 1,
@@ -133,6 +123,7 @@ impl Rehearsal {
             .ok_or(Error::ProgramMissing("SCATTER"))?;
         Ok(Self {
             folder: folder.to_path_buf(),
+            loaded: Vec::new(),
             scatter: scatter.try_into().map_err(Error::Read)?,
             reasons: open(&flows, "REASONS")?,
             object,
@@ -146,8 +137,17 @@ impl Rehearsal {
 
     /// Runs a program on a frame so many times, and returns how long one time took, in whole
     /// nanoseconds, as the kernel measures it.
-    pub fn run(&self, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<Duration, Error> {
+    pub fn run(
+        &mut self,
+        yardstick: Yardstick,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<Duration, Error> {
         let name = yardstick.program();
+        if !self.loaded.contains(&yardstick) {
+            object::load_program(&mut self.object, name)?;
+            self.loaded.push(yardstick);
+        }
         let wrong = |source: ProgramError| Error::Program {
             name,
             source: Box::new(source),
@@ -165,6 +165,11 @@ impl Rehearsal {
         Ok(result.map_err(wrong)?.duration)
     }
 
+    /// Bytes of kernel memory that the maps take, as the kernel tells it for each.
+    pub fn memory(&self) -> Result<u64, Error> {
+        self.object.maps().map(|(_, map)| memory_of(map)).sum()
+    }
+
     /// How many packets had a reason so far, at every interface in both directions.
     pub fn counted(&self, reason: Reason) -> Result<u64, Error> {
         let every = Reason::COUNT as u32;
@@ -175,6 +180,34 @@ impl Rehearsal {
         }
         Ok(packets)
     }
+}
+
+/// `memlock` of the map's descriptor (proc_pid_fdinfo(5)).
+fn memory_of(map: &Map) -> Result<u64, Error> {
+    let (Map::Array(map)
+    | Map::PerCpuArray(map)
+    | Map::HashMap(map)
+    | Map::LruHashMap(map)
+    | Map::LpmTrie(map)) = map
+    else {
+        // What constants of the object are kept in.
+        return Ok(0);
+    };
+    let path = PathBuf::from(format!(
+        "/proc/self/fdinfo/{}",
+        map.fd().as_fd().as_raw_fd()
+    ));
+    let text = fs::read_to_string(&path).map_err(|source| Error::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    let memory = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    memory.ok_or_else(|| Error::Folder {
+        path,
+        source: io::Error::other("the kernel does not tell the map's memory"),
+    })
 }
 
 impl Drop for Rehearsal {

@@ -110,7 +110,7 @@ pub fn in_kernel<T: Send>(
             counted: HashMap::new(),
         })
     });
-    let removed = host.enter(|| remove(dirs.run(), &bpffs.path));
+    let removed = host.enter(|| uninstall(dirs.run(), &bpffs.path));
     dirs.unmount_if_empty(&lock)?;
     let outcome = outcome?;
     removed?;
@@ -139,7 +139,8 @@ pub(super) fn far_end(number: u32) -> String {
     format!("far{number}")
 }
 
-fn remove(run: &Path, bpffs: &Path) -> Result<()> {
+/// Takes off whatever is installed. The caller is in the devices' namespace.
+pub fn uninstall(run: &Path, bpffs: &Path) -> Result<()> {
     let mut dataplane = Dataplane::open(run, bpffs)?;
     let nothing = Wanted {
         policy: &Policy::default(),
