@@ -5,6 +5,7 @@
 //! rules first, so that a refused flood never reaches the flow tables.
 
 mod at_once;
+mod refuse;
 
 use crate::addr::Addr;
 use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
@@ -17,6 +18,7 @@ use crate::tables::{
 };
 
 pub use at_once::at_once;
+pub use refuse::refuses_syn;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {
@@ -366,6 +368,16 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
     }
 
+    /// Whether a guest may speak to its own link from here. Its link-local address is its own choice:
+    /// any will do, unless it is declared. A solicitation from another's address would take that
+    /// address over in the caches of its neighbors (RFC 4861 §7.2.3).
+    #[inline(always)]
+    fn may_be_on_link(&self, source: &Addr) -> bool {
+        self.is_guests(source)
+            || (source.is_v6_link_local()
+                && !self.interface.flags.has(InterfaceFlags::LINK_LOCAL_KNOWN))
+    }
+
     #[inline(always)]
     fn exempt_igmp(&self, headers: &Headers) -> Reason {
         // RFC 9776 §4: to a multicast address, and no further than the link. Anything else under
@@ -413,10 +425,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     return Reason::GuestDiscovery;
                 }
                 // On its own link a guest also speaks from `::` and from its link-local address.
-                if *source == Addr::UNSPECIFIED
-                    || source.is_v6_link_local()
-                    || self.is_guests(source)
-                {
+                if *source == Addr::UNSPECIFIED || self.may_be_on_link(source) {
                     Reason::NeighborDiscovery
                 } else {
                     Reason::GuestSource
@@ -428,7 +437,11 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     && headers.hop_limit == 1
                     && (source.is_v6_link_local() || *source == Addr::UNSPECIFIED) =>
             {
-                Reason::MulticastMembership
+                if from_guest && *source != Addr::UNSPECIFIED && !self.may_be_on_link(source) {
+                    Reason::GuestSource
+                } else {
+                    Reason::MulticastMembership
+                }
             }
             _ => Reason::NoRule,
         }
@@ -442,9 +455,8 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         let (from, to) = (headers.source_port, headers.destination_port);
         match self.direction {
             Direction::Egress if from == client && to == server => {
-                let without_lease =
-                    headers.source == Addr::V4_UNSPECIFIED || headers.source.is_v6_link_local();
-                if self.is_guest() && !without_lease && !self.is_guests(&headers.source) {
+                let without_lease = headers.source == Addr::V4_UNSPECIFIED;
+                if self.is_guest() && !without_lease && !self.may_be_on_link(&headers.source) {
                     Reason::GuestSource
                 } else {
                     Reason::DhcpClient
@@ -692,7 +704,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     /// A packet of a known flow.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "bpf", inline(never))]
     fn go_on(&self, desk: &mut Desk, found: Found<T::Flow>, rule: &mut RuleSlot) -> Reason {
         *rule = desk.state.rule;
         if let FlowTable::Assured = found.table {
@@ -918,10 +930,19 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// The rule that admits a packet as the first of its flow.
     #[inline(always)]
     fn admitted(&self, headers: &Headers, direction: Direction) -> Result<Admitted, Reason> {
+        self.service_admitted(headers.peer(direction), headers.service(), direction)
+    }
+
+    /// The rule that admits a service in a direction.
+    #[inline(always)]
+    fn service_admitted(
+        &self,
+        peer: &Addr,
+        service: Service,
+        direction: Direction,
+    ) -> Result<Admitted, Reason> {
         let policy = self.direction_policy(direction).ok_or(Reason::NoPolicy)?;
-        let peer = headers.peer(direction);
-        let family = headers.family();
-        let service = headers.service();
+        let family = peer.family();
 
         let rule = self.tables.rule_in(policy.open_to(family), service);
         self.trace.step(Step::Rules {
@@ -930,13 +951,12 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             rule,
         });
         if rule.is_some() {
-            let untracked = (headers.protocol == TCP || headers.protocol == UDP)
+            let protocol = service.protocol();
+            let untracked = (protocol == TCP || protocol == UDP)
                 && self
                     .direction_policy(direction.opposite())
                     .is_some_and(|backward| {
-                        backward
-                            .flags
-                            .has(PolicyFlags::open(family, headers.protocol))
+                        backward.flags.has(PolicyFlags::open(family, protocol))
                     });
             return Ok(Admitted { rule, untracked });
         }

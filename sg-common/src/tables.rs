@@ -193,6 +193,8 @@ impl InterfaceFlags {
     pub const TCP_PICKUP: Self = Self(4);
     /// Everything passes; it is judged, counted and told all the same.
     pub const AUDIT: Self = Self(8);
+    /// The guest's own addresses have its link-local one among them, so that any other is not its own.
+    pub const LINK_LOCAL_KNOWN: Self = Self(16);
 
     /// Whether all of `other` are set.
     #[inline(always)]

@@ -3,8 +3,10 @@
 pub mod aws;
 pub mod cli;
 pub mod compile;
+pub mod consequences;
 pub mod controller;
 pub mod dataplane;
+pub mod diagnose;
 pub mod dirs;
 pub mod doctor;
 pub mod explain;

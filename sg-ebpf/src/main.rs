@@ -23,10 +23,12 @@ mod yardsticks;
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, direction_of};
+use sg_common::decide::{at_once, direction_of, refuses_syn};
+use sg_common::event::EventKind;
+use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::InterfaceFlags;
+use sg_common::tables::{InterfaceFlags, Tables as _};
 
 use crate::frame::Frame;
 use crate::maps::{Job, Maps};
@@ -90,14 +92,18 @@ fn judge<P: Packet>(
     let Some(maps) = Maps::<true>::open(job) else {
         return Verdict::Drop;
     };
-    let Some(place) = maps.interface_place(ifindex) else {
+    let Some((place, entry)) = maps.find_interface(ifindex) else {
         counters::count_stray();
         return Verdict::Drop;
     };
-    let Some(interface) = maps.interface(place) else {
+    let Some(interface) = maps.in_force(entry) else {
         return Verdict::Drop;
     };
     let direction = direction_of(interface, received);
+    if !events::are_wanted(EventKind::Drop) && refuses_syn(frame, direction, interface, &maps) {
+        counters::count_refused(interface.slot, direction, frame);
+        return interface.enforce(Reason::NoRule);
+    }
     job.generation = maps.generation;
     job.interface = place;
     if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
@@ -119,6 +125,28 @@ fn judge<P: Packet>(
 pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
     maps::read_clock();
     xdp_action::XDP_ABORTED
+}
+
+/// Ends the flow whose key the frame is; run by the controller as [`sg_clock`] is. Returns how many
+/// tables held it.
+#[xdp(frags)]
+pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
+    let Some(job) = maps::job() else { return 0 };
+    let frame = Frame::of_xdp(&context, &mut job.scratch);
+    let Some(key) = FlowKey::read(&frame) else {
+        return 0;
+    };
+    let Some(maps) = Maps::<false>::open(job) else {
+        return 0;
+    };
+    let mut ended = 0;
+    for table in [FlowTable::Assured, FlowTable::Embryonic] {
+        if let Some(flow) = maps.find_flow(table, &key, &mut job.desk.state) {
+            maps.remove_flow(flow, job.desk.state.owner);
+            ended += 1;
+        }
+    }
+    ended
 }
 
 /// Reads an XDP frame onto this CPU's desk. Global functions are checked by the verifier once and

@@ -3,7 +3,8 @@
 //! Sizes here are placeholders of one entry: the controller sets each map's size when it loads the
 //! object, from the policy and its settings.
 
-use core::hint::black_box;
+use core::arch::asm;
+use core::ptr;
 
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
@@ -116,13 +117,29 @@ pub(crate) fn job() -> Option<&'static mut Job> {
 #[unsafe(no_mangle)]
 static NETNS: Global<u32> = Global::new(0);
 
+/// The reference as it is, of which LLVM then knows nothing.
+#[inline(always)]
+pub(crate) fn hidden<T>(known: &T) -> &T {
+    let unknown: *const T;
+    // SAFETY: it copies the pointer.
+    unsafe {
+        asm!(
+            "{unknown} = {known}",
+            unknown = out(reg) unknown,
+            known = in(reg) ptr::from_ref(known),
+            options(pure, nomem, nostack),
+        );
+        &*unknown
+    }
+}
+
 /// The face that packets of this generation see.
 ///
 /// Hidden from LLVM, which otherwise adds the face's offset before the lookup's result is compared
 /// with null; the verifier refuses that.
 #[inline(always)]
 fn face<T>(faces: &'static Faces<T>, generation: Generation) -> &'static T {
-    black_box(faces).at(generation)
+    hidden(faces).at(generation)
 }
 
 /// The maps, as one packet sees them.
@@ -163,18 +180,18 @@ impl<const INLINE: bool> Maps<INLINE> {
         })
     }
 
-    /// Where the interface's entry is: at home, nearly always.
+    /// The interface's entry and its place: at home, nearly always.
     #[inline(always)]
-    pub(crate) fn interface_place(&self, ifindex: u32) -> Option<u32> {
+    pub(crate) fn find_interface(&self, ifindex: u32) -> Option<(u32, &'static InterfaceEntry)> {
         let netns = NETNS.load();
         let place = interface_home(netns, ifindex) & self.globals.interface_mask;
         let entry = INTERFACES.get(place)?;
         if entry.ifindex == ifindex && entry.netns == netns {
-            return Some(place);
+            return Some((place, entry));
         }
         match sg_probe_interface(ifindex) {
             NOWHERE => None,
-            place => Some(place),
+            place => Some((place, INTERFACES.get(place)?)),
         }
     }
 
@@ -193,7 +210,13 @@ impl<const INLINE: bool> Maps<INLINE> {
     /// What is in force there; a face that packets of this generation see is not written.
     #[inline(always)]
     pub(crate) fn interface(&self, place: u32) -> Option<&'static Interface> {
-        let interface = face(&INTERFACES.get(place)?.faces, self.generation);
+        self.in_force(INTERFACES.get(place)?)
+    }
+
+    /// The same of an entry that was found.
+    #[inline(always)]
+    pub(crate) fn in_force(&self, entry: &'static InterfaceEntry) -> Option<&'static Interface> {
+        let interface = face(&entry.faces, self.generation);
         if interface.policy == 0 {
             None
         } else {

@@ -168,8 +168,12 @@ impl Sg {
         self.start(Command::new(sg_ctl()?), arguments)
     }
 
-    fn start(&self, mut command: Command, arguments: &[&str]) -> Result<Child> {
-        self.host.enter(|| {
+    fn start(&self, command: Command, arguments: &[&str]) -> Result<Child> {
+        self.start_on(&self.host, command, arguments)
+    }
+
+    fn start_on(&self, host: &Host, mut command: Command, arguments: &[&str]) -> Result<Child> {
+        host.enter(|| {
             command
                 .args(arguments)
                 .env("SG_STATE_DIR", self.state_dir())
@@ -182,11 +186,28 @@ impl Sg {
         })
     }
 
+    /// Runs a line of shell on a machine, in this instance's folder and with its `sg-ctl`.
+    pub fn shell(&self, host: &Host, line: &str) -> Result<Ran> {
+        let folder = sg_ctl()?.parent().context("a binary without a folder")?;
+        let path = env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("sh");
+        command
+            .current_dir(self.folder.path())
+            .env("PATH", format!("{}:{path}", folder.display()));
+        let arguments = ["-c", line];
+        Self::finish(self.start_on(host, command, &arguments)?, &arguments)
+    }
+
+    /// Writes a file into this instance's folder and returns its path.
+    pub fn write(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path.display().to_string())
+    }
+
     /// Writes a policy file and returns its path.
     pub fn write_policy(&self, yaml: &str) -> Result<String> {
-        let path = self.folder.path().join("policy.yaml");
-        fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
-        Ok(path.display().to_string())
+        self.write("policy.yaml", yaml)
     }
 
     /// Makes the policy be `yaml`; anything but success is an error.

@@ -9,6 +9,7 @@ use sg_common::packet::Direction;
 use crate::aws::{AnswerError, ImportError};
 use crate::controller;
 use crate::dataplane;
+use crate::diagnose;
 use crate::explain;
 use crate::interfaces;
 use crate::policy::findings::Findings;
@@ -108,6 +109,8 @@ pub(super) enum Error {
     NothingToRemove,
     #[error("say --ingress or --egress")]
     NoDirection,
+    #[error("say which flows to end, like --peer 192.0.2.7, or --all")]
+    AllFlows,
     #[error("cannot catch the signals that end a command: {0}")]
     Signals(ctrlc::Error),
     #[error(
@@ -117,6 +120,10 @@ pub(super) enum Error {
     NothingProtected,
     #[error(transparent)]
     Explain(#[from] explain::Error),
+    #[error(transparent)]
+    Diagnose(#[from] diagnose::Error),
+    #[error("cannot find the address of \"{host}\": {source}")]
+    Unresolved { host: String, source: io::Error },
     #[error(
         "interface \"{name}\" is in the policy, but the machine has it no more; \
          `sg-ctl restore` protects it when it is back"

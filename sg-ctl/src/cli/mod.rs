@@ -3,12 +3,15 @@
 //! Each family of commands has a file. None of them formats for people, which is for
 //! [`crate::show`], or decides what a policy means.
 
+mod check;
 mod choose;
 mod confirm;
+mod diagnose;
 mod doctor;
 mod error;
 mod events;
 mod explain;
+mod flows;
 mod group;
 mod import;
 mod interface;
@@ -61,8 +64,8 @@ enum Command {
     Apply(policy_file::Apply),
     /// Show what `apply` would change; exit code 1 if anything
     Diff(policy_file::Diff),
-    /// Find everything that is wrong with a policy file; exit code 1 if anything
-    Check(policy_file::Check),
+    /// Find what is wrong with a policy file or probably not meant, there or in force
+    Check(check::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
     /// Make a policy file of what other systems have
@@ -98,9 +101,11 @@ enum Command {
     Events(events::Events),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
     Explain(explain::Explain),
-    /// Look at tracked flows
+    /// Try a connection from here, and say what keeps it; exit code 1 if anything
+    Diagnose(diagnose::Diagnose),
+    /// Look at tracked flows, and end them
     #[command(subcommand)]
-    Flows(look::Flows),
+    Flows(flows::Flows),
     /// Work with groups
     #[command(subcommand)]
     Group(group::Command),
@@ -141,7 +146,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
     match command {
         Command::Apply(command) => command.run(dirs),
         Command::Diff(command) => command.run(dirs),
-        Command::Check(command) => command.run(),
+        Command::Check(command) => command.run(dirs),
         Command::Export(command) => command.run(dirs),
         Command::Import(command) => command.run(),
         Command::Attach(command) => command.run(dirs),
@@ -158,6 +163,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Stats(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
+        Command::Diagnose(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

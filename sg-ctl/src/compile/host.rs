@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Trace, decide, direction_of};
+use sg_common::decide::{Desk, Trace, at_once, decide, direction_of};
 use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
 use sg_common::packet::Packet;
 use sg_common::ranges::search_ranges;
@@ -117,6 +117,19 @@ impl<'a> HostTables<'a> {
             &mut Desk::default(),
             trace,
         )
+    }
+
+    /// The same by the short way, which has no answer for most packets; `desk` may be that of any
+    /// packet before.
+    pub fn judge_at_once<P: Packet + ?Sized>(
+        &self,
+        interface: &Interface,
+        received: bool,
+        packet: &P,
+        desk: &mut Desk,
+    ) -> Option<Decision> {
+        let direction = direction_of(interface, received);
+        at_once(packet, direction, interface, self, desk)
     }
 
     /// The flows that are alive, with the table each is in.

@@ -3,14 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use aya::maps::{Array, MapData};
-use aya::programs::Xdp;
 use sg_common::flow::{FlowBucket, Ticks};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::tables::reason_index;
 
-use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder, open};
+use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder};
 use super::report::{FlowReport, FlowUsage, ReasonCount, RuleCount};
 use super::state::Record;
 use super::wire::Wire;
@@ -24,36 +22,14 @@ pub(super) struct Clock {
     ticks_per_second: f64,
 }
 
-/// What reads the clock.
-pub(super) struct Ticker {
-    program: Xdp,
-    readings: Array<MapData, u64>,
-    ticks_per_second: f64,
-}
-
-impl Ticker {
-    pub(super) fn open(bpffs: &Path, record: &Record) -> Result<Self, Error> {
-        let layout = layout_folder(bpffs, record.layout);
-        Ok(Self {
-            program: object::open_clock(&layout)?,
-            readings: open(&layout, "CLOCK")?,
-            ticks_per_second: f64::from(record.jiffies_per_second)
-                / f64::from(1_u32 << Ticks::SHIFT),
-        })
-    }
-
-    pub(super) fn read(&self) -> Result<Clock, Error> {
-        let jiffies = object::run_clock(&self.program, &self.readings)?;
-        Ok(Clock {
-            now: Ticks::from_jiffies(jiffies),
-            ticks_per_second: self.ticks_per_second,
-        })
-    }
-}
-
 impl Clock {
-    fn read(bpffs: &Path, record: &Record) -> Result<Self, Error> {
-        Ticker::open(bpffs, record)?.read()
+    pub(super) fn read(bpffs: &Path, record: &Record) -> Result<Self, Error> {
+        let jiffies = object::jiffies(&layout_folder(bpffs, record.layout))?;
+        let ticks = f64::from(record.jiffies_per_second) / f64::from(1_u32 << Ticks::SHIFT);
+        Ok(Self {
+            now: Ticks::from_jiffies(jiffies),
+            ticks_per_second: ticks,
+        })
     }
 
     fn seconds(&self, ticks: u32) -> u64 {
@@ -174,6 +150,7 @@ pub(super) fn flow_report(
     let [packets_out, packets_in] = slot.packets;
     let [bytes_out, bytes_in] = slot.bytes;
     FlowReport {
+        key: slot.key,
         zone: slot.key.zone,
         local: slot.key.local.to_ip(),
         local_port: slot.key.local_port,

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use aya::Pod;
 use aya::maps::lpm_trie::Key;
@@ -23,9 +24,10 @@ use sg_common::tables::{
     interface_home,
 };
 
-use super::counters::{Clock, FlowNames, Ticker, flow_report};
+use super::counters::{Clock, FlowNames, flow_report};
 use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder, open};
 use super::report::FlowReport;
+use super::state::Record;
 use super::wire::Wire;
 use super::{Dataplane, Error};
 use crate::compile::image::{Image, MembersOf};
@@ -33,11 +35,12 @@ use crate::policy::names::{GroupName, PrefixListName, RuleId};
 
 /// The maps in force, opened to be looked at.
 pub struct Installed<'a> {
+    bpffs: &'a Path,
+    record: &'a Record,
     image: &'a Image,
     maps: LayoutMaps,
     flows: FlowMaps,
     owned: Array<MapData, u32>,
-    ticker: Ticker,
 }
 
 /// One interface as its packets find it, for as long as nothing is changed.
@@ -79,11 +82,12 @@ impl Dataplane {
         };
         let flows = flows_folder(&self.bpffs);
         Ok(Some(Installed {
+            bpffs: &self.bpffs,
+            record,
             image,
             maps: LayoutMaps::open(&layout_folder(&self.bpffs, record.layout))?,
             flows: FlowMaps::open(&flows)?,
             owned: open(&flows, "OWNED")?,
-            ticker: Ticker::open(&self.bpffs, record)?,
         }))
     }
 }
@@ -110,7 +114,7 @@ impl Installed<'_> {
                 globals,
                 interface,
                 policy: *policy.at(globals.generation),
-                clock: self.ticker.read()?,
+                clock: Clock::read(self.bpffs, self.record)?,
                 failure: RefCell::default(),
             }));
         }

@@ -6,6 +6,7 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod counters;
+mod ending;
 mod events;
 mod foreign;
 mod hooks;
@@ -40,6 +41,7 @@ use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::ending::Ender;
 pub use self::events::EventStream;
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
@@ -434,8 +436,8 @@ impl Dataplane {
                     netns_inode: device.netns.id().inode,
                     ifindex: device.link.ifindex,
                     guest: interface.side == Side::Guest,
-                    hook: known
-                        .map(|known| known.hook)
+                    hook: record
+                        .and_then(|record| attached_hook(&self.bpffs, record, device, number))
                         .filter(|hook| to_try.contains(hook))
                         .or_else(|| to_try.first().copied())
                         .unwrap_or(ReceiveHook::Tc),
@@ -804,6 +806,19 @@ fn same_device<'a>(
             && known.name == device.name
             && known.side() == interface.side
     })
+}
+
+/// The hook that receives on the device, in whichever role it was attached.
+fn attached_hook(
+    bpffs: &Path,
+    record: &Record,
+    device: &Device,
+    netns: u32,
+) -> Option<ReceiveHook> {
+    let mut devices = record.devices.iter();
+    let known =
+        devices.find(|known| known.netns == netns && known.ifindex == device.link.ifindex)?;
+    hooks::is_attached(bpffs, known).then_some(known.hook)
 }
 
 /// A foreign XDP program is never replaced unasked.

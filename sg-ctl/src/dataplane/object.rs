@@ -27,6 +27,8 @@ pub(super) const XDP_RECEIVE: &str = "sg_xdp_receive";
 pub(super) const TC_RECEIVE: &str = "sg_tc_receive";
 /// As above.
 pub(super) const TC_SEND: &str = "sg_tc_send";
+/// Ends a flow.
+pub(super) const END_FLOW: &str = "sg_end_flow";
 const CLOCK: &str = "sg_clock";
 
 /// First fragments that are remembered.
@@ -160,6 +162,18 @@ pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) ->
         path: path.to_path_buf(),
         source,
     })
+}
+
+/// Reads `jiffies64` by running a layout's clock program once.
+pub(super) fn jiffies(layout: &Path) -> Result<u64, Error> {
+    let clock = Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| {
+        Error::Program {
+            name: CLOCK,
+            source: Box::new(source),
+        }
+    })?;
+    let readings: Array<_, u64> = super::maps::open(layout, "CLOCK")?;
+    run_clock(&clock, &readings)
 }
 
 /// Opens a layout's clock program.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use sg_common::flow::FlowKey;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 
@@ -82,6 +83,8 @@ pub struct RuleCount {
 /// One flow that is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowReport {
+    /// By what the tables know it.
+    pub key: FlowKey,
     /// Whose flows it is among.
     pub zone: u32,
     /// The protected side.

@@ -14,7 +14,7 @@ use sg_common::packet::Direction;
 use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
-pub use flows::{Flow, FlowFilter};
+pub use flows::{Flow, FlowFilter, FlowWithRule, RuleNames};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
 pub use status::{FlowsStatus, InterfaceStatus, Status, UnconfirmedStatus};
 

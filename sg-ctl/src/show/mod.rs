@@ -3,9 +3,12 @@
 //! Each function takes what is to be said as data and gives the text; nobody here asks the kernel
 //! or the store, or prints.
 
+mod advice;
 mod changes;
 mod columns;
 mod confirmation;
+mod consequences;
+mod diagnose;
 mod doctor;
 mod events;
 mod explain;
@@ -17,12 +20,15 @@ mod style;
 mod verify;
 mod words;
 
+pub use advice::{AdviceLine, advice, advice_line};
 pub use changes::{changes, changes_with_ids};
 pub use confirmation::{confirmed, step, taken_back, to_confirm};
+pub use consequences::consequences;
+pub use diagnose::diagnosis;
 pub use doctor::checks;
 pub use events::EventLines;
 pub use explain::explanation;
-pub use flows::FlowLines;
+pub use flows::{FlowLines, flow, flows_ended, flows_left};
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
 pub use stats::stats;
 pub use status::status;
