@@ -54,6 +54,11 @@ const LIVE: &[Program] = &[
         package: "ethtool",
         why: "a veth whose driver refuses XDP",
     },
+    Program {
+        name: "bpftool",
+        package: "bpftool",
+        why: "somebody else who detaches programs and changes maps",
+    },
 ];
 
 const BENCH: &[Program] = &[Program {
