@@ -246,7 +246,7 @@ impl<T: Entry + Default> ArrayBatches<T> {
 }
 
 /// Whether [`wait_for_readers`] works: on machines with `nohz_full` CPUs the kernel refuses.
-pub fn can_wait_for_readers() -> bool {
+pub(super) fn can_wait_for_readers() -> bool {
     const MEMBARRIER_CMD_QUERY: libc::c_long = 0;
     // SAFETY: takes no pointers.
     let supported = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0) };
