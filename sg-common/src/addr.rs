@@ -78,6 +78,13 @@ impl Addr {
         ]
     }
 
+    /// The upper and the lower half as numbers.
+    #[inline(always)]
+    pub const fn halves(&self) -> (u64, u64) {
+        let [a, b, c, d] = self.words();
+        ((a as u64) << 32 | b as u64, (c as u64) << 32 | d as u64)
+    }
+
     /// The four words as they lie in memory, for hashing.
     #[inline(always)]
     pub const fn raw_words(&self) -> [u32; 4] {

@@ -5,6 +5,7 @@
 //! rules first, so that a refused flood never reaches the flow tables.
 
 mod at_once;
+mod refuse;
 
 use crate::addr::Addr;
 use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
@@ -13,10 +14,11 @@ use crate::parse::{self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, TCP, Tc
 use crate::report::{Decision, Reason, Verdict};
 use crate::tables::{
     DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface, InterfaceFlags,
-    PORT_SEARCH_STEPS, PolicyFlags, PortTable, RuleSlot, Scope, Service, Tables,
+    PolicyFlags, RuleSlot, Scope, Service, Tables,
 };
 
 pub use at_once::at_once;
+pub use refuse::refuses_syn;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {
@@ -366,6 +368,16 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
     }
 
+    /// Whether a guest may speak to its own link from here. Its link-local address is its own choice:
+    /// any will do, unless it is declared. A solicitation from another's address would take that
+    /// address over in the caches of its neighbors (RFC 4861 §7.2.3).
+    #[inline(always)]
+    fn may_be_on_link(&self, source: &Addr) -> bool {
+        self.is_guests(source)
+            || (source.is_v6_link_local()
+                && !self.interface.flags.has(InterfaceFlags::LINK_LOCAL_KNOWN))
+    }
+
     #[inline(always)]
     fn exempt_igmp(&self, headers: &Headers) -> Reason {
         // RFC 9776 §4: to a multicast address, and no further than the link. Anything else under
@@ -413,10 +425,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     return Reason::GuestDiscovery;
                 }
                 // On its own link a guest also speaks from `::` and from its link-local address.
-                if *source == Addr::UNSPECIFIED
-                    || source.is_v6_link_local()
-                    || self.is_guests(source)
-                {
+                if *source == Addr::UNSPECIFIED || self.may_be_on_link(source) {
                     Reason::NeighborDiscovery
                 } else {
                     Reason::GuestSource
@@ -428,7 +437,11 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     && headers.hop_limit == 1
                     && (source.is_v6_link_local() || *source == Addr::UNSPECIFIED) =>
             {
-                Reason::MulticastMembership
+                if from_guest && *source != Addr::UNSPECIFIED && !self.may_be_on_link(source) {
+                    Reason::GuestSource
+                } else {
+                    Reason::MulticastMembership
+                }
             }
             _ => Reason::NoRule,
         }
@@ -442,9 +455,8 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         let (from, to) = (headers.source_port, headers.destination_port);
         match self.direction {
             Direction::Egress if from == client && to == server => {
-                let without_lease =
-                    headers.source == Addr::V4_UNSPECIFIED || headers.source.is_v6_link_local();
-                if self.is_guest() && !without_lease && !self.is_guests(&headers.source) {
+                let without_lease = headers.source == Addr::V4_UNSPECIFIED;
+                if self.is_guest() && !without_lease && !self.may_be_on_link(&headers.source) {
                     Reason::GuestSource
                 } else {
                     Reason::DhcpClient
@@ -655,20 +667,18 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
     }
 
-    /// Looks into both tables; most packets belong to assured flows.
+    /// Looks into both tables; most packets belong to assured flows. Another CPU may move the flow
+    /// between the two looks, so what is in neither is looked for among the assured again.
     #[inline(always)]
     fn find_either(&self, desk: &mut Desk) -> Option<Found<T::Flow>> {
-        if let Some(flow) = self.find(FlowTable::Assured, desk) {
-            return Some(Found {
-                table: FlowTable::Assured,
-                flow,
-            });
+        const LOOKS: [FlowTable; 3] =
+            [FlowTable::Assured, FlowTable::Embryonic, FlowTable::Assured];
+        for table in LOOKS {
+            if let Some(flow) = self.find(table, desk) {
+                return Some(Found { table, flow });
+            }
         }
-        let flow = self.find(FlowTable::Embryonic, desk)?;
-        Some(Found {
-            table: FlowTable::Embryonic,
-            flow,
-        })
+        None
     }
 
     #[inline(always)]
@@ -692,7 +702,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     /// A packet of a known flow.
-    #[inline(always)]
+    #[cfg_attr(target_arch = "bpf", inline(never))]
     fn go_on(&self, desk: &mut Desk, found: Found<T::Flow>, rule: &mut RuleSlot) -> Reason {
         *rule = desk.state.rule;
         if let FlowTable::Assured = found.table {
@@ -918,10 +928,19 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// The rule that admits a packet as the first of its flow.
     #[inline(always)]
     fn admitted(&self, headers: &Headers, direction: Direction) -> Result<Admitted, Reason> {
+        self.service_admitted(headers.peer(direction), headers.service(), direction)
+    }
+
+    /// The rule that admits a service in a direction.
+    #[inline(always)]
+    fn service_admitted(
+        &self,
+        peer: &Addr,
+        service: Service,
+        direction: Direction,
+    ) -> Result<Admitted, Reason> {
         let policy = self.direction_policy(direction).ok_or(Reason::NoPolicy)?;
-        let peer = headers.peer(direction);
-        let family = headers.family();
-        let service = headers.service();
+        let family = peer.family();
 
         let rule = self.tables.rule_in(policy.open_to(family), service);
         self.trace.step(Step::Rules {
@@ -930,13 +949,12 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             rule,
         });
         if rule.is_some() {
-            let untracked = (headers.protocol == TCP || headers.protocol == UDP)
+            let protocol = service.protocol();
+            let untracked = (protocol == TCP || protocol == UDP)
                 && self
                     .direction_policy(direction.opposite())
                     .is_some_and(|backward| {
-                        backward
-                            .flags
-                            .has(PolicyFlags::open(family, headers.protocol))
+                        backward.flags.has(PolicyFlags::open(family, protocol))
                     });
             return Ok(Admitted { rule, untracked });
         }
@@ -1000,32 +1018,6 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         };
         self.tables.rule_in(self.tables.grant(&key), service)
     }
-}
-
-/// The rule of the table's last entry that begins at or before the service.
-#[inline(always)]
-pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
-    let mut low = 0_u32;
-    let mut high = table.length;
-    let mut rule = RuleSlot::NONE;
-    for _ in 0..PORT_SEARCH_STEPS {
-        low = tables.forget(low);
-        high = tables.forget(high);
-        if low >= high {
-            break;
-        }
-        let middle = low + (high - low) / 2;
-        let Some(entry) = tables.port_entry(table.offset.wrapping_add(middle)) else {
-            return RuleSlot::NONE;
-        };
-        if entry.start <= service {
-            rule = entry.rule;
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    rule
 }
 
 /// Where a flow was found.

@@ -8,7 +8,7 @@
 //! both sides and are never forgotten before their deadline.
 
 use crate::addr::Addr;
-use crate::packet::Direction;
+use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, TcpFlags};
 use crate::tables::{Generation, RuleSlot, TimeoutTicks};
 
@@ -131,6 +131,40 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// Bytes of a key that is sent to a program.
+    pub const LENGTH: usize = 44;
+
+    /// Writes the key for [`FlowKey::read`].
+    pub fn to_bytes(&self) -> [u8; Self::LENGTH] {
+        let mut bytes = [0; Self::LENGTH];
+        let fields = self.local.octets().into_iter().chain(self.peer.octets());
+        let fields = fields
+            .chain(self.zone.to_be_bytes())
+            .chain(self.local_port.to_be_bytes())
+            .chain(self.peer_port.to_be_bytes())
+            .chain([self.protocol, self.asker]);
+        for (to, byte) in bytes.iter_mut().zip(fields) {
+            *to = byte;
+        }
+        bytes
+    }
+
+    /// Reads a key that is all there is in a packet; `None` when the packet is shorter.
+    #[inline(always)]
+    pub fn read<P: Packet + ?Sized>(packet: &P) -> Option<Self> {
+        let [protocol, asker] = packet.load(40)?;
+        Some(Self {
+            local: Addr::from_v6(packet.load(0)?),
+            peer: Addr::from_v6(packet.load(16)?),
+            zone: u32::from_be_bytes(packet.load(32)?),
+            local_port: u16::from_be_bytes(packet.load(36)?),
+            peer_port: u16::from_be_bytes(packet.load(38)?),
+            protocol,
+            asker,
+            padding: [0; 2],
+        })
+    }
+
     /// Whether the keys are equal, without a branch for each field.
     #[inline(always)]
     pub const fn is(&self, other: &Self) -> bool {

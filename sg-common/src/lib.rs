@@ -20,5 +20,7 @@ pub mod event;
 pub mod flow;
 pub mod packet;
 pub mod parse;
+pub mod ranges;
 pub mod report;
+pub mod scatter;
 pub mod tables;

@@ -13,7 +13,7 @@ use crate::packet::{Direction, Framing, Packet};
 use crate::report::Reason;
 use crate::tables::Service;
 
-pub use plain::read_plain;
+pub use plain::{PlainSyn, read_plain, read_plain_syn};
 
 /// Internet Control Message Protocol.
 pub const ICMP: u8 = IpProto::Icmp as u8;

@@ -9,13 +9,14 @@
 //! every packet sees the old policy or the new one, whole.
 
 use crate::addr::{Addr, Family};
-use crate::decide::{Desk, Stage, Trace, run_stage, search_ports};
+use crate::decide::{Desk, Stage, Trace, run_stage};
 use crate::flow::{FlowKey, FlowState, FlowTable, HashKey, Leg, Ticks};
 use crate::packet::Direction;
+use crate::ranges::{PORT_SEARCH_STEPS, search_ports};
 use crate::report::{Decision, Reason, Verdict};
 
 /// The layout of the maps. A program never works on maps of another number.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Two values of one entry: the one in force and the one an update prepares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -196,6 +197,8 @@ impl InterfaceFlags {
     pub const TCP_PICKUP: Self = Self(4);
     /// Everything passes; it is judged, counted and told all the same.
     pub const AUDIT: Self = Self(8);
+    /// The guest's own addresses have its link-local one among them, so that any other is not its own.
+    pub const LINK_LOCAL_KNOWN: Self = Self(16);
 
     /// Whether all of `other` are set.
     #[inline(always)]
@@ -231,9 +234,6 @@ impl PortTable {
     /// but the search is bounded at [`PORT_SEARCH_STEPS`] halvings.
     pub const MAX_LENGTH: u32 = (1 << PORT_SEARCH_STEPS) - 1;
 }
-
-/// Halvings of one port search.
-pub const PORT_SEARCH_STEPS: u32 = 17;
 
 /// From `start` on, up to the next entry's start, this rule admits (or none).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -367,30 +367,41 @@ impl PolicyFlags {
 pub struct Scope(pub u32);
 
 impl Scope {
-    /// The prefixes that one direction of a policy names.
+    /// The prefixes that one direction of a policy names; the number is the index of their table.
     #[inline(always)]
     pub const fn policy(direction_policy: u32, family: Family) -> Self {
         Self(direction_policy << 1 | family as u32)
     }
 
-    const SETS: u32 = 2;
+    const KIND_BITS: u32 = 2;
+    const KINDS: u32 = (1 << Self::KIND_BITS) - 1;
 
     /// The prefix lists of a VPC.
     #[inline(always)]
     pub const fn prefix_lists(vpc: u32, family: Family) -> Self {
-        Self((vpc << 1 | family as u32) << Self::SETS)
+        Self((vpc << 1 | family as u32) << Self::KIND_BITS)
+    }
+
+    /// The index of the table, where this is [`Scope::prefix_lists`].
+    #[inline(always)]
+    pub const fn list_table(self) -> Option<u32> {
+        if self.0 & Self::KINDS == 0 {
+            Some(self.0 >> Self::KIND_BITS)
+        } else {
+            None
+        }
     }
 
     /// The addresses of the guest behind an interface.
     #[inline(always)]
     pub const fn guest(interface_slot: u32, family: Family) -> Self {
-        Self((interface_slot << 1 | family as u32) << Self::SETS | 1)
+        Self((interface_slot << 1 | family as u32) << Self::KIND_BITS | 1)
     }
 
     /// The link-local services of a VPC.
     #[inline(always)]
     pub const fn services(vpc: u32, family: Family) -> Self {
-        Self((vpc << 1 | family as u32) << Self::SETS | 2)
+        Self((vpc << 1 | family as u32) << Self::KIND_BITS | 2)
     }
 }
 

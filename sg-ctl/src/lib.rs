@@ -1,9 +1,12 @@
 //! The controller as a library: from what the user means to what the kernel holds.
 
+pub mod aws;
 pub mod cli;
 pub mod compile;
+pub mod consequences;
 pub mod controller;
 pub mod dataplane;
+pub mod diagnose;
 pub mod dirs;
 pub mod doctor;
 pub mod explain;

@@ -4,7 +4,7 @@ use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use sg_common::flow::Ticks;
-use sg_common::packet::Direction;
+use sg_common::packet::{Direction, Packet};
 use sg_common::parse::Headers;
 use sg_common::report::{Decision, Reason};
 use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
@@ -44,6 +44,14 @@ pub(crate) fn count(
         let opened = decision.reason == Reason::Rule;
         count_rule(decision.rule, packets, bytes, opened);
     }
+}
+
+/// Counts a SYN that no rule admits.
+#[inline(always)]
+pub(crate) fn count_refused<P: Packet>(interface_slot: u32, direction: Direction, frame: &P) {
+    let index = reason_index(interface_slot, direction, Reason::NoRule);
+    let (packets, bytes) = (u64::from(frame.segments()), u64::from(frame.length()));
+    add(REASONS.get_ptr_mut(index), packets, bytes);
 }
 
 /// Counts a frame of an interface that has no entry.

@@ -52,7 +52,7 @@ pub(crate) fn report(
     let Some(kind) = EventKind::of(decision.reason, headers) else {
         return;
     };
-    if WANTED.get(kind.number()).is_none_or(|wanted| *wanted == 0) {
+    if !are_wanted(kind) {
         return;
     }
     let direction = direction.number();
@@ -63,6 +63,12 @@ pub(crate) fn report(
         direction,
         stages::pack(decision),
     );
+}
+
+/// Whether somebody may want such events.
+#[inline(always)]
+pub(crate) fn are_wanted(kind: EventKind) -> bool {
+    WANTED.get(kind.number()).is_some_and(|wanted| *wanted != 0)
 }
 
 /// A global function: the verifier checks it once and not at every call.
@@ -93,7 +99,7 @@ extern "C" fn sg_tell_event(
         stop(kind);
         return 0;
     }
-    let Some(maps) = Maps::open_at(generation, ptr::null_mut()) else {
+    let Some(maps) = Maps::<false>::open_at(generation, ptr::null_mut()) else {
         return 0;
     };
     let (Some(entry), Some(interface)) = (maps.interface_entry(place), maps.interface(place))

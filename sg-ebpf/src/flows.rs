@@ -15,7 +15,6 @@
 //! What is called from several places is a function of its own in the kernel too: a call costs less
 //! than the instructions and the stack of another copy.
 
-use core::hint::black_box;
 use core::intrinsics::{self, AtomicOrdering};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
@@ -27,7 +26,7 @@ use sg_common::flow::{
 use sg_common::packet::Direction;
 use sg_common::tables::{Glance, Globals};
 
-use crate::maps::GLOBALS;
+use crate::maps::{GLOBALS, hidden};
 
 #[btf_map]
 static EMBRYONIC: Array<FlowBucket, 1> = Array::new();
@@ -193,7 +192,7 @@ fn begin_search(table: FlowTable, key: &FlowKey, now: Ticks) -> Option<&'static 
     // SAFETY: one program at a time runs on a CPU, and begins a search when the last one is over.
     let search = unsafe { &mut *search };
     // Hidden from LLVM, which otherwise keeps all words of the key on the stack.
-    search.key = *black_box(key);
+    search.key = *hidden(key);
     search.table = number(table);
     search.now = now;
     Some(search)
@@ -203,13 +202,12 @@ fn begin_search(table: FlowTable, key: &FlowKey, now: Ticks) -> Option<&'static 
 #[inline(always)]
 fn set_places(search: &mut FlowSearch) -> Option<()> {
     let globals = GLOBALS.get(0)?;
-    let places = search.key.places(&globals.hash_key);
+    // As in `begin_search`.
+    let places = hidden(&search.key).places(&globals.hash_key);
     let mask = mask(globals, search.table);
     search.first = places.first & mask;
     search.second = places.second & mask;
     search.tag = u32::from(places.tag);
-    // As in `begin_search`.
-    black_box(search);
     Some(())
 }
 
@@ -343,7 +341,7 @@ fn glance_into(
         let slot = lane.slot();
         let stamp = (&raw const (*slot).stamp).read_volatile();
         // Read again from memory: the words that were hashed would be kept on the stack.
-        let key = black_box(key);
+        let key = hidden(key);
         if lane.deadline().read_volatile().has_passed(now) || !(*slot).key.is(key) {
             return Glance::Unsure;
         }

@@ -2,8 +2,8 @@
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
 //! context, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
-//! [`counters`] counts, [`events`] tells who reads along. A packet whose interface has no entry is
-//! dropped.
+//! [`counters`] counts, [`events`] tells who reads along, [`yardsticks`] are for measuring. A packet
+//! whose interface has no entry is dropped.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -18,14 +18,17 @@ mod flows;
 mod frame;
 mod maps;
 mod stages;
+mod yardsticks;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, direction_of};
+use sg_common::decide::{at_once, direction_of, refuses_syn};
+use sg_common::event::EventKind;
+use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::InterfaceFlags;
+use sg_common::tables::{InterfaceFlags, Tables as _};
 
 use crate::frame::Frame;
 use crate::maps::{Job, Maps};
@@ -38,7 +41,12 @@ const TCX_NEXT: i32 = -1;
 pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    let frame = Frame::of_xdp(&context, core::ptr::null_mut());
+    receive(&context, ifindex)
+}
+
+#[inline(always)]
+fn receive(context: &XdpContext, ifindex: u32) -> u32 {
+    let frame = Frame::of_xdp(context, core::ptr::null_mut());
     match judge(&frame, ifindex, true, || sg_read_xdp(context.ctx)) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
@@ -48,19 +56,21 @@ pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
 /// Received frames, where XDP is not wanted.
 #[classifier]
 pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
-    classify(&context, true)
+    // SAFETY: the context lives as long as the program runs.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    classify(&context, ifindex, true)
 }
 
 /// Frames on their way out of the interface.
 #[classifier]
 pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
-    classify(&context, false)
+    // SAFETY: the context lives as long as the program runs.
+    let ifindex = unsafe { (*context.skb.skb).ifindex };
+    classify(&context, ifindex, false)
 }
 
 #[inline(always)]
-fn classify(context: &TcContext, received: bool) -> i32 {
-    // SAFETY: the context lives as long as the program runs.
-    let ifindex = unsafe { (*context.skb.skb).ifindex };
+fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
     let frame = Frame::of_skb(context, core::ptr::null_mut());
     match judge(&frame, ifindex, received, || sg_read_skb(context.skb.skb)) {
         Verdict::Pass => TCX_NEXT,
@@ -79,17 +89,21 @@ fn judge<P: Packet>(
     let Some(job) = maps::job() else {
         return Verdict::Drop;
     };
-    let Some(maps) = Maps::open(job) else {
+    let Some(maps) = Maps::<true>::open(job) else {
         return Verdict::Drop;
     };
-    let Some(place) = maps.interface_place(ifindex) else {
+    let Some((place, entry)) = maps.find_interface(ifindex) else {
         counters::count_stray();
         return Verdict::Drop;
     };
-    let Some(interface) = maps.interface(place) else {
+    let Some(interface) = maps.in_force(entry) else {
         return Verdict::Drop;
     };
     let direction = direction_of(interface, received);
+    if !events::are_wanted(EventKind::Drop) && refuses_syn(frame, direction, interface, &maps) {
+        counters::count_refused(interface.slot, direction, frame);
+        return interface.enforce(Reason::NoRule);
+    }
     job.generation = maps.generation;
     job.interface = place;
     if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
@@ -111,6 +125,28 @@ fn judge<P: Packet>(
 pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
     maps::read_clock();
     xdp_action::XDP_ABORTED
+}
+
+/// Ends the flow whose key the frame is; run by the controller as [`sg_clock`] is. Returns how many
+/// tables held it.
+#[xdp(frags)]
+pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
+    let Some(job) = maps::job() else { return 0 };
+    let frame = Frame::of_xdp(&context, &mut job.scratch);
+    let Some(key) = FlowKey::read(&frame) else {
+        return 0;
+    };
+    let Some(maps) = Maps::<false>::open(job) else {
+        return 0;
+    };
+    let mut ended = 0;
+    for table in [FlowTable::Assured, FlowTable::Embryonic] {
+        if let Some(flow) = maps.find_flow(table, &key, &mut job.desk.state) {
+            maps.remove_flow(flow, job.desk.state.owner);
+            ended += 1;
+        }
+    }
+    ended
 }
 
 /// Carries flows between tables of two sizes, a bucket a run; run by the controller through

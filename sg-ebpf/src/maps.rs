@@ -3,18 +3,23 @@
 //! Sizes here are placeholders of one entry: the controller sets each map's size when it loads the
 //! object, from the policy and its settings.
 
-use core::hint::black_box;
+use core::arch::asm;
+use core::ptr;
 
 use aya_ebpf::Global;
-use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Stage, Trace, search_ports};
+use sg_common::decide::{Desk, Stage, Trace};
 use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
 use sg_common::packet::Direction;
+use sg_common::ranges::{
+    IntervalV4, IntervalV6, PORT_SCAN, RangeSlot, RangeTable, Ranges, halve_v4, scan_ports,
+    search_ports, search_v4, search_v6,
+};
 use sg_common::report::Decision;
 use sg_common::tables::{
     ABI, Faces, FragmentKey, FragmentVerdict, Generation, Glance, Globals, GrantKey,
@@ -27,6 +32,8 @@ use crate::frame::Scratch;
 use crate::stages;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+/// What the controller writes much of at once: a system call an entry would take a microsecond.
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 pub(crate) static GLOBALS: Array<Globals, 1> = Array::new();
@@ -35,9 +42,24 @@ static INTERFACES: Array<InterfaceEntry, 1> = Array::new();
 #[btf_map]
 static POLICIES: Array<Faces<Policy>, 1> = Array::new();
 #[btf_map]
-static PORTS: Array<PortEntry, 1> = Array::new();
+static PORTS: Array<PortEntry, 1, MMAPABLE> = Array::new();
+// Tables of prefixes by [`Scope`]. They point into the arrays below, which many of them share.
 #[btf_map]
-static PREFIXES: LpmTrie<PrefixKey, Faces<PortTable>, 1, NO_PREALLOC> = LpmTrie::new();
+static POLICY_RANGES: Array<Faces<RangeTable>, 1> = Array::new();
+#[btf_map]
+static LIST_RANGES: Array<Faces<RangeTable>, 1> = Array::new();
+#[btf_map]
+static RANGE_SLOTS: Array<RangeSlot, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static INTERVALS_V4: Array<IntervalV4, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static INTERVALS_V6: Array<IntervalV6, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static NESTED_RANGES: Array<RangeTable, 1, MMAPABLE> = Array::new();
+// What the intervals of policies stand for: their value is the index and one more.
+#[btf_map]
+static PORT_TABLES: Array<PortTable, 1, MMAPABLE> = Array::new();
+// Few keys that come and go one by one: a trie is quicker to change than a table of ranges.
 #[btf_map]
 static SETS: LpmTrie<PrefixKey, Faces<Identity>, 1, NO_PREALLOC> = LpmTrie::new();
 // A hash map may hand a freed element to the next key while a reader still looks at it. So what a
@@ -95,23 +117,42 @@ pub(crate) fn job() -> Option<&'static mut Job> {
 #[unsafe(no_mangle)]
 static NETNS: Global<u32> = Global::new(0);
 
+/// The reference as it is, of which LLVM then knows nothing.
+#[inline(always)]
+pub(crate) fn hidden<T>(known: &T) -> &T {
+    let unknown: *const T;
+    // SAFETY: it copies the pointer.
+    unsafe {
+        asm!(
+            "{unknown} = {known}",
+            unknown = out(reg) unknown,
+            known = in(reg) ptr::from_ref(known),
+            options(pure, nomem, nostack),
+        );
+        &*unknown
+    }
+}
+
 /// The face that packets of this generation see.
 ///
 /// Hidden from LLVM, which otherwise adds the face's offset before the lookup's result is compared
 /// with null; the verifier refuses that.
 #[inline(always)]
 fn face<T>(faces: &'static Faces<T>, generation: Generation) -> &'static T {
-    black_box(faces).at(generation)
+    hidden(faces).at(generation)
 }
 
 /// The maps, as one packet sees them.
-pub(crate) struct Maps {
+///
+/// `INLINE`: whether short port tables are searched in place, which is quicker and takes more
+/// instructions, instead of by a call.
+pub(crate) struct Maps<const INLINE: bool> {
     globals: &'static Globals,
     pub(crate) generation: Generation,
     job: *mut Job,
 }
 
-impl Maps {
+impl<const INLINE: bool> Maps<INLINE> {
     /// Reads the generation, once.
     #[inline(always)]
     pub(crate) fn open(job: *mut Job) -> Option<Self> {
@@ -139,18 +180,18 @@ impl Maps {
         })
     }
 
-    /// Where the interface's entry is: at home, nearly always.
+    /// The interface's entry and its place: at home, nearly always.
     #[inline(always)]
-    pub(crate) fn interface_place(&self, ifindex: u32) -> Option<u32> {
+    pub(crate) fn find_interface(&self, ifindex: u32) -> Option<(u32, &'static InterfaceEntry)> {
         let netns = NETNS.load();
         let place = interface_home(netns, ifindex) & self.globals.interface_mask;
         let entry = INTERFACES.get(place)?;
         if entry.ifindex == ifindex && entry.netns == netns {
-            return Some(place);
+            return Some((place, entry));
         }
         match sg_probe_interface(ifindex) {
             NOWHERE => None,
-            place => Some(place),
+            place => Some((place, INTERFACES.get(place)?)),
         }
     }
 
@@ -169,7 +210,13 @@ impl Maps {
     /// What is in force there; a face that packets of this generation see is not written.
     #[inline(always)]
     pub(crate) fn interface(&self, place: u32) -> Option<&'static Interface> {
-        let interface = face(&INTERFACES.get(place)?.faces, self.generation);
+        self.in_force(INTERFACES.get(place)?)
+    }
+
+    /// The same of an entry that was found.
+    #[inline(always)]
+    pub(crate) fn in_force(&self, entry: &'static InterfaceEntry) -> Option<&'static Interface> {
+        let interface = face(&entry.faces, self.generation);
         if interface.policy == 0 {
             None
         } else {
@@ -207,14 +254,56 @@ extern "C" fn sg_probe_interface(ifindex: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn sg_search_ports(offset: u32, length: u32, service: u32) -> u32 {
     let Some(job) = job() else { return 0 };
-    let Some(maps) = Maps::open_at(job.generation, job) else {
+    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
         return 0;
     };
     search_ports(&maps, PortTable { offset, length }, Service(service)).0
 }
 
+/// As above: a call for those few addresses whose slot has several values.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_halve_v4(offset: u32, length: u32, key: u32) -> u32 {
+    halve_v4(&RangeArrays, RangeSlot { offset, length }, key)
+}
+
+/// As above: both levels of IPv6 in a stack frame of their own.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_search_v6(is_list: u32, index: u32, upper: u64, lower: u64) -> u32 {
+    let Some(job) = job() else { return 0 };
+    match range_table(is_list != 0, index, job.generation) {
+        Some(table) => search_v6(&RangeArrays, table, upper, lower),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn range_table(is_list: bool, index: u32, generation: Generation) -> Option<&'static RangeTable> {
+    let faces = if is_list {
+        LIST_RANGES.get(index)
+    } else {
+        POLICY_RANGES.get(index)
+    };
+    Some(face(faces?, generation))
+}
+
+/// The value that the address has in a table.
+#[inline(always)]
+fn range_value(is_list: bool, index: u32, address: &Addr, generation: Generation) -> u32 {
+    if !address.is_v4() {
+        let (upper, lower) = address.halves();
+        return sg_search_v6(u32::from(is_list), index, upper, lower);
+    }
+    let [.., key] = address.words();
+    match range_table(is_list, index, generation) {
+        Some(table) => search_v4(&RangeArrays, table, key),
+        None => 0,
+    }
+}
+
 // Keys are written into the job: the stack is small.
-impl Maps {
+impl<const INLINE: bool> Maps<INLINE> {
     #[inline(always)]
     fn prefix_key(&self, scope: Scope, address: &Addr) -> &Key<PrefixKey> {
         // SAFETY: the job is this CPU's, and the last key is not used any more.
@@ -226,7 +315,37 @@ impl Maps {
     }
 }
 
-impl Tables for Maps {
+/// What tables of prefixes lie in; they never change.
+struct RangeArrays;
+
+impl Ranges for RangeArrays {
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<RangeSlot> {
+        RANGE_SLOTS.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn interval_v4(&self, index: u32) -> Option<IntervalV4> {
+        INTERVALS_V4.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn interval_v6(&self, index: u32) -> Option<IntervalV6> {
+        INTERVALS_V6.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn nested(&self, index: u32) -> Option<RangeTable> {
+        NESTED_RANGES.get(index).copied()
+    }
+
+    #[inline(always)]
+    fn value_v4(&self, slot: RangeSlot, key: u32) -> u32 {
+        sg_halve_v4(slot.offset, slot.length, key)
+    }
+}
+
+impl<const INLINE: bool> Tables for Maps<INLINE> {
     type Flow = FoundFlow;
 
     #[inline(always)]
@@ -265,6 +384,9 @@ impl Tables for Maps {
         if table.length == 0 {
             return RuleSlot::NONE;
         }
+        if INLINE && table.length <= PORT_SCAN {
+            return scan_ports(self, table, service);
+        }
         RuleSlot(sg_search_ports(table.offset, table.length, service.0))
     }
 
@@ -282,14 +404,16 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
-        match PREFIXES.get(self.prefix_key(scope, address)) {
-            Some(faces) => *face(faces, self.generation),
-            None => PortTable::EMPTY,
-        }
+        let number = range_value(false, scope.0, address, self.generation);
+        let table = PORT_TABLES.get(number.wrapping_sub(1));
+        table.copied().unwrap_or(PortTable::EMPTY)
     }
 
     #[inline(always)]
     fn set(&self, scope: Scope, address: &Addr) -> Identity {
+        if let Some(index) = scope.list_table() {
+            return Identity(range_value(true, index, address, self.generation));
+        }
         match SETS.get(self.prefix_key(scope, address)) {
             Some(faces) => *face(faces, self.generation),
             None => Identity::NONE,

@@ -54,7 +54,7 @@ fn run(stage: Stage, job: *mut Job) -> u64 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let job = unsafe { &mut *job };
-    let Some(maps) = Maps::open_at(job.generation, job) else {
+    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
         return pack(REFUSED);
     };
     let Some(interface) = maps.interface(job.interface) else {
@@ -129,7 +129,7 @@ pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let job = unsafe { &mut *job };
-    let Some(maps) = Maps::open_at(job.generation, job) else {
+    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
         return 0;
     };
     let Some(interface) = maps.interface(job.interface) else {

@@ -4,9 +4,9 @@
 //! All of them protect the same machine: `eth0` has the addresses 10.0.0.10 and 2001:db8::10, the
 //! next interface 11, and so on.
 
-mod devices;
 mod host;
 mod kernel;
+mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,9 +16,9 @@ use sg_ctl::policy::allows::ReadAddresses;
 use sg_ctl::policy::model::Policy;
 use sg_ctl::policy::names::InterfaceName;
 
-pub use devices::{Devices, Linear};
 pub use host::HostEvaluator;
-pub use kernel::{Hooks, Kernel, Replayed, in_kernel};
+pub use kernel::{Hooks, Kernel, Way, in_kernel, uninstall};
+pub use wires::Linear;
 
 use crate::corpus::{FlowIs, Flows};
 

@@ -10,7 +10,7 @@
 //! Frames injected *on* a protected host's own interface leave through its egress hook; those
 //! injected at the other end of the wire arrive at its ingress hook.
 
-use std::io::IoSliceMut;
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,8 @@ use anyhow::{Context, Result, bail};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind,
-    recvmsg, send, setsockopt, socket,
+    AddressFamily, ControlMessage, ControlMessageOwned, LinkAddr, MsgFlags, MultiHeaders, SockFlag,
+    SockProtocol, SockType, bind, recv, recvmsg, send, sendmmsg, setsockopt, socket,
 };
 use nix::{cmsg_space, libc, setsockopt_impl, sockopt_impl};
 
@@ -31,6 +31,15 @@ sockopt_impl!(
     SetOnly,
     libc::SOL_PACKET,
     libc::PACKET_AUXDATA,
+    bool
+);
+
+sockopt_impl!(
+    /// Leaves out what this host sends, which in a flood would fill the socket's buffer.
+    PacketIgnoreOutgoing,
+    SetOnly,
+    libc::SOL_PACKET,
+    libc::PACKET_IGNORE_OUTGOING,
     bool
 );
 
@@ -102,6 +111,28 @@ impl Injector {
             Err(error) => Err(error).with_context(|| format!("sending {} bytes", frame.len())),
         }
     }
+
+    /// Sends frames in bulk, for floods. Returns how many an egress hook of the same host dropped.
+    pub fn send_all(&self, frames: &[Vec<u8>]) -> Result<usize> {
+        let slices: Vec<_> = frames.iter().map(|frame| [IoSlice::new(frame)]).collect();
+        let mut left = &slices[..];
+        let mut dropped = 0;
+        while !left.is_empty() {
+            let mut headers = MultiHeaders::<()>::preallocate(left.len(), None);
+            let to = vec![None; left.len()];
+            let none: &[ControlMessage<'_>] = &[];
+            let fd = self.socket.as_raw_fd();
+            let sent = match sendmmsg(fd, &mut headers, left, to, none, MsgFlags::empty()) {
+                Ok(sent) => sent.count(),
+                Err(Errno::ENOBUFS) => 0,
+                Err(error) => return Err(error).context("sending frames"),
+            };
+            // The kernel tells nothing of the frame it stopped at, but that it was not sent.
+            dropped += usize::from(sent < left.len());
+            left = left.get(sent + 1..).unwrap_or_default();
+        }
+        Ok(dropped)
+    }
 }
 
 /// Sends one frame on an interface of `host`.
@@ -122,7 +153,10 @@ impl Capture {
         let link = host.link(interface)?;
         let socket = host.enter(|| open(Some(SockProtocol::EthAll)))?;
         setsockopt(&socket, PacketAuxdata, &true).context("asking for VLAN tags")?;
+        setsockopt(&socket, PacketIgnoreOutgoing, &true).context("asking for what comes in")?;
         bind(socket.as_raw_fd(), &link).with_context(|| format!("binding to {interface}"))?;
+        // What was heard before that may have left no room.
+        while recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT).is_ok() {}
         Ok(Self {
             socket,
             ifindex: link.ifindex(),

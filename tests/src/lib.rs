@@ -8,6 +8,7 @@ pub mod evaluators;
 pub mod inject;
 pub mod lab;
 pub mod packets;
+pub mod pages;
 pub mod random;
 pub mod running;
 pub mod sg;

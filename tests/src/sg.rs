@@ -6,6 +6,8 @@ use std::env;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -91,6 +93,38 @@ impl Sg {
         self.start(command, arguments)
     }
 
+    /// Runs another build of `sg-ctl` to its end, on the same state.
+    pub fn run_build(&self, program: &Path, arguments: &[&str]) -> Result<Ran> {
+        Self::finish(self.spawn_build(program, arguments)?, arguments)
+    }
+
+    /// Starts another build of `sg-ctl`, on the same state.
+    pub fn spawn_build(&self, program: &Path, arguments: &[&str]) -> Result<Child> {
+        self.start(Command::new(program), arguments)
+    }
+
+    /// Makes a copy of `sg-ctl` that differs as another build does: in its programs for the
+    /// kernel, which compare equal only to themselves.
+    pub fn another_build(&self) -> Result<PathBuf> {
+        // The ELF header of a little-endian object for machine 247, BPF.
+        let mut bytes = fs::read(sg_ctl()?).context("reading sg-ctl")?;
+        let is_object = |window: &[u8]| {
+            window.starts_with(b"\x7fELF\x02\x01\x01") && window[18..20] == [247, 0]
+        };
+        let object = bytes.windows(20).position(is_object);
+        let object = object.context("sg-ctl has no object inside")?;
+        // A word of its debug information, which the kernel never sees.
+        let word = b"rustc version";
+        let rest = &bytes[object..];
+        let found = rest.windows(word.len()).position(|window| window == word);
+        let found = object + found.context("the object names no compiler")?;
+        bytes[found..found + word.len()].make_ascii_uppercase();
+        let path = self.folder.path().join("another-sg-ctl");
+        fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
+        Ok(path)
+    }
+
     fn command_under(program: &[&str]) -> Result<Command> {
         let [program, own @ ..] = program else {
             bail!("no program")
@@ -135,8 +169,31 @@ impl Sg {
         self.start(Command::new(sg_ctl()?), arguments)
     }
 
-    fn start(&self, mut command: Command, arguments: &[&str]) -> Result<Child> {
+    /// The same, with a terminal to read keys from and to draw on.
+    pub fn spawn_on(&self, terminal: &OwnedFd, arguments: &[&str]) -> Result<Child> {
+        let terminal = || terminal.try_clone().map(Stdio::from);
+        let (stdin, stdout) = (terminal()?, terminal()?);
+        let mut command = Command::new(sg_ctl()?);
         self.host.enter(|| {
+            command
+                .args(arguments)
+                .env("SG_STATE_DIR", self.state_dir())
+                .env("SG_RUN_DIR", self.run_dir())
+                .env("TERM", "xterm-256color")
+                .stdin(stdin)
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("starting {command:?}"))
+        })
+    }
+
+    fn start(&self, command: Command, arguments: &[&str]) -> Result<Child> {
+        self.start_on(&self.host, command, arguments)
+    }
+
+    fn start_on(&self, host: &Host, mut command: Command, arguments: &[&str]) -> Result<Child> {
+        host.enter(|| {
             command
                 .args(arguments)
                 .env("SG_STATE_DIR", self.state_dir())
@@ -149,11 +206,28 @@ impl Sg {
         })
     }
 
+    /// Runs a line of shell on a machine, in this instance's folder and with its `sg-ctl`.
+    pub fn shell(&self, host: &Host, line: &str) -> Result<Ran> {
+        let folder = sg_ctl()?.parent().context("a binary without a folder")?;
+        let path = env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("sh");
+        command
+            .current_dir(self.folder.path())
+            .env("PATH", format!("{}:{path}", folder.display()));
+        let arguments = ["-c", line];
+        Self::finish(self.start_on(host, command, &arguments)?, &arguments)
+    }
+
+    /// Writes a file into this instance's folder and returns its path.
+    pub fn write(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.folder.path().join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path.display().to_string())
+    }
+
     /// Writes a policy file and returns its path.
     pub fn write_policy(&self, yaml: &str) -> Result<String> {
-        let path = self.folder.path().join("policy.yaml");
-        fs::write(&path, yaml).with_context(|| format!("writing {}", path.display()))?;
-        Ok(path.display().to_string())
+        self.write("policy.yaml", yaml)
     }
 
     /// Makes the policy be `yaml`; anything but success is an error.
@@ -256,7 +330,7 @@ fn read_by(reading: Reading) -> Result<String> {
 }
 
 /// The binary under test: `SG_CTL`, or the one of this build, which cargo brings up to date.
-fn sg_ctl() -> Result<&'static Path> {
+pub fn sg_ctl() -> Result<&'static Path> {
     static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match PATH.get_or_init(|| find_sg_ctl().map_err(|error| format!("{error:#}"))) {
         Ok(path) => Ok(path),

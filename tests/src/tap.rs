@@ -25,10 +25,19 @@ pub struct Tap {
 impl Tap {
     /// Makes the device on `host` and brings it up.
     pub fn on(host: &Host, name: &str) -> Result<Self> {
+        Self::with_layer(host, name, Layer::L2)
+    }
+
+    /// The same for a tun device, whose frames are IP packets.
+    pub fn without_ethernet(host: &Host, name: &str) -> Result<Self> {
+        Self::with_layer(host, name, Layer::L3)
+    }
+
+    fn with_layer(host: &Host, name: &str, layer: Layer) -> Result<Self> {
         let device = host.enter(|| {
             DeviceBuilder::new()
                 .name(name)
-                .layer(Layer::L2)
+                .layer(layer)
                 .offload(true)
                 .build_sync()
                 .with_context(|| format!("making tap {name}"))

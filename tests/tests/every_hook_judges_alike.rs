@@ -3,8 +3,8 @@
 
 use anyhow::{Result, ensure};
 use sg_ctl::dataplane::ReplayHook;
-use tests::corpus::{Case, Corpus, Evaluator, Followed, follow, show_policies, tell};
-use tests::evaluators::{Devices, Hooks, HostEvaluator, Kernel, Linear, Replayed, in_kernel};
+use tests::corpus::{Case, Corpus, Followed, follow, show_policies, tell};
+use tests::evaluators::{Hooks, HostEvaluator, Kernel, Linear, Way, in_kernel};
 
 /// Flows there is room for: few, because each packet's change of the table is looked at.
 const CAPACITY: u32 = 512;
@@ -12,38 +12,19 @@ const LARGER_THAN_A_PAGE: usize = 5000;
 
 #[derive(Debug, Default)]
 struct Tally {
-    cases: usize,
     judged: usize,
     not_shown: usize,
+    failures: Vec<String>,
 }
 
-/// Tells every case that the kernel can be shown.
-fn tell_all(name: &str, evaluator: &mut dyn Evaluator) -> Result<()> {
-    let corpus = Corpus::read()?;
-    let mut tally = Tally::default();
-    let mut failures = Vec::new();
-    for case in cases_for_kernel(&corpus) {
-        let heard = tell(case, evaluator)?;
-        tally.cases += 1;
-        tally.judged += heard.judged;
-        tally.not_shown += heard.not_shown;
-        failures.extend(heard.failure);
+impl Tally {
+    fn tell(&mut self, case: &Case, kernel: &mut Kernel) -> Result<()> {
+        let heard = tell(case, kernel)?;
+        self.judged += heard.judged;
+        self.not_shown += heard.not_shown;
+        self.failures.extend(heard.failure);
+        Ok(())
     }
-    println!("{name}: {tally:?}");
-    if tally.not_shown > 0 {
-        println!(
-            "skipped: {} packets that never come to {name}",
-            tally.not_shown
-        );
-    }
-    ensure!(
-        failures.is_empty(),
-        "{} of {} cases fail at {name}\n\n{}",
-        failures.len(),
-        tally.cases,
-        failures.join("\n")
-    );
-    Ok(())
 }
 
 /// Cases that share a policy come together: to put one in force takes longest.
@@ -64,110 +45,109 @@ fn why_not_in_kernel(case: &Case) -> Option<&str> {
     case.not_in_kernel.as_deref()
 }
 
+/// Tells each case in each of the ways, and then once more with frames whose headers lie apart.
+fn check(hooks: Hooks, ways: &[(&str, &'static [Way])]) -> Result<()> {
+    let corpus = Corpus::read()?;
+    in_kernel(hooks, CAPACITY, |mut kernel| {
+        let mut tallies: Vec<Tally> = ways.iter().map(|_| Tally::default()).collect();
+        let mut host = HostEvaluator::new();
+        let mut apart = Followed::default();
+        let mut failures = Vec::new();
+        for case in cases_for_kernel(&corpus) {
+            for ((_, way), tally) in ways.iter().zip(&mut tallies) {
+                kernel.show_by(way);
+                tally.tell(case, &mut kernel)?;
+            }
+            match follow_headers_apart(case, &mut host, &mut kernel) {
+                Ok(followed) => apart += followed,
+                Err(failure) => failures.push(format!("headers apart: {failure:#}\n")),
+            }
+        }
+        for ((name, _), tally) in ways.iter().zip(tallies) {
+            println!("{hooks:?}, {name}: {} packets judged", tally.judged);
+            println!(
+                "skipped: {} packets don't come to {hooks:?}, {name}",
+                tally.not_shown
+            );
+            ensure!(tally.not_shown * 20 < tally.judged, "too few are shown");
+            let told = tally.failures.iter();
+            failures.extend(told.map(|failure| format!("{name}: {failure}")));
+        }
+        println!("{hooks:?}, headers apart: {apart:?}");
+        ensure!(
+            failures.is_empty(),
+            "{} cases fail at {hooks:?}\n\n{}",
+            failures.len(),
+            failures.join("\n")
+        );
+        ensure!(
+            apart.as_written * 100 > apart.compared * 95,
+            "too few packets are still what they were"
+        );
+        Ok(())
+    })
+}
+
 /// The same frames with so many zeros behind the packet that they no longer fit a page, and no more
 /// than the Ethernet header is linear. What only the frame's length decides is decided otherwise
 /// then, so the host's tables say what is right.
-fn follow_non_linear(name: &str, kernel: Kernel) -> Result<()> {
-    let corpus = Corpus::read()?;
-    let mut host = HostEvaluator::new();
-    let mut devices = Devices::over(kernel, Linear::EthernetHeader);
-    let mut all = Followed::default();
-    for case in cases_for_kernel(&corpus) {
-        all += follow(case, &mut host, &mut devices, |packet| {
-            let mut frame = packet.frame.clone();
-            frame.resize(frame.len().max(LARGER_THAN_A_PAGE), 0);
-            vec![frame]
-        })?;
-    }
-    println!("{name}: {all:?}");
-    ensure!(
-        all.as_written * 100 > all.compared * 95,
-        "too few packets are still what they were"
-    );
-    Ok(())
+fn follow_headers_apart(
+    case: &Case,
+    host: &mut HostEvaluator,
+    kernel: &mut Kernel,
+) -> Result<Followed> {
+    kernel.show_by(&[Way::OnTheWire(Linear::EthernetHeader)]);
+    follow(case, host, kernel, |packet| {
+        let mut frame = packet.frame.clone();
+        frame.resize(frame.len().max(LARGER_THAN_A_PAGE), 0);
+        vec![frame]
+    })
 }
 
 #[test]
-fn what_the_kernel_is_not_shown() -> Result<()> {
-    for (theme, case) in Corpus::read()?.cases() {
+fn native_xdp() -> Result<()> {
+    check(
+        Hooks::XdpNative,
+        &[
+            ("replayed", &[Way::Replayed(ReplayHook::XdpReceive)]),
+            (
+                "replayed in several buffers",
+                &[Way::Replayed(ReplayHook::XdpReceiveSplit)],
+            ),
+            ("on the wire", &[Way::OnTheWire(Linear::Whole)]),
+        ],
+    )
+}
+
+#[test]
+fn generic_xdp() -> Result<()> {
+    check(
+        Hooks::XdpGeneric,
+        &[("on the wire", &[Way::OnTheWire(Linear::Whole)])],
+    )
+}
+
+#[test]
+fn tc() -> Result<()> {
+    check(
+        Hooks::Tc,
+        &[
+            ("replayed", &[Way::Replayed(ReplayHook::TcReceive)]),
+            ("on the wire", &[Way::OnTheWire(Linear::Whole)]),
+        ],
+    )
+}
+
+#[test]
+fn what_the_kernel_is_not_shown_is_told() -> Result<()> {
+    let corpus = Corpus::read()?;
+    let mut kept_from_it = 0;
+    for (theme, case) in corpus.cases() {
         if let Some(why) = why_not_in_kernel(case) {
             println!("skipped in the kernel: {theme}: {}: {why}", case.fact);
+            kept_from_it += 1;
         }
     }
+    ensure!(kept_from_it * 20 < corpus.cases().count());
     Ok(())
-}
-
-#[test]
-fn replayed_at_xdp() -> Result<()> {
-    in_kernel(Hooks::XdpNative, CAPACITY, |kernel| {
-        tell_all(
-            "xdp",
-            &mut Replayed::over(kernel, &[ReplayHook::XdpReceive]),
-        )
-    })
-}
-
-#[test]
-fn replayed_at_xdp_in_several_buffers() -> Result<()> {
-    in_kernel(Hooks::XdpNative, CAPACITY, |kernel| {
-        tell_all(
-            "xdp, in several buffers",
-            &mut Replayed::over(kernel, &[ReplayHook::XdpReceiveSplit]),
-        )
-    })
-}
-
-#[test]
-fn replayed_at_tc() -> Result<()> {
-    in_kernel(Hooks::Tc, CAPACITY, |kernel| {
-        tell_all("tc", &mut Replayed::over(kernel, &[ReplayHook::TcReceive]))
-    })
-}
-
-#[test]
-fn on_devices_at_native_xdp() -> Result<()> {
-    in_kernel(Hooks::XdpNative, CAPACITY, |kernel| {
-        tell_all(
-            "devices with native xdp",
-            &mut Devices::over(kernel, Linear::Whole),
-        )
-    })
-}
-
-#[test]
-fn on_devices_at_generic_xdp() -> Result<()> {
-    in_kernel(Hooks::XdpGeneric, CAPACITY, |kernel| {
-        tell_all(
-            "devices with generic xdp",
-            &mut Devices::over(kernel, Linear::Whole),
-        )
-    })
-}
-
-#[test]
-fn on_devices_at_tc() -> Result<()> {
-    in_kernel(Hooks::Tc, CAPACITY, |kernel| {
-        tell_all("devices with tc", &mut Devices::over(kernel, Linear::Whole))
-    })
-}
-
-#[test]
-fn on_devices_at_native_xdp_with_headers_apart() -> Result<()> {
-    in_kernel(Hooks::XdpNative, CAPACITY, |kernel| {
-        follow_non_linear("devices with native xdp, headers apart", kernel)
-    })
-}
-
-#[test]
-fn on_devices_at_generic_xdp_with_headers_apart() -> Result<()> {
-    in_kernel(Hooks::XdpGeneric, CAPACITY, |kernel| {
-        follow_non_linear("devices with generic xdp, headers apart", kernel)
-    })
-}
-
-#[test]
-fn on_devices_at_tc_with_headers_apart() -> Result<()> {
-    in_kernel(Hooks::Tc, CAPACITY, |kernel| {
-        follow_non_linear("devices with tc, headers apart", kernel)
-    })
 }

@@ -9,7 +9,7 @@ use sg_ctl::dataplane::ReplayHook;
 use tests::corpus::{
     Case, Corpus, Evaluator, Followed, PacketStep, Step, follow, read_policy, show_policies,
 };
-use tests::evaluators::{Hooks, HostEvaluator, Replayed, in_kernel};
+use tests::evaluators::{Hooks, HostEvaluator, Way, in_kernel};
 use tests::random::seeded;
 use tests::specification::Specified;
 
@@ -91,19 +91,16 @@ fn host_tables_and_kernel_agree() -> Result<()> {
     let mut cases: Vec<&Case> = corpus.cases().map(|(_, case)| case).collect();
     cases.retain(|case| case.room.is_none() && case.not_in_kernel.is_none());
     cases.sort_by_key(|case| show_policies(case));
-    let all = in_kernel(Hooks::XdpNative, CAPACITY, move |kernel| {
+    let all = in_kernel(Hooks::XdpNative, CAPACITY, move |mut kernel| {
         let mut host = HostEvaluator::new();
-        let mut replayed = Replayed::over(
-            kernel,
-            &[
-                ReplayHook::XdpReceive,
-                ReplayHook::TcReceive,
-                ReplayHook::XdpReceiveSplit,
-            ],
-        );
+        kernel.show_by(&[
+            Way::Replayed(ReplayHook::XdpReceive),
+            Way::Replayed(ReplayHook::TcReceive),
+            Way::Replayed(ReplayHook::XdpReceiveSplit),
+        ]);
         let mut all = Followed::default();
         for case in cases {
-            all += follow(case, &mut host, &mut replayed, |packet| {
+            all += follow(case, &mut host, &mut kernel, |packet| {
                 let mut shown = mutations(packet);
                 rng.shuffle(&mut shown);
                 shown.truncate(IN_KERNEL);

@@ -22,6 +22,7 @@ use sg_ctl::interfaces::{self, Netns};
 use sg_ctl::policy::allows::{FirstPacket, L4, ReadAddresses};
 use sg_ctl::policy::model::Policy;
 use sg_ctl::policy::names::{InterfaceName, VpcName};
+use tests::evaluators::uninstall;
 use tests::lab::Lab;
 use tests::random::frames::Aim;
 use tests::random::{policy as random_policy, seeded};
@@ -53,7 +54,7 @@ fn specification_host_tables_and_kernel_agree() -> Result<()> {
     let bpffs = dirs.bpffs(&lock)?;
     let outcome = host.enter(|| run(dirs.run(), &bpffs.path));
     // Whatever came of it, nothing stays pinned.
-    let removed = host.enter(|| remove(dirs.run(), &bpffs.path));
+    let removed = host.enter(|| uninstall(dirs.run(), &bpffs.path));
     dirs.unmount_if_empty(&lock)?;
     let tally = outcome?;
     removed?;
@@ -203,20 +204,6 @@ fn run(run_folder: &Path, bpffs: &Path) -> Result<Tally> {
         }
     }
     Ok(tally)
-}
-
-fn remove(run_folder: &Path, bpffs: &Path) -> Result<()> {
-    let mut dataplane = Dataplane::open(run_folder, bpffs)?;
-    let nothing = Wanted {
-        policy: &Policy::default(),
-        devices: Vec::new(),
-        terminate: false,
-        capacity: DEFAULT_CAPACITY,
-        limits: Limits::default(),
-    };
-    let prepared = dataplane.prepare(&nothing)?;
-    dataplane.install(prepared)?;
-    Ok(())
 }
 
 fn install(

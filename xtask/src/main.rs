@@ -3,15 +3,18 @@
 //! Nothing here is shipped. A task may fetch what it lacks; it says what and why before it does,
 //! and once everything is in place no task touches the network.
 
+mod bench;
 mod build;
 mod ci;
 mod demo;
 mod lint;
+mod package;
 mod setup;
 mod test;
 mod tidy;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +37,15 @@ enum Task {
     },
     /// Builds sg-ctl for release, with the kernel's half inside
     Build,
+    /// Makes a Debian package: the program, its manual, completions and systemd units
+    Package {
+        /// A program that is built already, instead of one for release
+        #[arg(long)]
+        program: Option<PathBuf>,
+        /// The folder that gets the package [default: target]
+        #[arg(long)]
+        output: Option<PathBuf>,
+    },
     /// Shows the main job live: two protected machines, real connections, a hot change, counters
     Demo,
     /// Runs everything that must hold
@@ -42,6 +54,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Measures what fast means, beside nftables and beside nothing
+    Bench(bench::Arguments),
     /// Checks format, lints, documentation, licences and sources
     Lint,
     /// Checks the invariants that a reader of the text can check
@@ -54,8 +68,12 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Setup { bench } => setup::everything(bench),
         Task::Build => build::release().map(|program| println!("{}", program.display())),
+        Task::Package { program, output } => {
+            package::run(program, output).map(|package| println!("{}", package.display()))
+        }
         Task::Demo => demo::run(),
         Task::Test { arguments } => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),

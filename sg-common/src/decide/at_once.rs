@@ -66,6 +66,10 @@ impl<T: Tables> Question<'_, T, ()> {
                     rule,
                 });
             }
+            // Another CPU may have moved the flow between the two looks; nothing is dropped for that.
+            let Glance::Absent = self.tables.glance(FlowTable::Assured, key, state) else {
+                return None;
+            };
             if headers.protocol == TCP && !self.may_pick_up(headers) {
                 return Some(Decision::without_rule(Reason::NoFlow));
             }
@@ -75,19 +79,11 @@ impl<T: Tables> Question<'_, T, ()> {
                 reason: Reason::Untracked,
                 rule: admitted.rule,
             }),
-            // A SYN that no rule admits may answer one that went the other way.
             Err(Reason::NoRule) if !is_syn || !self.may_cross_syn() => {
                 Some(Decision::without_rule(Reason::NoRule))
             }
             _ => None,
         }
-    }
-
-    #[inline(always)]
-    fn may_cross_syn(&self) -> bool {
-        let went = self.direction.opposite();
-        self.tables
-            .may_cross_syn(went, self.interface.timeouts.tcp_opening)
     }
 
     #[inline(always)]

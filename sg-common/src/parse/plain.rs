@@ -103,3 +103,40 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<()> {
     }
     Some(())
 }
+
+/// A plain packet that is a SYN of TCP over IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainSyn {
+    /// Sender.
+    pub source: u32,
+    /// Receiver.
+    pub destination: u32,
+    /// The receiver's port.
+    pub port: u16,
+}
+
+/// Reads a plain packet that is a SYN of TCP over IPv4.
+#[inline(always)]
+pub fn read_plain_syn<P: Packet + ?Sized>(packet: &P) -> Option<PlainSyn> {
+    #[rustfmt::skip]
+    let [link, version_length, id_fragment, ttl_protocol, source, destination,
+         ports, _, _, flags_window, _] = packet.linear_words::<11>(10)?;
+    let header = (flags_window >> 28) * 4;
+    let total = version_length & 0xffff;
+    let is_sound = packet.tags_beside() == 0
+        && link & 0xffff == 0x0800
+        && version_length >> 24 == 0x45
+        && id_fragment & 0x3fff == 0
+        && (ttl_protocol >> 16) as u8 == TCP
+        && TcpFlags::of(flags_window).is_plain_syn()
+        && header >= 20
+        && total >= 20 + header
+        && 14 + total <= packet.length()
+        && source != destination
+        && !Addr::from_v4(source.to_be_bytes()).is_impossible_source();
+    is_sound.then_some(PlainSyn {
+        source,
+        destination,
+        port: ports as u16,
+    })
+}

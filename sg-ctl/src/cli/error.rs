@@ -6,8 +6,10 @@ use std::net::IpAddr;
 
 use sg_common::packet::Direction;
 
+use crate::aws::{AnswerError, ImportError};
 use crate::controller;
 use crate::dataplane;
+use crate::diagnose;
 use crate::explain;
 use crate::interfaces;
 use crate::limits::OutOfBounds;
@@ -26,6 +28,10 @@ pub(super) enum Error {
     #[error(transparent)]
     Controller(Box<controller::Error>),
     #[error(transparent)]
+    Answer(#[from] AnswerError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
     Findings(#[from] Findings),
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
@@ -43,6 +49,8 @@ pub(super) enum Error {
     Name(#[from] NameError),
     #[error("cannot read {file}: {source}")]
     Read { file: String, source: io::Error },
+    #[error("cannot write {file}: {source}")]
+    WriteFile { file: String, source: io::Error },
     #[error("{file} is not UTF-8 text from byte {byte} on; save it as UTF-8")]
     Encoding { file: String, byte: usize },
     #[error("cannot write the output: {0}")]
@@ -106,8 +114,12 @@ pub(super) enum Error {
     NothingToRemove,
     #[error("say --ingress or --egress")]
     NoDirection,
+    #[error("say which flows to end, like --peer 192.0.2.7, or --all")]
+    AllFlows,
     #[error("cannot catch the signals that end a command: {0}")]
     Signals(ctrlc::Error),
+    #[error("top needs a terminal; `sg-ctl stats --watch` writes to a pipe or a file")]
+    NoTerminal,
     #[error(
         "no interface is protected, so nothing happens; attach one with `sg-ctl attach IFACE`, or \
          wait for it with --follow"
@@ -115,6 +127,10 @@ pub(super) enum Error {
     NothingProtected,
     #[error(transparent)]
     Explain(#[from] explain::Error),
+    #[error(transparent)]
+    Diagnose(#[from] diagnose::Error),
+    #[error("cannot find the address of \"{host}\": {source}")]
+    Unresolved { host: String, source: io::Error },
     #[error(
         "interface \"{name}\" is in the policy, but the machine has it no more; \
          `sg-ctl restore` protects it when it is back"

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
 
-use crate::controller::{Controller, Needed, Plan, Warning, namespace, recorded_namespace};
+use crate::controller::{Controller, Needed, Plan, View, Warning, namespace, recorded_namespace};
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::defaults::create_vpc;
@@ -270,11 +270,19 @@ pub(super) struct Restore {
     /// tracked is forgotten
     #[arg(long)]
     take_over: bool,
+    /// Only if the policy has this interface and it is not protected, as when a device appears
+    #[arg(long, value_name = "IFACE")]
+    device: Option<String>,
 }
 
 impl Restore {
     /// Makes the kernel match what is stored.
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        if let Some(device) = &self.device
+            && !waits_for(dirs, device)?
+        {
+            return Ok(Answer::Yes);
+        }
         let mut controller = match self.take_over {
             true => Controller::take_over(dirs)?,
             false => Controller::open(dirs)?,
@@ -297,4 +305,25 @@ impl Restore {
         ))?;
         Ok(Answer::Yes)
     }
+}
+
+/// Whether an interface of that name is to be protected and is not. Devices come and go by the
+/// hundred where containers run, and have names of all kinds.
+fn waits_for(dirs: &DirOptions, device: &str) -> Result<bool> {
+    let Ok(name) = device.parse::<InterfaceName>() else {
+        return Ok(false);
+    };
+    let view = View::open(dirs)?;
+    let mut vpcs = view.policy.vpcs.values();
+    if !vpcs.any(|vpc| vpc.interfaces.contains_key(&name)) {
+        return Ok(false);
+    }
+    let attachments = match view.dataplane()? {
+        Some(dataplane) => dataplane.attachments()?,
+        None => Vec::new(),
+    };
+    let mut named = attachments
+        .iter()
+        .filter(|attachment| attachment.name == name);
+    Ok(!named.any(|attachment| attachment.attached))
 }

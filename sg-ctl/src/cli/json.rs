@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::consequences::Consequences;
 use crate::policy::change::Change;
 use crate::policy::findings::Findings;
 use crate::policy::model::{Group, Policy, Rule, Vpc};
@@ -9,14 +10,18 @@ use crate::policy::names::{GroupName, VpcName};
 use crate::show::{self, Style};
 
 /// What would change, in the words people read.
-pub(super) fn changes(before: &Policy, changes: &[Change]) -> Value {
+pub(super) fn changes(
+    before: &Policy,
+    changes: &[Change],
+    consequences: Option<&Consequences>,
+) -> Value {
     let changes = changes.iter().map(|change| {
         let line = show::changes(before, std::slice::from_ref(change), Style::PLAIN);
         let line = line.lines().last().unwrap_or_default();
         let (sign, text) = line.split_once(' ').unwrap_or_default();
         json!({"vpc": change.vpc, "sign": sign, "change": text})
     });
-    json!({"changes": changes.collect::<Vec<_>>()})
+    json!({"changes": changes.collect::<Vec<_>>(), "consequences": consequences})
 }
 
 /// What is wrong with a file.
@@ -26,6 +31,7 @@ pub(super) fn findings(findings: Option<&Findings>) -> Value {
         .flat_map(Findings::iter)
         .map(|finding| {
             json!({
+                "level": "error",
                 "line": finding.place.map(|place| place.line),
                 "column": finding.place.map(|place| place.column),
                 "problem": finding.problem.to_string(),

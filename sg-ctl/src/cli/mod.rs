@@ -3,13 +3,18 @@
 //! Each family of commands has a file. None of them formats for people, which is for
 //! [`crate::show`], or decides what a policy means.
 
+mod check;
 mod choose;
 mod confirm;
+mod diagnose;
 mod doctor;
 mod error;
 mod events;
 mod explain;
+mod flow_log;
+mod flows;
 mod group;
+mod import;
 mod interface;
 mod interrupt;
 mod json;
@@ -19,8 +24,11 @@ mod output;
 mod policy_file;
 mod prefix_list;
 mod progress;
+mod reference;
 mod rule;
+mod top;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -60,10 +68,13 @@ enum Command {
     Apply(policy_file::Apply),
     /// Show what `apply` would change; exit code 1 if anything
     Diff(policy_file::Diff),
-    /// Find everything that is wrong with a policy file; exit code 1 if anything
-    Check(policy_file::Check),
+    /// Find what is wrong with a policy file or probably not meant, there or in force
+    Check(check::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
+    /// Make a policy file of what other systems have
+    #[command(subcommand)]
+    Import(import::Command),
     /// Protect an interface, or change how it is protected
     Attach(interface::Attach),
     /// Stop protecting interfaces
@@ -78,6 +89,11 @@ enum Command {
     Confirm,
     /// Take a change that was made with `--confirm` back at once
     Rollback,
+    /// Write the completions of a shell: source them, or put them where it looks for them
+    Completions(reference::Completions),
+    /// Write the manual pages into a folder
+    #[command(hide = true)]
+    Man(reference::Man),
     /// Wait for the deadline of a change
     #[command(name = AWAIT_COMMAND, hide = true)]
     AwaitConfirmation,
@@ -85,15 +101,19 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Watch everything at once, full-screen: verdicts, rules, dropped peers, flows
+    Top(top::Top),
     /// Show how much may be held, or change it
     Limits(limits::Command),
     /// Tell of dropped packets, and of new flows, as they come
     Events(events::Events),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
     Explain(explain::Explain),
-    /// Look at tracked flows
+    /// Try a connection from here, and say what keeps it; exit code 1 if anything
+    Diagnose(diagnose::Diagnose),
+    /// Look at tracked flows, and end them
     #[command(subcommand)]
-    Flows(look::Flows),
+    Flows(flows::Flows),
     /// Work with groups
     #[command(subcommand)]
     Group(group::Command),
@@ -134,8 +154,9 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
     match command {
         Command::Apply(command) => command.run(dirs),
         Command::Diff(command) => command.run(dirs),
-        Command::Check(command) => command.run(),
+        Command::Check(command) => command.run(dirs),
         Command::Export(command) => command.run(dirs),
+        Command::Import(command) => command.run(),
         Command::Attach(command) => command.run(dirs),
         Command::Detach(command) => command.run(dirs),
         Command::Restore(command) => command.run(dirs),
@@ -143,12 +164,16 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Doctor(command) => command.run(dirs),
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Top(command) => command.run(dirs),
         Command::Limits(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
+        Command::Diagnose(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),

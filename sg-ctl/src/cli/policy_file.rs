@@ -21,7 +21,7 @@ use crate::show::{self, Style};
 use super::choose::named_vpc;
 use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
-use super::output::{print, print_json};
+use super::output::{print, print_json, warn};
 use super::{Answer, json};
 
 /// Just above what a policy file may have, so that a larger one is refused for its size.
@@ -37,23 +37,21 @@ pub(super) struct Apply {
     /// Judge tracked flows again: those that no rule allows any more end
     #[arg(long)]
     terminate: bool,
+    /// With --dry-run, print JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
     #[command(flatten)]
     confirm: Confirm,
 }
 
+/// Where interfaces are protected, each live flow is judged by the rules before and after.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// Policy file; `-` reads standard input
     file: PathBuf,
-    /// Print JSON
+    /// Tell what becomes of live flows as if applied with --terminate
     #[arg(long)]
-    json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct Check {
-    /// Policy file; `-` reads standard input
-    file: PathBuf,
+    terminate: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -69,8 +67,18 @@ pub(super) struct Export {
 impl Apply {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         if self.dry_run {
-            let file = self.file;
-            return Diff { file, json: false }.run(dirs);
+            let Self {
+                file,
+                terminate,
+                json,
+                ..
+            } = self;
+            let diff = Diff {
+                file,
+                terminate,
+                json,
+            };
+            return diff.run(dirs);
         }
         let file = parse(&self.file)??;
         let mut controller = Controller::open(dirs)?;
@@ -97,11 +105,27 @@ impl Apply {
 impl Diff {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let file = parse(&self.file)??;
-        let before = stored(dirs)?;
-        let changes = diff(&before, &to_policy(&file, &before)?);
+        let view = View::open(dirs)?;
+        let before = stored(&view)?;
+        let after = to_policy(&file, &before)?;
+        let changes = diff(&before, &after);
+        let consequences = match changes.is_empty() {
+            true => None,
+            // What was asked is the difference; that flows cannot be looked at keeps nobody from it.
+            false => view
+                .foresee(&after, &needed(&file, &after), self.terminate)
+                .unwrap_or_else(|error| {
+                    warn(&format!("what it does to live flows is not known: {error}"));
+                    None
+                }),
+        };
         match self.json {
-            true => print_json(&json::changes(&before, &changes))?,
-            false => print(&told(&before, &changes))?,
+            true => print_json(&json::changes(&before, &changes, consequences.as_ref()))?,
+            false => {
+                let style = Style::of_stdout();
+                let consequences = consequences.map(|found| show::consequences(&found, style));
+                print(&(told(&before, &changes) + &consequences.unwrap_or_default()))?;
+            }
         }
         Ok(match changes.is_empty() {
             true => Answer::Yes,
@@ -117,24 +141,9 @@ fn told(before: &Policy, changes: &[Change]) -> String {
     }
 }
 
-impl Check {
-    pub(super) fn run(self) -> Result<Answer> {
-        let findings = parse(&self.file)?.err();
-        match (&findings, self.json) {
-            (findings, true) => print_json(&json::findings(findings.as_ref()))?,
-            (None, false) => print(&format!("{}: nothing wrong\n", name(&self.file)))?,
-            (Some(findings), false) => print(&format!("{findings}\n"))?,
-        }
-        Ok(match findings {
-            None => Answer::Yes,
-            Some(_) => Answer::No,
-        })
-    }
-}
-
 impl Export {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
-        let policy = stored(dirs)?;
+        let policy = stored(&View::open(dirs)?)?;
         let (name, vpc) = named_vpc(&policy, &self.vpc)?;
         print(&export(name, vpc))?;
         Ok(Answer::Yes)
@@ -142,8 +151,8 @@ impl Export {
 }
 
 /// The policy as it is stored, or as a store begins.
-fn stored(dirs: &DirOptions) -> Result<Policy> {
-    let policy = View::open(dirs)?.policy;
+fn stored(view: &View) -> Result<Policy> {
+    let policy = view.policy.clone();
     match policy.vpcs.is_empty() {
         true => Ok(policy.apply(&create_vpc(&VpcName::default()))?),
         false => Ok(policy),
@@ -177,7 +186,7 @@ fn needed(file: &PolicyFile, policy: &Policy) -> Needed {
     }
 }
 
-fn name(path: &Path) -> String {
+pub(super) fn name(path: &Path) -> String {
     match path == Path::new("-") {
         true => "standard input".to_owned(),
         false => path.display().to_string(),
@@ -185,7 +194,13 @@ fn name(path: &Path) -> String {
 }
 
 /// Reads a file: the error outside is one of reading, the one inside says what is wrong with it.
-fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findings>> {
+pub(super) fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findings>> {
+    let (name, text) = read_text(path)?;
+    Ok(PolicyFile::parse(&name, &text))
+}
+
+/// A file as text, and how messages call it.
+pub(super) fn read_text(path: &Path) -> Result<(String, String)> {
     let name = name(path);
     let mut bytes = Vec::new();
     let read = match path == Path::new("-") {
@@ -199,5 +214,5 @@ fn parse(path: &Path) -> Result<std::result::Result<PolicyFile, Findings>> {
         file: name.clone(),
         byte: error.utf8_error().valid_up_to(),
     })?;
-    Ok(PolicyFile::parse(&name, &text))
+    Ok((name, text))
 }

@@ -26,6 +26,12 @@ impl Prefix {
         u32::from(self.bits)
     }
 
+    /// The first and the last address.
+    pub(super) fn span(self) -> (u128, u128) {
+        let behind = u128::MAX.checked_shr(self.bits()).unwrap_or(0);
+        (self.address, self.address | behind)
+    }
+
     fn covers(self, other: Self) -> bool {
         let behind = u32::from(128 - self.bits);
         // A shift by all 128 bits leaves nothing to differ in.

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Trace, decide, direction_of};
+use sg_common::decide::{Desk, Trace, at_once, decide, direction_of};
 use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
 use sg_common::packet::Packet;
+use sg_common::ranges::search_ranges;
 use sg_common::report::Decision;
 use sg_common::tables::{
     FragmentKey, FragmentVerdict, Generation, GrantKey, Identity, Interface, MemberKey, Policy,
@@ -30,7 +31,6 @@ const FRAGMENTS: usize = 4096;
 pub struct HostTables<'a> {
     image: &'a Image,
     generation: Generation,
-    prefix_lengths: Lengths,
     set_lengths: Lengths,
     devices: HashMap<(u32, u32), u32>,
     now: Cell<Ticks>,
@@ -52,7 +52,6 @@ impl<'a> HostTables<'a> {
         let mut tables = Self {
             image,
             generation,
-            prefix_lengths: Lengths::default(),
             set_lengths: Lengths::default(),
             devices: HashMap::new(),
             now: Cell::default(),
@@ -68,7 +67,6 @@ impl<'a> HostTables<'a> {
     pub fn install(&mut self, image: &'a Image, generation: Generation) {
         self.image = image;
         self.generation = generation;
-        self.prefix_lengths = Lengths::of(image.prefixes.keys());
         self.set_lengths = Lengths::of(image.sets.keys());
         let interfaces = image.interfaces.iter();
         self.devices = interfaces
@@ -119,6 +117,19 @@ impl<'a> HostTables<'a> {
             &mut Desk::default(),
             trace,
         )
+    }
+
+    /// The same by the short way, which has no answer for most packets; `desk` may be that of any
+    /// packet before.
+    pub fn judge_at_once<P: Packet + ?Sized>(
+        &self,
+        interface: &Interface,
+        received: bool,
+        packet: &P,
+        desk: &mut Desk,
+    ) -> Option<Decision> {
+        let direction = direction_of(interface, received);
+        at_once(packet, direction, interface, self, desk)
     }
 
     /// The flows that are alive, with the table each is in.
@@ -197,17 +208,25 @@ impl Tables for HostTables<'_> {
     }
 
     fn port_entry(&self, index: u32) -> Option<PortEntry> {
-        self.image.ports.entry(index)
+        self.image.ports.entry(index).copied()
     }
 
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
-        let found = self
-            .prefix_lengths
-            .longest(&self.image.prefixes, scope, address);
-        found.unwrap_or(PortTable::EMPTY)
+        let Some(table) = self.image.policy_ranges.get(&scope.0) else {
+            return PortTable::EMPTY;
+        };
+        let number = search_ranges(&self.image.ranges, table, address);
+        let table = self.image.port_tables.entry(number.wrapping_sub(1));
+        table.copied().unwrap_or(PortTable::EMPTY)
     }
 
     fn set(&self, scope: Scope, address: &Addr) -> Identity {
+        if let Some(index) = scope.list_table() {
+            return match self.image.list_ranges.get(&index) {
+                Some(table) => Identity(search_ranges(&self.image.ranges, table, address)),
+                None => Identity::NONE,
+            };
+        }
         let found = self.set_lengths.longest(&self.image.sets, scope, address);
         found.unwrap_or(Identity::NONE)
     }

@@ -9,14 +9,15 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 use sg_common::addr::{Addr, Family};
-use sg_common::tables::{Identity, MemberKey, Scope};
+use sg_common::tables::{Identity, MemberKey};
 
 use super::domain::Domain;
 use super::fold::{Prefix, family_of, fold};
-use super::image::{IdentitySet, Image, Member, MembersOf, ScopedPrefix};
+use super::image::{IdentitySet, Image, Member, MembersOf};
 use super::interfaces::Protected;
 use super::limits::{Entries, Subject};
 use super::numbers::Numbers;
+use super::ranges::{RangeTables, Spans};
 use crate::policy::model::Side;
 use crate::policy::prefix::is_link_local;
 
@@ -103,7 +104,7 @@ impl<'a> IdentityNumbers<'a> {
 pub(super) fn prefix_list_sets(
     domain: &Domain<'_>,
     identities: &mut IdentityNumbers<'_>,
-    entries: &mut Entries<ScopedPrefix, Identity>,
+    ranges: &mut RangeTables<'_>,
 ) -> Sets {
     let mut sets = Sets::new(domain.lists.len());
     let mut give = |set: &[u32]| {
@@ -117,9 +118,9 @@ pub(super) fn prefix_list_sets(
             members_of,
         })
     };
-    entries.begin(Subject::Vpc(domain.name.clone()));
+    ranges.begin(&Subject::Vpc(domain.name.clone()));
     for family in Family::ALL {
-        let scope = Scope::prefix_lists(domain.number, family);
+        let mut spans = Spans::default();
         let lists = domain.vpc.prefix_lists.values().zip(0_u32..);
         let mut items: Vec<_> = lists
             .filter(|(_, list)| domain.lists.is_peer(*list))
@@ -133,12 +134,9 @@ pub(super) fn prefix_list_sets(
             set.extend_from_slice(lists);
             set.sort_unstable();
             set.dedup();
-            let identity = sets.identity(&set, &mut give);
-            entries.add(
-                ScopedPrefix::new(scope, prefix.address(), prefix.bits()),
-                identity,
-            );
+            spans.add(prefix, sets.identity(&set, &mut give).0);
         });
+        ranges.add_lists(domain.number, family, spans);
     }
     sets
 }

@@ -8,11 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sg_common::addr::Addr;
+use sg_common::ranges::RangeTable;
 use sg_common::tables::{
     ABI, GrantKey, Identity, Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey,
     RuleSlot, Scope,
 };
 
+pub use super::arena::{Arena, Slice};
+pub use super::ranges::RangeArenas;
 use crate::policy::names::{GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 
 /// One compiled policy, ready to be installed. The default holds nothing.
@@ -21,9 +24,15 @@ pub struct Image {
     /// POLICIES by index, from 1.
     pub policies: BTreeMap<u32, Policy>,
     /// PORTS.
-    pub ports: PortArena,
-    /// PREFIXES.
-    pub prefixes: BTreeMap<ScopedPrefix, PortTable>,
+    pub ports: Arena<PortEntry>,
+    /// POLICY_RANGES by [`Scope::policy`]. Values are one more than an index of PORT_TABLES.
+    pub policy_ranges: BTreeMap<u32, RangeTable>,
+    /// LIST_RANGES by [`Scope::list_table`]. Values are identities.
+    pub list_ranges: BTreeMap<u32, RangeTable>,
+    /// Where both lie.
+    pub ranges: RangeArenas,
+    /// PORT_TABLES.
+    pub port_tables: Arena<PortTable>,
     /// SETS.
     pub sets: BTreeMap<ScopedPrefix, Identity>,
     /// MEMBERS, and IDENTITIES by [`Member::index`].
@@ -132,58 +141,6 @@ pub struct InstalledInterface {
     pub name: InterfaceName,
     /// What is in force on it.
     pub interface: Interface,
-}
-
-/// The port entries, and which slices of them are tables.
-///
-/// A table that the next image shares keeps its place; a new one gets places that no table here
-/// has. So to install an image is to write its tables that the one before has not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PortArena {
-    /// By index; those of no table are zero.
-    entries: Vec<PortEntry>,
-    /// By offset; they do not overlap.
-    tables: Vec<PortTable>,
-}
-
-impl PortArena {
-    /// Lays each table at its place. Later tables must lie behind earlier ones.
-    pub(super) fn from_tables<'a>(
-        tables: impl IntoIterator<Item = (PortTable, &'a [PortEntry])>,
-    ) -> Self {
-        let mut arena = Self::default();
-        for (table, entries) in tables {
-            arena
-                .entries
-                .resize(table.offset as usize, PortEntry::default());
-            arena.entries.extend_from_slice(entries);
-            arena.tables.push(table);
-        }
-        arena
-    }
-
-    /// The tables, by offset.
-    pub fn tables(&self) -> &[PortTable] {
-        &self.tables
-    }
-
-    /// The entries of a table; none for a table that is not here.
-    pub fn entries(&self, table: PortTable) -> &[PortEntry] {
-        let first = table.offset as usize;
-        self.entries
-            .get(first..first.saturating_add(table.length as usize))
-            .unwrap_or_default()
-    }
-
-    /// One entry by its index.
-    pub fn entry(&self, index: u32) -> Option<PortEntry> {
-        self.entries.get(index as usize).copied()
-    }
-
-    /// How many entries the map must have.
-    pub fn reach(&self) -> usize {
-        self.entries.len()
-    }
 }
 
 /// Why stored bytes are no image.

@@ -185,6 +185,14 @@ fn flags(protected: &Protected<'_>) -> InterfaceFlags {
         .with(InterfaceFlags::BARE, protected.attached.bare)
         .with(InterfaceFlags::TCP_PICKUP, protected.interface.tcp_pickup)
         .with(InterfaceFlags::AUDIT, protected.interface.audit)
+        .with(
+            InterfaceFlags::LINK_LOCAL_KNOWN,
+            protected
+                .interface
+                .addresses
+                .iter()
+                .any(|address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())),
+        )
 }
 
 /// The machine itself may hold half of all assured flows, one guest an eighth.

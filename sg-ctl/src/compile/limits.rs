@@ -12,11 +12,12 @@ pub struct Limits {
     pub rules: u32,
     /// Sets of groups. They count from 1, so POLICIES has one entry more.
     pub policies: u32,
-    /// Entries of PORTS.
+    /// Entries of PORTS, and of PORT_TABLES.
     pub port_entries: u32,
-    /// Entries of PREFIXES.
-    pub prefixes: u32,
-    /// Entries of SETS: prefixes of prefix lists, addresses of guests, link-local services.
+    /// Entries of INTERVALS_V4 and of INTERVALS_V6, of which a prefix takes up to two in each table
+    /// that has it; there are never more slots and nested tables than intervals.
+    pub intervals: u32,
+    /// Entries of SETS: addresses of guests, link-local services.
     pub sets: u32,
     /// Entries of MEMBERS, and of IDENTITIES.
     pub members: u32,
@@ -32,7 +33,7 @@ impl Default for Limits {
             rules: 1 << 20,
             policies: 1 << 16,
             port_entries: 1 << 23,
-            prefixes: 1 << 22,
+            intervals: 1 << 24,
             sets: 1 << 22,
             members: 1 << 20,
             grants: 1 << 22,
@@ -50,8 +51,8 @@ pub enum Limit {
     Policies,
     /// [`Limits::port_entries`].
     PortEntries,
-    /// [`Limits::prefixes`].
-    Prefixes,
+    /// [`Limits::intervals`].
+    Intervals,
     /// [`Limits::sets`].
     Sets,
     /// [`Limits::members`].
@@ -68,7 +69,7 @@ impl Limit {
         Self::Rules,
         Self::Policies,
         Self::PortEntries,
-        Self::Prefixes,
+        Self::Intervals,
         Self::Sets,
         Self::Members,
         Self::Grants,
@@ -81,7 +82,7 @@ impl Limit {
             Self::Rules => "rules",
             Self::Policies => "policies",
             Self::PortEntries => "port_entries",
-            Self::Prefixes => "prefixes",
+            Self::Intervals => "intervals",
             Self::Sets => "sets",
             Self::Members => "members",
             Self::Grants => "grants",
@@ -95,8 +96,8 @@ impl Limit {
             Self::Rules => "rules of groups that attached interfaces are in",
             Self::Policies => "different sets of groups that attached interfaces have",
             Self::PortEntries => "port intervals of all rules that share a peer",
-            Self::Prefixes => "prefixes that rules name",
-            Self::Sets => "prefixes of prefix lists, and addresses of guests",
+            Self::Intervals => "intervals of addresses that prefixes make, about two each",
+            Self::Sets => "addresses of guests, and link-local services",
             Self::Members => "addresses of groups that rules name",
             Self::Grants => "pairs of a policy and a set of groups or lists that it names",
             Self::Interfaces => "attached interfaces, at most; set while none is attached",
@@ -121,7 +122,7 @@ impl Limits {
             Limit::Rules => self.rules,
             Limit::Policies => self.policies,
             Limit::PortEntries => self.port_entries,
-            Limit::Prefixes => self.prefixes,
+            Limit::Intervals => self.intervals,
             Limit::Sets => self.sets,
             Limit::Members => self.members,
             Limit::Grants => self.grants,
@@ -135,7 +136,7 @@ impl Limits {
             Limit::Rules => &mut self.rules,
             Limit::Policies => &mut self.policies,
             Limit::PortEntries => &mut self.port_entries,
-            Limit::Prefixes => &mut self.prefixes,
+            Limit::Intervals => &mut self.intervals,
             Limit::Sets => &mut self.sets,
             Limit::Members => &mut self.members,
             Limit::Grants => &mut self.grants,
@@ -332,7 +333,7 @@ mod tests {
     use super::*;
 
     fn fill(allowed: u32, previous: &[u32], new: &[u32]) -> Result<Vec<u32>, String> {
-        let mut entries = Entries::new("PREFIXES", "prefixes", allowed);
+        let mut entries = Entries::new("SETS", "sets", allowed);
         for key in new {
             entries.begin(Subject::Vpc(format!("vpc{key}").parse().unwrap()));
             entries.add(*key, ());
@@ -351,9 +352,9 @@ mod tests {
         let refused = fill(3, &[1, 2, 3], &[3, 4, 5]).unwrap_err();
         assert_eq!(
             refused,
-            "VPC \"vpc4\" goes beyond what PREFIXES holds: 5 entries are needed, with those that \
-             stay until the old policy has gone, and the limit `prefixes` is 3; raise it with \
-             `sg-ctl limits set prefixes=16`, or make the policy smaller"
+            "VPC \"vpc4\" goes beyond what SETS holds: 5 entries are needed, with those that \
+             stay until the old policy has gone, and the limit `sets` is 3; raise it with \
+             `sg-ctl limits set sets=16`, or make the policy smaller"
         );
     }
 

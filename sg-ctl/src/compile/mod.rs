@@ -4,6 +4,7 @@
 //! previous image has keeps its numbers and places, and what is new takes none of them, so that an
 //! image can be written beside the one in force without touching what a packet may still follow.
 
+mod arena;
 mod domain;
 mod fold;
 pub mod host;
@@ -15,6 +16,7 @@ mod limits;
 mod numbers;
 mod policies;
 mod ports;
+mod ranges;
 
 use sg_common::addr::Addr;
 use sg_common::tables::{Identity, Scope};
@@ -30,7 +32,7 @@ use interfaces::Protected;
 use limits::Entries;
 pub use limits::{CompileError, Limit, Limits, Subject};
 use policies::PolicyTables;
-use ports::PortTables;
+use ranges::RangeTables;
 
 /// What the machine and its operator say about the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,30 +77,24 @@ pub fn compile(
     interfaces::guest_addresses(&protected, &image.interfaces, &mut sets);
     let mut identities = IdentityNumbers::new(previous);
     let mut members = MemberEntries::new(previous, limits.members);
+    let mut ranges = RangeTables::new(previous, limits);
     let mut tables = PolicyTables::new(previous, limits, image.ids.rules.len());
     for domain in &domains {
         add_services(domain, &mut sets);
-        let lists = prefix_list_sets(domain, &mut identities, &mut sets);
+        let lists = prefix_list_sets(domain, &mut identities, &mut ranges);
         let groups = group_sets(domain, &protected, &mut identities, &mut members);
         for (set, attached) in &domain.policies {
-            let policy = tables.add(domain, set, attached, &lists, &groups)?;
+            let policy = tables.add(domain, set, attached, &lists, &groups, &mut ranges)?;
             image.policies.insert(attached.id, policy);
         }
     }
 
-    let PolicyTables {
-        ports,
-        prefixes,
-        grants,
-        crossed,
-        ..
-    } = tables;
-    check_port_entries(&ports, crossed, limits)?;
+    let PolicyTables { ports, grants, .. } = tables;
+    image.ports = ports.finish()?;
+    ranges.finish(&mut image)?;
     image.sets = sets.finish(&previous.sets)?;
     image.members = members.entries.finish(&previous.members)?;
-    image.prefixes = prefixes.finish(&previous.prefixes)?;
     image.grants = grants.finish(&previous.grants)?;
-    image.ports = ports.into_arena();
     image.ids.identities = identities.into_given();
     Ok(image)
 }
@@ -113,23 +109,6 @@ fn add_services(domain: &Domain<'_>, sets: &mut Entries<ScopedPrefix, Identity>)
             ScopedPrefix::new(scope, whole.address(), whole.bits()),
             PRESENT,
         );
-    }
-}
-
-fn check_port_entries(
-    ports: &PortTables<'_>,
-    crossed: Option<Subject>,
-    limits: &Limits,
-) -> Result<(), CompileError> {
-    match ports.overflow() {
-        Some(needs) => Err(CompileError::Full {
-            map: "PORTS",
-            limit: "port_entries",
-            allowed: limits.port_entries,
-            needs,
-            subject: crossed.unwrap_or(Subject::Policy),
-        }),
-        None => Ok(()),
     }
 }
 

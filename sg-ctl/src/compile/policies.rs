@@ -5,26 +5,24 @@ use std::collections::BTreeMap;
 use sg_common::addr::Family;
 use sg_common::packet::Direction;
 use sg_common::parse::{TCP, UDP};
-use sg_common::tables::{DirectionPolicy, GrantKey, Policy, PolicyFlags, PortTable, Scope};
+use sg_common::tables::{DirectionPolicy, GrantKey, Policy, PolicyFlags};
 
 use super::domain::{AttachedPolicy, Domain};
 use super::fold::{Prefix, family_of, fold};
 use super::identities::Sets;
-use super::image::{Grant, Image, ScopedPrefix};
-use super::limits::{CompileError, Entries, Limits, Subject};
+use super::image::{Grant, Image};
+use super::limits::{CompileError, Entries, Limits};
 use super::numbers::Numbers;
 use super::ports::{Admission, PortTables, TooLong};
+use super::ranges::{RangeTables, Spans};
 use crate::policy::model::Peer;
 
 /// Where policies are written to.
 pub(super) struct PolicyTables<'a> {
     previous: &'a Image,
     pub(super) ports: PortTables<'a>,
-    pub(super) prefixes: Entries<ScopedPrefix, PortTable>,
     pub(super) grants: Entries<GrantKey, Grant>,
     grant_numbers: Numbers,
-    /// Whose policy first found no place for its port tables.
-    pub(super) crossed: Option<Subject>,
 }
 
 /// The rules of one direction by where they are looked up.
@@ -43,10 +41,8 @@ impl<'a> PolicyTables<'a> {
         Self {
             previous,
             ports: PortTables::new(&previous.ports, limits.port_entries, rules),
-            prefixes: Entries::new("PREFIXES", "prefixes", limits.prefixes),
             grants: Entries::new("GRANTS", "grants", limits.grants),
             grant_numbers: Numbers::new(0, indexes),
-            crossed: None,
         }
     }
 
@@ -58,22 +54,21 @@ impl<'a> PolicyTables<'a> {
         attached: &AttachedPolicy,
         lists: &Sets,
         members: &Sets,
+        ranges: &mut RangeTables<'_>,
     ) -> Result<Policy, CompileError> {
-        self.prefixes.begin(attached.subject.clone());
+        self.ports.begin(&attached.subject);
+        ranges.begin(&attached.subject);
         self.grants.begin(attached.subject.clone());
         let mut policy = Policy::default();
         for (direction, place) in Direction::ALL.into_iter().zip(&mut policy.directions) {
             let id = attached.id << 1 | direction.number();
             let rules = sort(domain, groups, direction);
-            *place = self
-                .direction(id, rules, lists, members)
-                .map_err(|TooLong(intervals)| CompileError::TooManyPorts {
+            *place = self.direction(id, rules, lists, members, ranges).map_err(
+                |TooLong(intervals)| CompileError::TooManyPorts {
                     subject: attached.subject.clone(),
                     intervals,
-                })?;
-        }
-        if self.ports.overflow().is_some() {
-            self.crossed.get_or_insert_with(|| attached.subject.clone());
+                },
+            )?;
         }
         Ok(policy)
     }
@@ -84,6 +79,7 @@ impl<'a> PolicyTables<'a> {
         mut rules: Sorted,
         lists: &Sets,
         members: &Sets,
+        ranges: &mut RangeTables<'_>,
     ) -> Result<DirectionPolicy, TooLong> {
         let mut policy = DirectionPolicy {
             id,
@@ -106,7 +102,8 @@ impl<'a> PolicyTables<'a> {
             policy.flags = policy
                 .flags
                 .with(PolicyFlags::prefixes(family), !prefixes.is_empty());
-            self.prefixes(Scope::policy(id, family), prefixes)?;
+            let spans = self.spans(prefixes, ranges)?;
+            ranges.add_policy(id, family, spans);
         }
         policy.flags = policy
             .flags
@@ -117,21 +114,23 @@ impl<'a> PolicyTables<'a> {
         Ok(policy)
     }
 
-    fn prefixes(&mut self, scope: Scope, rules: &mut [(Prefix, Admission)]) -> Result<(), TooLong> {
+    fn spans(
+        &mut self,
+        rules: &mut [(Prefix, Admission)],
+        ranges: &mut RangeTables<'_>,
+    ) -> Result<Spans, TooLong> {
+        let mut spans = Spans::default();
         let mut scratch = Vec::new();
-        let mut too_long = Ok(());
+        let mut too_long = None;
         fold(rules, |prefix, admissions| {
             scratch.clear();
             scratch.extend_from_slice(admissions);
             match self.ports.table(&mut scratch) {
-                Ok(table) => {
-                    let key = ScopedPrefix::new(scope, prefix.address(), prefix.bits());
-                    self.prefixes.add(key, table);
-                }
-                Err(error) => too_long = Err(error),
+                Ok(table) => spans.add(prefix, ranges.value(table)),
+                Err(error) => too_long = Some(error),
             }
         });
-        too_long
+        too_long.map_or(Ok(spans), Err)
     }
 
     /// Writes, for each set that holds any of the peers, what the rules that name them admit.

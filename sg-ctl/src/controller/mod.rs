@@ -210,13 +210,17 @@ impl Controller {
 
     /// What the kernel protects, whether the policy knows of it or not.
     pub fn attachments(&self) -> Result<Vec<Attachment>> {
-        match self.dirs.find_bpffs()? {
-            Some(bpffs) => {
-                let dataplane = Dataplane::open(self.dirs.run(), &bpffs.path)?;
-                Ok(dataplane.attachments()?)
-            }
+        match self.dataplane_in_force()? {
+            Some(dataplane) => Ok(dataplane.attachments()?),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// What the kernel holds; `None` when it holds nothing of this instance.
+    pub fn dataplane_in_force(&self) -> Result<Option<Dataplane>> {
+        let bpffs = self.dirs.find_bpffs()?;
+        let opened = bpffs.map(|bpffs| Dataplane::open(self.dirs.run(), &bpffs.path));
+        Ok(opened.transpose()?)
     }
 
     /// Stores the plan and makes the kernel match it, or fails and leaves both as they were.
@@ -287,7 +291,8 @@ impl Controller {
         let prepared = kernel.prepare(wanted)?;
         if !changes.is_empty()
             && let Some(image) = K::image(&prepared)
-            && let Some(warning) = session::judge(&wanted.devices, image)
+            && let Some(warning) =
+                session::judge(&wanted.devices, image, care.confirm_within.is_some())
         {
             (care.tell)(News::Warning(&Warning::Session(warning)));
         }

@@ -36,13 +36,13 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this SSH session comes from {client} to {server}, and the new policy lets no such connection \
-     in ({reason}): what is tracked goes on, but nobody can come back; a change made with \
-     `--confirm 60s` takes itself back"
+     in ({reason}): what is tracked goes on, but nobody can come back{advice}"
 )]
 pub struct SessionWarning {
     client: IpAddr,
     server: SocketAddr,
     reason: &'static str,
+    advice: &'static str,
 }
 
 impl Session {
@@ -128,14 +128,24 @@ fn parent(pid: u32) -> Option<u32> {
 }
 
 /// Whether the tables would keep out whoever gives this command.
-pub(super) fn judge(devices: &[Device], image: &Image) -> Option<SessionWarning> {
+pub(super) fn judge(
+    devices: &[Device],
+    image: &Image,
+    takes_itself_back: bool,
+) -> Option<SessionWarning> {
     let session = Session::current()?;
     let here = Netns::current().ok()?.id();
     let device = devices.iter().find(|device| {
         let mut addresses = device.link.addresses.iter();
         device.netns.id() == here && addresses.any(|own| own.addr() == session.server.ip())
     })?;
-    judge_at(&session, device, image)
+    judge_at(&session, device, image).map(|warning| SessionWarning {
+        advice: match takes_itself_back {
+            true => "",
+            false => "; a change made with `--confirm 60s` takes itself back",
+        },
+        ..warning
+    })
 }
 
 fn judge_at(session: &Session, device: &Device, image: &Image) -> Option<SessionWarning> {
@@ -144,13 +154,15 @@ fn judge_at(session: &Session, device: &Device, image: &Image) -> Option<Session
         interfaces.find(|found| found.vpc == device.vpc && found.name == device.name)?;
     let frame = session.opening_frame(device.link.link_layer)?;
     let tables = HostTables::new(image, Generation(1), 1);
-    let decision = tables.judge(&installed.interface, true, frame.as_slice(), &());
-    match decision.reason.verdict() {
+    let interface = &installed.interface;
+    let reason = tables.judge(interface, true, frame.as_slice(), &()).reason;
+    match interface.enforce(reason) {
         Verdict::Pass => None,
         Verdict::Drop => Some(SessionWarning {
             client: session.client.ip(),
             server: session.server,
-            reason: decision.reason.name(),
+            reason: reason.name(),
+            advice: "",
         }),
     }
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::confirmation::{TakenBack, Unconfirmed};
 use super::devices::{Devices, Needed};
 use super::error::{Error, Result};
-use crate::dataplane::{Dataplane, Device};
+use crate::consequences::{Consequences, foresee};
+use crate::dataplane::{Dataplane, Device, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock};
 use crate::limits::Limits;
 use crate::policy::model::Policy;
@@ -65,6 +66,27 @@ impl View {
     /// The interfaces of the policy that this machine has.
     pub fn devices(&self) -> Result<Vec<Device>> {
         Ok(Devices::find(&self.policy, &Needed::None)?.found)
+    }
+
+    /// What making the policy another one would do to the connections there are; `None` where there
+    /// are none.
+    pub fn foresee(
+        &self,
+        policy: &Policy,
+        needed: &Needed,
+        terminate: bool,
+    ) -> Result<Option<Consequences>> {
+        let Some(dataplane) = self.dataplane()? else {
+            return Ok(None);
+        };
+        let wanted = Wanted {
+            policy,
+            devices: Devices::find(policy, needed)?.found,
+            terminate,
+            capacity: self.limits.flows,
+            limits: self.limits.tables,
+        };
+        Ok(foresee(&dataplane, &self.policy, &wanted)?)
     }
 
     /// What the kernel holds; `None` when it holds nothing of this instance.

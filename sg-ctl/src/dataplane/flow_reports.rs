@@ -127,6 +127,7 @@ pub(super) fn flow_report(
     let [packets_out, packets_in] = slot.packets;
     let [bytes_out, bytes_in] = slot.bytes;
     FlowReport {
+        key: slot.key,
         zone: slot.key.zone,
         local: slot.key.local.to_ip(),
         local_port: slot.key.local_port,
@@ -145,5 +146,7 @@ pub(super) fn flow_report(
         packets_out,
         bytes_in,
         bytes_out,
+        generation: slot.state.generation.0,
+        opened: slot.opened.0,
     }
 }

@@ -6,7 +6,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, MapData, MapError};
 use sg_common::addr::Addr;
@@ -14,17 +16,19 @@ use sg_common::decide::{Desk, Step, Trace, decide};
 use sg_common::flow::{FlowBucket, FlowKey, FlowState, FlowTable, Leg, Ticks};
 use sg_common::packet::Direction;
 use sg_common::parse::Headers;
+use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges, search_ranges};
 use sg_common::report::Decision;
 use sg_common::tables::{
-    FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES, Identity,
+    Faces, FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES, Identity,
     Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey, RuleSlot, Scope, Tables,
     interface_home,
 };
 
-use super::clock::{Clock, Ticker};
+use super::clock::Clock;
 use super::flow_reports::{FlowNames, flow_report};
 use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder, open};
 use super::report::FlowReport;
+use super::state::Record;
 use super::wire::Wire;
 use super::{Dataplane, Error};
 use crate::compile::image::{Image, MembersOf};
@@ -32,11 +36,12 @@ use crate::policy::names::{GroupName, PrefixListName, RuleId};
 
 /// The maps in force, opened to be looked at.
 pub struct Installed<'a> {
+    bpffs: &'a Path,
+    record: &'a Record,
     image: &'a Image,
     maps: LayoutMaps,
     flows: FlowMaps,
     owned: Array<MapData, u32>,
-    ticker: Ticker,
 }
 
 /// One interface as its packets find it, for as long as nothing is changed.
@@ -78,11 +83,12 @@ impl Dataplane {
         };
         let flows = flows_folder(&self.bpffs);
         Ok(Some(Installed {
+            bpffs: &self.bpffs,
+            record,
             image,
             maps: LayoutMaps::open(&layout_folder(&self.bpffs, record.layout))?,
             flows: FlowMaps::open(&self.bpffs, record)?,
             owned: open(&flows, "OWNED")?,
-            ticker: Ticker::open(&self.bpffs, record)?,
         }))
     }
 }
@@ -109,7 +115,7 @@ impl Installed<'_> {
                 globals,
                 interface,
                 policy: *policy.at(globals.generation),
-                clock: self.ticker.read()?,
+                clock: Clock::read(self.bpffs, self.record)?,
                 failure: RefCell::default(),
             }));
         }
@@ -253,6 +259,46 @@ fn whole(scope: Scope, address: &Addr) -> Key<Wire<PrefixKey>> {
     Key::new(PrefixKey::BITS, Wire(PrefixKey::new(scope, *address)))
 }
 
+impl Standpoint<'_> {
+    /// The value of an address in one of these tables.
+    fn range_value(
+        &self,
+        tables: &Array<MapData, Wire<Faces<RangeTable>>>,
+        index: u32,
+        address: &Addr,
+    ) -> u32 {
+        self.read(tables.get(&index, 0)).map_or(0, |Wire(faces)| {
+            search_ranges(self, faces.at(self.globals.generation), address)
+        })
+    }
+
+    fn entry<T>(&self, entries: &Array<MapData, Wire<T>>, index: u32) -> Option<T>
+    where
+        Wire<T>: Pod,
+    {
+        let Wire(entry) = self.read(entries.get(&index, 0))?;
+        Some(entry)
+    }
+}
+
+impl Ranges for Standpoint<'_> {
+    fn slot(&self, index: u32) -> Option<RangeSlot> {
+        self.entry(&self.installed.maps.range_slots, index)
+    }
+
+    fn interval_v4(&self, index: u32) -> Option<IntervalV4> {
+        self.entry(&self.installed.maps.intervals_v4, index)
+    }
+
+    fn interval_v6(&self, index: u32) -> Option<IntervalV6> {
+        self.entry(&self.installed.maps.intervals_v6, index)
+    }
+
+    fn nested(&self, index: u32) -> Option<RangeTable> {
+        self.entry(&self.installed.maps.nested_ranges, index)
+    }
+}
+
 /// Flows are read where they are. What would be written is not, and what would be put into a table
 /// gets a place if there is one.
 impl Tables for Standpoint<'_> {
@@ -271,18 +317,22 @@ impl Tables for Standpoint<'_> {
     }
 
     fn port_entry(&self, index: u32) -> Option<PortEntry> {
-        let Wire(entry) = self.read(self.installed.maps.ports.get(&index, 0))?;
-        Some(entry)
+        self.entry(&self.installed.maps.ports, index)
     }
 
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
-        let found = self.installed.maps.prefixes.get(&whole(scope, address), 0);
-        self.read(found).map_or(PortTable::EMPTY, |Wire(faces)| {
-            *faces.at(self.globals.generation)
-        })
+        let maps = &self.installed.maps;
+        let number = self.range_value(&maps.policy_ranges, scope.0, address);
+        let table = number.checked_sub(1);
+        let table = table.and_then(|index| self.read(maps.port_tables.get(&index, 0)));
+        table.map_or(PortTable::EMPTY, |Wire(table)| table)
     }
 
     fn set(&self, scope: Scope, address: &Addr) -> Identity {
+        if let Some(index) = scope.list_table() {
+            let tables = &self.installed.maps.list_ranges;
+            return Identity(self.range_value(tables, index, address));
+        }
         let found = self.installed.maps.sets.get(&whole(scope, address), 0);
         self.read(found).map_or(Identity::NONE, |Wire(faces)| {
             *faces.at(self.globals.generation)

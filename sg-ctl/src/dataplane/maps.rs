@@ -10,6 +10,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use sg_common::event::EVENT_READERS;
 use sg_common::flow::FlowBucket;
+use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
     PrefixKey, RuleCounter,
@@ -21,7 +22,7 @@ use super::wire::Wire;
 use crate::compile::image::ScopedPrefix;
 
 /// Maps of a layout.
-pub(super) const LAYOUT_MAPS: [&str; 14] = [
+pub(super) const LAYOUT_MAPS: [&str; 20] = [
     "CARRYING",
     "CLOCK",
     "GLOBALS",
@@ -29,11 +30,17 @@ pub(super) const LAYOUT_MAPS: [&str; 14] = [
     "GRANTS",
     "IDENTITIES",
     "INTERFACES",
+    "INTERVALS_V4",
+    "INTERVALS_V6",
     "JOBS",
+    "LIST_RANGES",
     "MEMBERS",
+    "NESTED_RANGES",
     "POLICIES",
+    "POLICY_RANGES",
     "PORTS",
-    "PREFIXES",
+    "PORT_TABLES",
+    "RANGE_SLOTS",
     "RULES",
     "SETS",
 ];
@@ -71,7 +78,13 @@ pub(super) struct LayoutMaps {
     pub(super) interfaces: Array<MapData, Wire<InterfaceEntry>>,
     pub(super) policies: Array<MapData, Wire<Faces<Policy>>>,
     pub(super) ports: Array<MapData, Wire<PortEntry>>,
-    pub(super) prefixes: LpmTrie<MapData, Wire<PrefixKey>, Wire<Faces<PortTable>>>,
+    pub(super) policy_ranges: Array<MapData, Wire<Faces<RangeTable>>>,
+    pub(super) list_ranges: Array<MapData, Wire<Faces<RangeTable>>>,
+    pub(super) range_slots: Array<MapData, Wire<RangeSlot>>,
+    pub(super) intervals_v4: Array<MapData, Wire<IntervalV4>>,
+    pub(super) intervals_v6: Array<MapData, Wire<IntervalV6>>,
+    pub(super) nested_ranges: Array<MapData, Wire<RangeTable>>,
+    pub(super) port_tables: Array<MapData, Wire<PortTable>>,
     pub(super) sets: LpmTrie<MapData, Wire<PrefixKey>, Wire<Faces<Identity>>>,
     pub(super) members: HashMap<MapData, Wire<MemberKey>, Word>,
     pub(super) identities: Array<MapData, Wire<Faces<Identity>>>,
@@ -87,7 +100,13 @@ impl LayoutMaps {
             interfaces: open(folder, "INTERFACES")?,
             policies: open(folder, "POLICIES")?,
             ports: open(folder, "PORTS")?,
-            prefixes: open(folder, "PREFIXES")?,
+            policy_ranges: open(folder, "POLICY_RANGES")?,
+            list_ranges: open(folder, "LIST_RANGES")?,
+            range_slots: open(folder, "RANGE_SLOTS")?,
+            intervals_v4: open(folder, "INTERVALS_V4")?,
+            intervals_v6: open(folder, "INTERVALS_V6")?,
+            nested_ranges: open(folder, "NESTED_RANGES")?,
+            port_tables: open(folder, "PORT_TABLES")?,
             sets: open(folder, "SETS")?,
             members: open(folder, "MEMBERS")?,
             identities: open(folder, "IDENTITIES")?,

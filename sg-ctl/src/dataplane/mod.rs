@@ -7,7 +7,9 @@
 
 mod clock;
 mod counters;
+mod ending;
 mod events;
+mod flood;
 mod flow_reports;
 mod flow_tables;
 mod foreign;
@@ -16,6 +18,7 @@ mod installed;
 mod maps;
 mod object;
 pub mod probe;
+mod rehearsal;
 mod replay;
 mod replay_flows;
 pub mod report;
@@ -42,10 +45,13 @@ use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::ending::Ender;
 pub use self::events::EventStream;
+pub use self::flood::{Bound, Flood};
 use self::flow_tables::{FlowSizes, FlowTables};
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
+pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
@@ -145,6 +151,9 @@ pub enum Error {
     /// A map entry cannot be written.
     #[error("cannot write a map: {0}")]
     Write(MapError),
+    /// An array cannot be written through memory.
+    #[error("cannot write a BPF array through memory: {0}")]
+    Mapped(io::Error),
     /// A map entry cannot be read.
     #[error("cannot read a map: {0}")]
     Read(MapError),
@@ -450,8 +459,8 @@ impl Dataplane {
                     netns_inode: device.netns.id().inode,
                     ifindex: device.link.ifindex,
                     guest: interface.side == Side::Guest,
-                    hook: known
-                        .map(|known| known.hook)
+                    hook: record
+                        .and_then(|record| attached_hook(&self.bpffs, record, device, number))
                         .filter(|hook| to_try.contains(hook))
                         .or_else(|| to_try.first().copied())
                         .unwrap_or(ReceiveHook::Tc),
@@ -931,6 +940,19 @@ fn same_device<'a>(
             && known.name == device.name
             && known.side() == interface.side
     })
+}
+
+/// The hook that receives on the device, in whichever role it was attached.
+fn attached_hook(
+    bpffs: &Path,
+    record: &Record,
+    device: &Device,
+    netns: u32,
+) -> Option<ReceiveHook> {
+    let mut devices = record.devices.iter();
+    let known =
+        devices.find(|known| known.netns == netns && known.ifindex == device.link.ifindex)?;
+    hooks::is_attached(bpffs, known).then_some(known.hook)
 }
 
 /// A foreign XDP program is never replaced unasked.

@@ -18,7 +18,7 @@ use super::maps::{FLOW_MAPS, FLOW_TABLES, LAYOUT_MAPS, RINGS, flows_folder, layo
 use super::state::Record;
 
 /// The object that the build script has compiled, aligned as its headers ask.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
 
 /// The programs by their names in the object.
 pub(super) const XDP_RECEIVE: &str = "sg_xdp_receive";
@@ -26,6 +26,8 @@ pub(super) const XDP_RECEIVE: &str = "sg_xdp_receive";
 pub(super) const TC_RECEIVE: &str = "sg_tc_receive";
 /// As above.
 pub(super) const TC_SEND: &str = "sg_tc_send";
+/// Ends a flow.
+pub(super) const END_FLOW: &str = "sg_end_flow";
 /// Carries flows between tables of two sizes.
 pub(super) const CARRY: &str = "sg_carry";
 const CLOCK: &str = "sg_clock";
@@ -75,7 +77,14 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
     for (name, entries) in [
         ("POLICIES", sizes.policies),
         ("PORTS", sizes.ports),
-        ("PREFIXES", sizes.prefixes),
+        // Two directions of two families.
+        ("POLICY_RANGES", sizes.policies.saturating_mul(4)),
+        ("LIST_RANGES", sizes.list_ranges),
+        ("RANGE_SLOTS", sizes.range_slots),
+        ("INTERVALS_V4", sizes.intervals_v4),
+        ("INTERVALS_V6", sizes.intervals_v6),
+        ("NESTED_RANGES", sizes.nested_ranges),
+        ("PORT_TABLES", sizes.port_tables),
         ("SETS", sizes.sets),
         ("MEMBERS", sizes.members),
         ("IDENTITIES", sizes.identities),

@@ -160,14 +160,18 @@ type Run = Result<Verdict, ProgramError>;
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
 /// Since Linux 6.18 data_end may lie before the frame's end: what is behind it is in further buffers.
-fn run_xdp(program: &Xdp, ifindex: u32, frame: &[u8], first_buffer: usize) -> Run {
-    const XDP_PASS: u32 = 2;
+pub(super) fn xdp_context(ifindex: u32, first_buffer: usize) -> [u8; 24] {
     let mut context = [0; 24];
     context[4..8].copy_from_slice(&native(first_buffer as u32));
     context[12..16].copy_from_slice(&native(ifindex));
+    context
+}
+
+fn run_xdp(program: &Xdp, ifindex: u32, frame: &[u8], first_buffer: usize) -> Run {
+    const XDP_PASS: u32 = 2;
     let options = TestRunOptions {
         data_in: Some(frame),
-        ctx_in: Some(&context),
+        ctx_in: Some(&xdp_context(ifindex, first_buffer)),
         ..TestRunOptions::default()
     };
     let result = program.test_run(options)?;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use sg_common::flow::FlowKey;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 
@@ -82,6 +83,8 @@ pub struct RuleCount {
 /// One flow that is alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowReport {
+    /// By what the tables know it.
+    pub key: FlowKey,
     /// Whose flows it is among.
     pub zone: u32,
     /// The protected side.
@@ -118,6 +121,10 @@ pub struct FlowReport {
     pub bytes_in: u64,
     /// Bytes away from it.
     pub bytes_out: u64,
+    /// The policy that admitted it, or last judged it.
+    pub generation: u32,
+    /// Tells it from other flows between the same ends, before and after.
+    pub opened: u32,
 }
 
 /// How full the flow tables are.

@@ -14,7 +14,12 @@ use crate::compile::image::Image;
 pub(super) struct Sizes {
     pub(super) policies: u32,
     pub(super) ports: u32,
-    pub(super) prefixes: u32,
+    pub(super) list_ranges: u32,
+    pub(super) range_slots: u32,
+    pub(super) intervals_v4: u32,
+    pub(super) intervals_v6: u32,
+    pub(super) nested_ranges: u32,
+    pub(super) port_tables: u32,
     pub(super) sets: u32,
     pub(super) members: u32,
     pub(super) identities: u32,
@@ -30,8 +35,17 @@ impl Sizes {
         let highest = |of: &dyn Fn(&Image) -> u32| images.map(of).into_iter().max().unwrap_or(0);
         Self {
             policies: highest(&|image| image.policies.keys().max().map_or(0, |id| id + 1)),
-            ports: highest(&|image| u32::try_from(image.ports.reach()).unwrap_or(u32::MAX)),
-            prefixes: union(old.prefixes.keys(), new.prefixes.keys()),
+            ports: highest(&|image| image.ports.reach()),
+            // Both families, by the VPC's number.
+            list_ranges: highest(&|image| {
+                let numbers = image.ids.vpcs.values();
+                numbers.max().map_or(0, |vpc| (vpc + 1).saturating_mul(2))
+            }),
+            range_slots: highest(&|image| image.ranges.slots.reach()),
+            intervals_v4: highest(&|image| image.ranges.intervals_v4.reach()),
+            intervals_v6: highest(&|image| image.ranges.intervals_v6.reach()),
+            nested_ranges: highest(&|image| image.ranges.nested.reach()),
+            port_tables: highest(&|image| image.port_tables.reach()),
             sets: union(old.sets.keys(), new.sets.keys()),
             members: union(old.members.keys(), new.members.keys()),
             identities: highest(&|image| {
@@ -68,7 +82,12 @@ impl Sizes {
         let Self {
             policies,
             ports,
-            prefixes,
+            list_ranges,
+            range_slots,
+            intervals_v4,
+            intervals_v6,
+            nested_ranges,
+            port_tables,
             sets,
             members,
             identities,
@@ -79,7 +98,12 @@ impl Sizes {
         Self {
             policies: room(policies, 256),
             ports: room(ports, 16_384),
-            prefixes: room(prefixes, 16_384),
+            list_ranges: room(list_ranges, 64),
+            range_slots: room(range_slots, 8_192),
+            intervals_v4: segments_room(intervals_v4),
+            intervals_v6: segments_room(intervals_v6),
+            nested_ranges: room(nested_ranges, 1_024),
+            port_tables: room(port_tables, 4_096),
             sets: room(sets, 16_384),
             members: room(members, 4_096),
             identities: room(identities, 4_096),
@@ -94,7 +118,12 @@ impl Sizes {
         let needed = Self::needed(old, new);
         needed.policies <= self.policies
             && needed.ports <= self.ports
-            && needed.prefixes <= self.prefixes
+            && needed.list_ranges <= self.list_ranges
+            && needed.range_slots <= self.range_slots
+            && needed.intervals_v4 <= self.intervals_v4
+            && needed.intervals_v6 <= self.intervals_v6
+            && needed.nested_ranges <= self.nested_ranges
+            && needed.port_tables <= self.port_tables
             && needed.sets <= self.sets
             && needed.members <= self.members
             && needed.identities <= self.identities
@@ -110,6 +139,12 @@ fn room(needed: u32, least: u32) -> u32 {
         .max(least)
         .checked_next_power_of_two()
         .unwrap_or(1 << 31)
+}
+
+/// Changes to prefixes write new segments, and most of the others stay. So an eighth more is room
+/// for many, where twice as much would be what large tables cost.
+fn segments_room(needed: u32) -> u32 {
+    needed.saturating_add((needed / 8).max(16_384))
 }
 
 /// How many distinct keys two sorted runs have.

@@ -1,9 +1,10 @@
-//! System calls that no crate wraps: what the kernel says of a link, and grace periods.
+//! System calls that no crate wraps: what the kernel says of a link, arrays mapped into memory,
+//! and grace periods.
 #![expect(unsafe_code, reason = "system calls without a safe wrapper")]
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -112,6 +113,56 @@ pub(super) fn detach(link: &OwnedFd) -> io::Result<()> {
     match result < 0 {
         true => Err(io::Error::last_os_error()),
         false => Ok(()),
+    }
+}
+
+/// The entries of an array map (`BPF_F_MMAPABLE`) in this process's memory.
+pub(super) struct MappedArray {
+    start: *mut u8,
+    length: usize,
+}
+
+impl MappedArray {
+    /// Maps the first `length` bytes.
+    pub(super) fn open(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        // SAFETY: takes no pointers; the kernel chooses where the mapping lies.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            start: start.cast(),
+            length,
+        })
+    }
+
+    /// Writes bytes at an offset. What does not fit is an error, and nothing is written.
+    pub(super) fn write(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        let end = at.checked_add(bytes.len());
+        if end.is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        // SAFETY: just checked to lie within the mapping, which nobody else in this process has.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(at), bytes.len());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MappedArray {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this one's, and nothing refers to it any more. It cannot fail.
+        unsafe { libc::munmap(self.start.cast(), self.length) };
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Each packet reads the generation once and looks at the faces of its parity. So:
 //!
-//! 1. port tables that nothing points to are written, and the faces that nobody looks at;
+//! 1. tables that nothing points to are written, and the faces that nobody looks at;
 //! 2. the generation is raised: from here on packets see the new policy, whole;
 //! 3. a grace period passes, until no packet is left that read the old number;
 //! 4. the other faces are made equal, and keys that hold nothing any more are deleted;
@@ -13,19 +13,22 @@
 //! command makes a new layout.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd as _;
 
-use aya::maps::MapError;
+use aya::maps::{Array, IterableMap as _, MapData, MapError};
 use aya::util::nr_cpus;
 use sg_common::addr::Addr;
+use sg_common::ranges::RangeTable;
 use sg_common::tables::{
     Faces, Generation, Globals, Identity, Interface, InterfaceEntry, Policy, PortTable, PrefixKey,
     RuleCounter,
 };
 
 use super::maps::{LayoutMaps, prefix_key};
-use super::wire::Wire;
+use super::sys::MappedArray;
+use super::wire::{Entry, Wire, bytes_of};
 use super::{Error, sys};
-use crate::compile::image::{Image, ScopedPrefix};
+use crate::compile::image::{Arena, Image, ScopedPrefix, Slice};
 
 /// Replaces one image by another. `globals` is what the maps hold, but for the generation.
 pub(super) fn update(
@@ -38,7 +41,7 @@ pub(super) fn update(
     let after = before.next();
     let changes = Changes::between(old, new);
 
-    changes.write_ports(maps, old, new)?;
+    write_arenas(maps, old, new)?;
     changes.clear_new_rules(maps, old, new)?;
     changes.write(maps, Pass::Prepare(after))?;
     write_new_keys(maps, old, new)?;
@@ -91,7 +94,10 @@ impl<T: Copy> Change<T> {
 /// Everything that differs between two images.
 struct Changes {
     policies: Vec<(u32, Change<Policy>)>,
-    prefixes: Vec<(ScopedPrefix, Change<PortTable>)>,
+    /// By index.
+    policy_ranges: Vec<(u32, Change<RangeTable>)>,
+    /// By index.
+    list_ranges: Vec<(u32, Change<RangeTable>)>,
     sets: Vec<(ScopedPrefix, Change<Identity>)>,
     /// By index.
     identities: Vec<(u32, Change<Identity>)>,
@@ -133,30 +139,13 @@ impl Changes {
         });
         Self {
             policies: differences(&old.policies, &new.policies, |_, _| Policy::default()),
-            prefixes: differences(&old.prefixes, &new.prefixes, inherited),
+            policy_ranges: differences(&old.policy_ranges, &new.policy_ranges, no_ranges),
+            list_ranges: differences(&old.list_ranges, &new.list_ranges, no_ranges),
             sets: differences(&old.sets, &new.sets, inherited),
             identities: differences(&identities(old), &identities(new), |_, _| Identity::NONE),
             granted: differences(&granted(old), &granted(new), |_, _| PortTable::EMPTY),
             interfaces: interfaces.collect(),
         }
-    }
-
-    /// Port tables that the old image has not lie where it has none.
-    fn write_ports(&self, maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(), Error> {
-        let known: BTreeSet<&PortTable> = old.ports.tables().iter().collect();
-        for table in new
-            .ports
-            .tables()
-            .iter()
-            .filter(|table| !known.contains(table))
-        {
-            for (index, entry) in (table.offset..).zip(new.ports.entries(*table)) {
-                maps.ports
-                    .set(index, Wire(*entry), 0)
-                    .map_err(Error::Write)?;
-            }
-        }
-        Ok(())
     }
 
     /// A slot that a new rule takes may have counted for another one.
@@ -195,10 +184,14 @@ impl Changes {
                 .set(*index, change.faces(pass), 0)
                 .map_err(Error::Write)?;
         }
-        for (prefix, change) in &self.prefixes {
-            let key = prefix_key(prefix);
-            maps.prefixes
-                .insert(&key, change.faces(pass), 0)
+        for (index, change) in &self.policy_ranges {
+            maps.policy_ranges
+                .set(*index, change.faces(pass), 0)
+                .map_err(Error::Write)?;
+        }
+        for (index, change) in &self.list_ranges {
+            maps.list_ranges
+                .set(*index, change.faces(pass), 0)
                 .map_err(Error::Write)?;
         }
         for (prefix, change) in &self.sets {
@@ -222,6 +215,42 @@ impl Changes {
         }
         Ok(())
     }
+}
+
+/// Slices that the old image has not lie where it has none, and nothing points to them yet.
+fn write_arenas(maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(), Error> {
+    let (was, is) = (&old.ranges, &new.ranges);
+    write_slices(&maps.ports, &old.ports, &new.ports)?;
+    write_slices(&maps.port_tables, &old.port_tables, &new.port_tables)?;
+    write_slices(&maps.intervals_v4, &was.intervals_v4, &is.intervals_v4)?;
+    write_slices(&maps.intervals_v6, &was.intervals_v6, &is.intervals_v6)?;
+    write_slices(&maps.range_slots, &was.slots, &is.slots)?;
+    write_slices(&maps.nested_ranges, &was.nested, &is.nested)
+}
+
+/// Through memory, because a system call an entry would take a second for a million.
+fn write_slices<E: Entry + Default>(
+    map: &Array<MapData, Wire<E>>,
+    old: &Arena<E>,
+    new: &Arena<E>,
+) -> Result<(), Error> {
+    let mut known = old.slices().iter().peekable();
+    let is_new = |slice: &&Slice| {
+        while known.next_if(|other| other < slice).is_some() {}
+        known.peek() != Some(slice)
+    };
+    let unknown: Vec<&Slice> = new.slices().iter().filter(is_new).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let length = new.reach() as usize * size_of::<E>();
+    let mut memory = MappedArray::open(map.map().fd().as_fd(), length).map_err(Error::Mapped)?;
+    for slice in unknown {
+        let at = slice.offset as usize * size_of::<E>();
+        let bytes = bytes_of(new.entries(*slice));
+        memory.write(at, bytes).map_err(Error::Mapped)?;
+    }
+    Ok(())
 }
 
 /// Keys come after what they lead to.
@@ -258,13 +287,6 @@ fn delete_gone_keys(maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(
         .filter(|key| !new.grants.contains_key(key))
     {
         gone(maps.grants.remove(&Wire(*key)))?;
-    }
-    for prefix in old
-        .prefixes
-        .keys()
-        .filter(|key| !new.prefixes.contains_key(key))
-    {
-        gone(maps.prefixes.remove(&prefix_key(prefix)))?;
     }
     for prefix in old.sets.keys().filter(|key| !new.sets.contains_key(key)) {
         gone(maps.sets.remove(&prefix_key(prefix)))?;
@@ -317,6 +339,11 @@ fn differences<K: Ord + Copy, T: Copy + PartialEq>(
         }
     }
     found
+}
+
+/// A table that is not there holds nothing.
+fn no_ranges(_: &u32, _: &BTreeMap<u32, RangeTable>) -> RangeTable {
+    RangeTable::default()
 }
 
 /// What an address under this prefix reads as where the prefix itself is not there: the value of

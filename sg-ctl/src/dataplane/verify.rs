@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
 
-use aya::maps::MapError;
+use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
-use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, Policy, PortTable};
+use sg_common::ranges::RangeTable;
+use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, Policy};
 
 use super::maps::{LayoutMaps, layout_folder, prefix_key};
 use super::state::DeviceRecord;
-use super::wire::Wire;
+use super::wire::{Entry, Wire};
 use super::{Dataplane, Device, Error, ReceiveHook, Wanted, hooks, layouts, object, sys};
-use crate::compile::image::{Image, ScopedPrefix};
+use crate::compile::image::{Arena, Image, ScopedPrefix};
 use crate::policy::names::{InterfaceName, RuleId};
 
 /// What is not as it should be.
@@ -213,8 +214,22 @@ impl Dataplane {
         let tallies = [
             interfaces(&maps, image)?,
             policies(&maps, image)?,
-            ports(&maps, image)?,
-            prefixes(&maps, image)?,
+            range_tables("POLICY_RANGES", &maps.policy_ranges, &image.policy_ranges)?,
+            range_tables("LIST_RANGES", &maps.list_ranges, &image.list_ranges)?,
+            slices("PORTS", &maps.ports, &image.ports)?,
+            slices("PORT_TABLES", &maps.port_tables, &image.port_tables)?,
+            slices("RANGE_SLOTS", &maps.range_slots, &image.ranges.slots)?,
+            slices(
+                "INTERVALS_V4",
+                &maps.intervals_v4,
+                &image.ranges.intervals_v4,
+            )?,
+            slices(
+                "INTERVALS_V6",
+                &maps.intervals_v6,
+                &image.ranges.intervals_v6,
+            )?,
+            slices("NESTED_RANGES", &maps.nested_ranges, &image.ranges.nested)?,
             sets(&maps, image)?,
             members(&maps, image)?,
             grants(&maps, image)?,
@@ -406,13 +421,36 @@ fn policies(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
     Ok(tally)
 }
 
-fn ports(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
-    let mut tally = Tally::new("PORTS");
-    for table in image.ports.tables() {
-        for (index, wanted) in (table.offset..).zip(image.ports.entries(*table)) {
-            let found = maps.ports.get(&index, 0);
+/// The slices of an array that are in use; what lies between them nobody looks at.
+fn slices<E: Entry + Default + PartialEq>(
+    map: &'static str,
+    array: &Array<MapData, Wire<E>>,
+    arena: &Arena<E>,
+) -> Result<Tally, Error> {
+    let mut tally = Tally::new(map);
+    for slice in arena.slices() {
+        for (index, wanted) in (slice.offset..).zip(arena.entries(*slice)) {
+            let found = array.get(&index, 0);
             tally.expect(found, &Wire(*wanted), format_args!("number {index}"))?;
         }
+    }
+    Ok(tally)
+}
+
+fn range_tables(
+    map: &'static str,
+    array: &Array<MapData, Wire<Faces<RangeTable>>>,
+    tables: &BTreeMap<u32, RangeTable>,
+) -> Result<Tally, Error> {
+    let mut tally = Tally::new(map);
+    for (index, found) in (0..).zip(array.iter()) {
+        let Wire(found) = found.map_err(Error::Read)?;
+        let wanted = tables.get(&index).copied().unwrap_or_default();
+        tally.expect(
+            Ok(Wire(found)),
+            &Wire(Faces::both(wanted)),
+            format_args!("number {index}"),
+        )?;
     }
     Ok(tally)
 }
@@ -424,20 +462,6 @@ fn prefix_words(prefix: &ScopedPrefix) -> String {
         .bits
         .saturating_sub(sg_common::tables::PrefixKey::SCOPE_BITS + family_bits);
     format!("{address}/{bits}")
-}
-
-fn prefixes(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
-    let mut tally = Tally::new("PREFIXES");
-    for (prefix, table) in &image.prefixes {
-        let wanted: Wire<Faces<PortTable>> = Wire(Faces::both(*table));
-        let found = maps.prefixes.get(&prefix_key(prefix), 0);
-        tally.expect(found, &wanted, prefix_words(prefix))?;
-    }
-    for key in maps.prefixes.keys() {
-        let key = key.map_err(Error::Read)?;
-        meet_prefix(&mut tally, key.prefix_len(), key.data().0, &image.prefixes);
-    }
-    Ok(tally)
 }
 
 fn sets(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
@@ -520,7 +544,14 @@ fn compare_images(installed: &Image, wanted: &Image, found: &mut Vec<Difference>
     }
     for (map, count) in [
         ("POLICIES", unequal(&installed.policies, &wanted.policies)),
-        ("PREFIXES", unequal(&installed.prefixes, &wanted.prefixes)),
+        (
+            "POLICY_RANGES",
+            unequal(&installed.policy_ranges, &wanted.policy_ranges),
+        ),
+        (
+            "LIST_RANGES",
+            unequal(&installed.list_ranges, &wanted.list_ranges),
+        ),
         ("SETS", unequal(&installed.sets, &wanted.sets)),
         ("GRANTS", unequal(&installed.grants, &wanted.grants)),
     ] {

@@ -7,6 +7,8 @@
 use aya::Pod;
 use sg_common::event::{Event, EventDesk, EventReader};
 use sg_common::flow::{Carrying, FlowBucket};
+use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
+use sg_common::scatter::Scatter;
 use sg_common::tables::{
     Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry, MemberKey,
     Policy, PortEntry, PortTable, PrefixKey, ReasonCounter, RuleCounter,
@@ -30,7 +32,13 @@ entries!(
     Faces<Policy>,
     Faces<PortTable>,
     Faces<Identity>,
+    Faces<RangeTable>,
     PortEntry,
+    PortTable,
+    RangeTable,
+    RangeSlot,
+    IntervalV4,
+    IntervalV6,
     PrefixKey,
     MemberKey,
     GrantKey,
@@ -43,7 +51,14 @@ entries!(
     EventReader,
     FragmentKey,
     FragmentVerdict,
+    Scatter,
 );
+
+/// The memory of these entries.
+pub(super) fn bytes_of<T: Entry>(entries: &[T]) -> &[u8] {
+    // SAFETY: every byte of an `Entry` is its own, and so is initialised.
+    unsafe { std::slice::from_raw_parts(entries.as_ptr().cast(), size_of_val(entries)) }
+}
 
 // SAFETY: `Entry` is implemented above only for `repr(C)` structs of integers without padding,
 // whose sizes sg-common asserts.

@@ -26,7 +26,7 @@ pub(super) fn checks(options: &DirOptions) -> Vec<Check> {
     let mut checks = vec![Check::ok(
         "store",
         format!(
-            "revision {}, {interfaces} interfaces to protect",
+            "revision {}; interfaces to protect: {interfaces}",
             view.revision
         ),
     )];

@@ -40,6 +40,8 @@ pub struct End {
     pub direction: &'static str,
     /// `pass` or `drop`.
     pub verdict: &'static str,
+    /// Whether it passes whatever the verdict, because the interface is only audited.
+    pub audit: bool,
     /// Why.
     pub reason: &'static str,
     /// The same as a sentence.
@@ -159,6 +161,7 @@ impl End {
             groups: at.groups.clone(),
             direction: question.direction.name(),
             verdict: verdict(reason.verdict() == Verdict::Pass),
+            audit: standpoint.interface().flags.has(InterfaceFlags::AUDIT),
             reason: reason.name(),
             sentence: reason.sentence(),
             rule: judged.rule.map(|id| RuleOfGroup { id, group: None }),

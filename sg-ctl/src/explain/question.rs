@@ -126,7 +126,7 @@ impl Question {
 
     /// The packet's bytes. Where a flow is there, its sequence numbers are those that its receiver
     /// expects. Checksums are left out, since nobody here looks at them.
-    pub(super) fn frame(&self, bare: bool, flow: Option<&FlowState>) -> Vec<u8> {
+    pub(crate) fn frame(&self, bare: bool, flow: Option<&FlowState>) -> Vec<u8> {
         let l4 = self.l4(flow);
         let ((source, _), (destination, _)) = self.ends();
         let (ethertype, header) = match (source, destination) {

@@ -1,6 +1,6 @@
 //! Single flows, and which of them are asked for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,7 +9,8 @@ use sg_common::packet::Direction;
 
 use super::{direction_name, protocol_name};
 use crate::dataplane::FlowReport;
-use crate::policy::names::{InterfaceName, RuleId, VpcName};
+use crate::policy::model::{Permission, Policy};
+use crate::policy::names::{GroupName, InterfaceName, RuleId, VpcName};
 
 /// One flow that is alive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -82,6 +83,44 @@ impl From<FlowReport> for Flow {
     }
 }
 
+/// A flow with the rule that admitted it, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FlowWithRule {
+    /// The flow.
+    #[serde(flatten)]
+    pub flow: Flow,
+    /// The group of its rule, if that still exists.
+    pub group: Option<GroupName>,
+    /// What the rule allows, as rules are written.
+    pub allows: Option<String>,
+}
+
+/// Rules by their ids: the group, and what each allows.
+#[derive(Debug)]
+pub struct RuleNames<'a>(HashMap<RuleId, (&'a GroupName, &'a Permission)>);
+
+impl<'a> RuleNames<'a> {
+    /// The rules of a policy.
+    pub fn of(policy: &'a Policy) -> Self {
+        let groups = policy.vpcs.values().flat_map(|vpc| &vpc.groups);
+        let rules = groups.flat_map(|(name, group)| {
+            let rules = group.rules.iter();
+            rules.map(move |rule| (rule.id, (name, &rule.permission)))
+        });
+        Self(rules.collect())
+    }
+
+    /// The flow with its rule in words.
+    pub fn join(&self, flow: Flow) -> FlowWithRule {
+        let found = flow.rule.and_then(|rule| self.0.get(&rule));
+        FlowWithRule {
+            flow,
+            group: found.map(|(group, _)| (*group).clone()),
+            allows: found.map(|(_, permission)| permission.to_string()),
+        }
+    }
+}
+
 /// Which flows are asked for; all that is said must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowFilter {
@@ -95,6 +134,8 @@ pub struct FlowFilter {
     pub port: Option<u16>,
     /// Where in its life it is.
     pub state: Option<String>,
+    /// The VPC of the interface that opened it.
+    pub vpc: Option<VpcName>,
     /// Whose flows it is among.
     pub zone: Option<u32>,
     /// The rule that admitted it.
@@ -119,6 +160,10 @@ impl FlowFilter {
                 .port
                 .is_none_or(|port| port == flow.local_port || port == flow.peer_port)
             && is(self.state.as_deref(), flow.state)
+            && self.vpc.as_ref().is_none_or(|vpc| {
+                let opener = flow.interface.as_ref();
+                opener.is_some_and(|(known, _)| known == vpc)
+            })
             && is(self.zone, flow.zone)
             && self.rule.is_none_or(|rule| flow.rule == Some(rule))
             && self
@@ -130,10 +175,13 @@ impl FlowFilter {
 
 #[cfg(test)]
 mod tests {
+    use sg_common::flow::FlowKey;
+
     use super::*;
 
     fn flow() -> FlowReport {
         FlowReport {
+            key: FlowKey::default(),
             zone: 1,
             local: "10.0.0.1".parse().unwrap(),
             local_port: 22,
@@ -146,12 +194,14 @@ mod tests {
             idle_s: 5,
             opened_s_ago: 90,
             opened_by: Direction::Ingress,
-            interface: None,
+            interface: Some((VpcName::default(), "eth0".parse().unwrap())),
             rule: None,
             packets_in: 3,
             packets_out: 2,
             bytes_in: 300,
             bytes_out: 200,
+            generation: 1,
+            opened: 1,
         }
     }
 
@@ -190,6 +240,11 @@ mod tests {
             ..all()
         };
         assert!(takes(zone(1)) && !takes(zone(2)));
+        let vpc = |vpc: &str| FlowFilter {
+            vpc: vpc.parse().ok(),
+            ..all()
+        };
+        assert!(takes(vpc("default")) && !takes(vpc("other")));
         let at = |address: &str| FlowFilter {
             addresses: Some(HashSet::from([address.parse().unwrap()])),
             ..all()
@@ -209,7 +264,7 @@ mod tests {
                 "zone": 1, "protocol": "tcp", "local": "10.0.0.1", "local_port": 22,
                 "peer": "192.0.2.9", "peer_port": 40_022, "state": "established", "assured": true,
                 "expires_in_s": 60, "idle_s": 5, "opened_s_ago": 90, "opened_by": "ingress",
-                "vpc": null, "interface": null, "rule": null, "packets_in": 3, "packets_out": 2,
+                "vpc": "default", "interface": "eth0", "rule": null, "packets_in": 3, "packets_out": 2,
                 "bytes_in": 300, "bytes_out": 200,
             })
         );

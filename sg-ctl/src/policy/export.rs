@@ -20,6 +20,15 @@ const MAX_INLINE: usize = 8;
 
 /// Writes the whole VPC, its interfaces included.
 pub fn export(name: &VpcName, vpc: &Vpc) -> String {
+    write(name, vpc, true)
+}
+
+/// Writes the VPC as a file that leaves its interfaces as they are.
+pub fn export_without_interfaces(name: &VpcName, vpc: &Vpc) -> String {
+    write(name, vpc, false)
+}
+
+fn write(name: &VpcName, vpc: &Vpc, with_interfaces: bool) -> String {
     let mut text = String::new();
     line(&mut text, 0, "vpc", &scalar(name.as_str()));
     if !vpc.prefix_lists.is_empty() {
@@ -44,9 +53,9 @@ pub fn export(name: &VpcName, vpc: &Vpc) -> String {
             export_group(&mut text, name, group);
         }
     }
-    if vpc.interfaces.is_empty() {
+    if with_interfaces && vpc.interfaces.is_empty() {
         text.push_str("interfaces: {}\n");
-    } else {
+    } else if with_interfaces {
         text.push_str("interfaces:\n");
         for (name, interface) in &vpc.interfaces {
             line(

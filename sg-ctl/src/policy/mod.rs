@@ -1,5 +1,6 @@
 //! What the user means, sound by construction.
 
+pub mod advice;
 pub mod allows;
 #[cfg(test)]
 mod arbitrary;

@@ -112,6 +112,12 @@ fn lines_of(end: &End, style: Style) -> String {
         text.push_str(&format!("  {label:LABEL$}{what}\n"));
     };
     line("reason", &format!("{}: {}", end.reason, end.sentence));
+    if end.audit {
+        line(
+            "note",
+            "the interface is only audited: it passes all the same",
+        );
+    }
     if !end.is_own_address {
         line("note", "the local address is not one of the interface's");
     }
@@ -182,8 +188,8 @@ fn rule_lines(
             format!("{label:width$}", width = LABEL - 2),
             rule.group.to_string(),
             rule.allows.to_string(),
-            rule.id.to_string(),
             remark(rule).to_owned(),
+            rule.id.to_string(),
         ]);
     }
     let mut text = columns.finish(style, 2);

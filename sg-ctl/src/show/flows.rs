@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 
 use super::style::Style;
-use super::words::{bytes, span};
-use crate::observe::Flow;
+use super::words::{ago, bytes, count, span};
+use crate::observe::{Flow, FlowWithRule};
+
+const NONE: &str = "no flow is alive that matches; untracked ones have no entry\n";
 
 /// Turns flows into lines.
 #[derive(Debug)]
@@ -51,9 +53,68 @@ impl FlowLines {
     /// What is left to say after the last flow.
     pub fn end(&self) -> &'static str {
         match self.count {
-            0 => "no flow is alive that matches; untracked ones have no entry\n",
+            0 => NONE,
             _ => "",
         }
+    }
+}
+
+/// One flow with all that is known of it.
+pub fn flow(shown: &FlowWithRule, style: Style) -> String {
+    let flow = &shown.flow;
+    let ends = [
+        SocketAddr::new(flow.local, flow.local_port),
+        SocketAddr::new(flow.peer, flow.peer_port),
+    ];
+    let [local, peer] = ends.map(|end| end.to_string());
+    let title = format!("{} {local} with {peer}", flow.protocol);
+    let mut text = format!("{}  {}\n", style.title(&title), flow.state);
+    let mut line = |label: &str, what: String| text.push_str(&format!("  {label:11}{what}\n"));
+    if let (Some(interface), Some(vpc)) = (&flow.interface, &flow.vpc) {
+        line(
+            "interface",
+            format!("{interface}, VPC {vpc}, zone {}", flow.zone),
+        );
+    }
+    let opened = ago(Some(flow.opened_s_ago));
+    line("opened", format!("{opened}, by {}", flow.opened_by.name()));
+    let (idle, left) = (span(flow.idle_s), span(flow.expires_in_s));
+    line("idle", format!("{idle}, expires in {left}"));
+    line(
+        "rule",
+        match (&shown.group, &shown.allows, flow.rule) {
+            (Some(group), Some(allows), Some(rule)) => format!("{group}  {allows}  {rule}"),
+            _ => "removed; the flow lives on until it ends or is terminated".to_owned(),
+        },
+    );
+    for (label, packets, counted) in [
+        ("in", flow.packets_in, flow.bytes_in),
+        ("out", flow.packets_out, flow.bytes_out),
+    ] {
+        let packets = count(usize::try_from(packets).unwrap_or(usize::MAX), "packet");
+        line(label, format!("{packets}, {}", bytes(counted)));
+    }
+    text
+}
+
+/// What is left to say when some of the flows were shown.
+pub fn flows_left(count_of_all: usize, shown: usize) -> String {
+    match count_of_all {
+        0 => NONE.to_owned(),
+        _ if count_of_all <= shown => String::new(),
+        _ => {
+            let others = count(count_of_all - shown, "more flow");
+            format!("{others}; say more to see fewer, or see all with `flows list`\n")
+        }
+    }
+}
+
+/// What ending flows came to.
+pub fn flows_ended(ended: usize, is_dry_run: bool) -> String {
+    match (ended, is_dry_run) {
+        (0, _) => NONE.to_owned(),
+        (_, true) => format!("{} would end\n", count(ended, "flow")),
+        (_, false) => format!("{} ended\n", count(ended, "flow")),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use sg_common::flow::FlowKey;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
@@ -82,9 +82,16 @@ pub fn tell(case: &Case, evaluator: &mut dyn Evaluator) -> Result<Heard> {
                     Some(flows) => flows,
                     None => evaluator.flows()?,
                 };
-                let judged = evaluator
-                    .judge(&packet.interface, packet.direction, &packet.frame)
-                    .with_context(|| format!("## {}\n{told}", case.fact))?;
+                evaluator.expect(packet.reason);
+                let judged = evaluator.judge(&packet.interface, packet.direction, &packet.frame);
+                let judged = match judged {
+                    Ok(judged) => judged,
+                    Err(error) => {
+                        let _ = writeln!(told, "   <== {error:#}");
+                        differs = true;
+                        break;
+                    }
+                };
                 let Some(reason) = judged else {
                     heard.not_shown += 1;
                     told.push_str("   (not shown)\n");

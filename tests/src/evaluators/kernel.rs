@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use sg_common::flow::Ticks;
@@ -18,13 +20,18 @@ use sg_ctl::interfaces::{self, Link, Netns};
 use sg_ctl::policy::model::{Hook, Policy};
 
 use super::addresses;
+use super::wires::{Linear, Wires};
 use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
 use crate::lab::{Host, Lab};
+use crate::tap::Tap;
 
 /// The number that the first namespace gets.
 const NETNS: u32 = 1;
 /// The host-side interfaces that policies of the corpus name.
 const DEVICES: [&str; 2] = ["eth0", "eth1"];
+
+/// The device without Ethernet that they name, where TC always receives.
+const TUN: &str = "tun0";
 
 /// Which hook receives on the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +45,26 @@ pub enum Hooks {
     XdpGeneric,
 }
 
+/// How a frame comes to a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// No device has it: the program is run on it. What is received is replayed at this hook.
+    Replayed(ReplayHook),
+    /// It is received from a wire, or sent by a packet socket.
+    OnTheWire(Linear),
+}
+
+/// A frame that is sent is judged before anybody waits for this long; one that is not must not hang
+/// the tests.
+const LONGEST: Duration = Duration::from_secs(5);
+
 /// What is installed in a namespace of its own.
 pub struct Kernel {
-    host: Host,
     hooks: Hooks,
+    wires: Wires,
+    ways: &'static [Way],
+    turn: usize,
+    likely: Option<Reason>,
     dataplane: Dataplane,
     links: Vec<Link>,
     capacity: u32,
@@ -65,6 +88,7 @@ pub fn in_kernel<T: Send>(
     for (name, number) in DEVICES.iter().zip(0..) {
         make_device(&host, hooks, name, number)?;
     }
+    let tun = Tap::without_ethernet(&host, TUN)?;
     let folder = tempfile::tempdir()?;
     let dirs = Dirs::create(&DirOptions {
         state_dir: folder.path().join("state"),
@@ -74,8 +98,11 @@ pub fn in_kernel<T: Send>(
     let bpffs = dirs.bpffs(&lock)?;
     let outcome = host.enter(|| {
         work(Kernel {
-            host: host.clone(),
             hooks,
+            wires: Wires::new(&host, tun),
+            ways: &[Way::OnTheWire(Linear::Whole)],
+            turn: 0,
+            likely: None,
             dataplane: Dataplane::open(dirs.run(), &bpffs.path)?,
             links: interfaces::links(&Netns::current()?)?,
             capacity,
@@ -86,7 +113,7 @@ pub fn in_kernel<T: Send>(
             counted: HashMap::new(),
         })
     });
-    let removed = host.enter(|| remove(dirs.run(), &bpffs.path));
+    let removed = host.enter(|| uninstall(dirs.run(), &bpffs.path));
     dirs.unmount_if_empty(&lock)?;
     let outcome = outcome?;
     removed?;
@@ -115,7 +142,8 @@ pub(super) fn far_end(number: u32) -> String {
     format!("far{number}")
 }
 
-fn remove(run: &Path, bpffs: &Path) -> Result<()> {
+/// Takes off whatever is installed. The caller is in the devices' namespace.
+pub fn uninstall(run: &Path, bpffs: &Path) -> Result<()> {
     let mut dataplane = Dataplane::open(run, bpffs)?;
     let nothing = Wanted {
         policy: &Policy::default(),
@@ -130,47 +158,29 @@ fn remove(run: &Path, bpffs: &Path) -> Result<()> {
 }
 
 /// An interface in force, and how it meets a packet.
-pub(super) struct Place {
-    pub(super) ifindex: u32,
-    pub(super) received: bool,
+struct Place {
+    ifindex: u32,
+    received: bool,
     slot: u32,
     direction: Direction,
 }
 
 impl Kernel {
-    /// The namespace it is in.
-    pub(super) fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// Which hook receives.
-    pub(super) fn hooks(&self) -> Hooks {
-        self.hooks
+    /// From now on frames come to the hooks in these ways, in turn.
+    pub fn show_by(&mut self, ways: &'static [Way]) {
+        self.ways = ways;
     }
 
     fn replay(&mut self) -> Result<&mut Replay> {
         self.replay.as_mut().context("nothing is installed")
     }
 
-    /// Without any flow there is nothing that the same policy would do again.
-    pub(super) fn put_in_force(&mut self, text: &PolicyText, policy: &Policy) -> Result<()> {
-        if !self.is_fresh || self.in_force.as_ref() != Some(text) {
-            self.install(policy.clone())?;
-            self.in_force = Some(text.clone());
-        }
-        self.is_fresh = false;
-        Ok(())
-    }
-
     fn install(&mut self, mut policy: Policy) -> Result<()> {
-        let interfaces = policy
-            .vpcs
-            .values_mut()
-            .flat_map(|vpc| vpc.interfaces.values_mut());
-        for interface in interfaces {
+        let interfaces = policy.vpcs.values_mut().flat_map(|vpc| &mut vpc.interfaces);
+        for (name, interface) in interfaces {
             interface.hook = match self.hooks {
-                Hooks::Tc => Hook::Tc,
-                Hooks::XdpNative | Hooks::XdpGeneric => Hook::Xdp,
+                Hooks::XdpNative | Hooks::XdpGeneric if !is_bare(name.as_str()) => Hook::Xdp,
+                _ => Hook::Tc,
             };
         }
         let read = addresses(&policy);
@@ -201,6 +211,7 @@ impl Kernel {
         self.dataplane.install(prepared)?;
         for attachment in self.dataplane.attachments()? {
             let wanted = match self.hooks {
+                _ if is_bare(attachment.name.as_str()) => ReceiveHook::Tc,
                 Hooks::Tc => ReceiveHook::Tc,
                 Hooks::XdpNative => ReceiveHook::XdpNative,
                 Hooks::XdpGeneric => ReceiveHook::XdpGeneric,
@@ -224,7 +235,7 @@ impl Kernel {
     }
 
     /// Undoes what time has passed since the clock was last looked at.
-    pub(super) fn hold_the_clock(&mut self) -> Result<Ticks> {
+    fn hold_the_clock(&mut self) -> Result<Ticks> {
         let stood = self.stands;
         let replay = self.replay()?;
         let now = replay.now()?;
@@ -236,30 +247,7 @@ impl Kernel {
         Ok(now)
     }
 
-    pub(super) fn wait(&mut self, seconds: u64) -> Result<()> {
-        self.hold_the_clock()?;
-        let replay = self.replay()?;
-        let ticks = i32::try_from(replay.ticks(seconds)).context("that long")?;
-        Ok(replay.flows().age(ticks)?)
-    }
-
-    pub(super) fn forget(&mut self) -> Result<()> {
-        self.is_fresh = true;
-        match &mut self.replay {
-            Some(replay) => Ok(replay.flows().forget()?),
-            None => Ok(()),
-        }
-    }
-
-    pub(super) fn flows(&mut self) -> Result<Flows> {
-        if self.replay.is_none() {
-            return Ok(Flows::new());
-        }
-        let now = self.hold_the_clock()?;
-        Ok(super::flows(self.replay()?.flows().alive(now)?))
-    }
-
-    pub(super) fn place(&self, name: &str, direction: Direction) -> Result<Place> {
+    fn place(&self, name: &str, direction: Direction) -> Result<Place> {
         let (image, _) = self.dataplane.image().context("nothing is installed")?;
         let mut installed = image.interfaces.values();
         let installed = installed
@@ -276,11 +264,7 @@ impl Kernel {
 
     /// What has been counted at the place since this was last asked, if it is one packet; `None`
     /// when nothing was. A likely reason is looked at first.
-    pub(super) fn counted(
-        &mut self,
-        place: &Place,
-        likely: Option<Reason>,
-    ) -> Result<Option<Reason>> {
+    fn counted(&mut self, place: &Place, likely: Option<Reason>) -> Result<Option<Reason>> {
         let Place {
             slot, direction, ..
         } = *place;
@@ -312,7 +296,7 @@ impl Kernel {
     }
 
     /// Reads the counters of the place, unless they are known.
-    pub(super) fn know_counters(&mut self, place: &Place) -> Result<()> {
+    fn know_counters(&mut self, place: &Place) -> Result<()> {
         let key = (place.slot, place.direction);
         if !self.counted.contains_key(&key) {
             let counts = self.replay()?.reasons(place.slot, place.direction)?;
@@ -322,37 +306,30 @@ impl Kernel {
     }
 }
 
-/// Frames that no device has received, judged by the installed programs.
-pub struct Replayed {
-    kernel: Kernel,
-    receives: &'static [ReplayHook],
-    turn: usize,
-    likely: Option<Reason>,
-}
-
-impl Replayed {
-    /// What is received is replayed at each of these hooks in turn.
-    pub fn over(kernel: Kernel, receives: &'static [ReplayHook]) -> Self {
-        Self {
-            kernel,
-            receives,
-            turn: 0,
-            likely: None,
+impl Evaluator for Kernel {
+    fn forget(&mut self, _room: Option<usize>) -> Result<()> {
+        self.is_fresh = true;
+        match &mut self.replay {
+            Some(replay) => Ok(replay.flows().forget()?),
+            None => Ok(()),
         }
     }
-}
 
-impl Evaluator for Replayed {
-    fn forget(&mut self, _room: Option<usize>) -> Result<()> {
-        self.kernel.forget()
-    }
-
+    /// Without any flow there is nothing that the same policy would do again.
     fn put_in_force(&mut self, text: &PolicyText, policy: &Policy) -> Result<()> {
-        self.kernel.put_in_force(text, policy)
+        if !self.is_fresh || self.in_force.as_ref() != Some(text) {
+            self.install(policy.clone())?;
+            self.in_force = Some(text.clone());
+        }
+        self.is_fresh = false;
+        Ok(())
     }
 
     fn wait(&mut self, seconds: u64) -> Result<()> {
-        self.kernel.wait(seconds)
+        self.hold_the_clock()?;
+        let replay = self.replay()?;
+        let ticks = i32::try_from(replay.ticks(seconds)).context("that long")?;
+        Ok(replay.flows().age(ticks)?)
     }
 
     fn judge(
@@ -361,27 +338,46 @@ impl Evaluator for Replayed {
         direction: Direction,
         frame: &[u8],
     ) -> Result<Option<Reason>> {
-        if is_bare(interface) {
-            return Ok(None);
-        }
-        let place = self.kernel.place(interface, direction)?;
         self.turn += 1;
-        let hook = match place.received {
-            true => self.receives[self.turn % self.receives.len()],
-            false => ReplayHook::TcSend,
+        let way = self.ways[self.turn % self.ways.len()];
+        let place = self.place(interface, direction)?;
+        self.know_counters(&place)?;
+        self.hold_the_clock()?;
+        let likely = self.likely.take();
+        let verdict = match way {
+            Way::Replayed(_) if is_bare(interface) => return Ok(None),
+            Way::Replayed(hook) => {
+                let hook = match place.received {
+                    true => hook,
+                    false => ReplayHook::TcSend,
+                };
+                let verdict = self.replay()?.judge(hook, place.ifindex, frame)?;
+                if verdict.is_none() {
+                    return Ok(None);
+                }
+                verdict
+            }
+            Way::OnTheWire(linear) => {
+                let may_lose_its_tag = self.hooks == Hooks::Tc;
+                let sent =
+                    self.wires
+                        .send(interface, place.received, may_lose_its_tag, linear, frame)?;
+                if !sent {
+                    return Ok(None);
+                }
+                None
+            }
         };
-        self.kernel.know_counters(&place)?;
-        self.kernel.hold_the_clock()?;
-        let ran = self.kernel.replay()?.judge(hook, place.ifindex, frame)?;
-        let Some(verdict) = ran else {
-            return Ok(None);
+        let deadline = Instant::now() + LONGEST;
+        let reason = loop {
+            if let Some(reason) = self.counted(&place, likely)? {
+                break reason;
+            }
+            ensure!(Instant::now() < deadline, "no hook has counted it");
+            thread::sleep(Duration::from_micros(200));
         };
-        let reason = self
-            .kernel
-            .counted(&place, self.likely.take())?
-            .context("nothing is counted")?;
         ensure!(
-            verdict == reason.verdict(),
+            verdict.is_none_or(|verdict| verdict == reason.verdict()),
             "{verdict:?}, and it is counted as {}",
             reason.name()
         );
@@ -393,6 +389,10 @@ impl Evaluator for Replayed {
     }
 
     fn flows(&mut self) -> Result<Flows> {
-        self.kernel.flows()
+        if self.replay.is_none() {
+            return Ok(Flows::new());
+        }
+        let now = self.hold_the_clock()?;
+        Ok(super::flows(self.replay()?.flows().alive(now)?))
     }
 }

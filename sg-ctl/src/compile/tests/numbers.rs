@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 
-use sg_common::tables::{PortTable, RuleSlot};
+use sg_common::tables::RuleSlot;
 
-use super::super::image::Image;
+use super::super::image::{Arena, Image, Slice};
 use super::super::{CompileError, Limits, Settings, compile};
 use super::{attached, compiled, policy, settings};
 use crate::policy::model::Policy;
@@ -80,24 +80,33 @@ pub(super) fn assert_apart(previous: &Image, next: &Image) {
             .iter()
             .map(|(slot, i)| ((i.netns, i.ifindex), *slot)),
     );
-    assert_port_tables_apart(previous, next);
+    assert_slices_apart(&previous.ports, &next.ports);
+    assert_slices_apart(&previous.port_tables, &next.port_tables);
+    let (p, n) = (&previous.ranges, &next.ranges);
+    assert_slices_apart(&p.slots, &n.slots);
+    assert_slices_apart(&p.intervals_v4, &n.intervals_v4);
+    assert_slices_apart(&p.intervals_v6, &n.intervals_v6);
+    assert_slices_apart(&p.nested, &n.nested);
 }
 
-fn assert_port_tables_apart(previous: &Image, next: &Image) {
-    let mut owners: HashMap<u32, PortTable> = HashMap::new();
-    for table in previous.ports.tables() {
-        owners.extend((table.offset..table.offset + table.length).map(|index| (index, *table)));
+fn assert_slices_apart<E>(previous: &Arena<E>, next: &Arena<E>)
+where
+    E: Copy + Default + Debug + PartialEq,
+{
+    let mut owners: HashMap<u32, Slice> = HashMap::new();
+    for slice in previous.slices() {
+        owners.extend((slice.offset..slice.offset + slice.length).map(|index| (index, *slice)));
     }
     let mut laid = BTreeSet::new();
-    for table in next.ports.tables() {
-        for index in table.offset..table.offset + table.length {
-            assert!(laid.insert(index), "two tables have the place {index}");
+    for slice in next.slices() {
+        for index in slice.offset..slice.offset + slice.length {
+            assert!(laid.insert(index), "two slices have the place {index}");
             match owners.get(&index) {
                 Some(owner) => {
-                    assert_eq!(owner, table, "a new table lies over one that is in force");
-                    assert_eq!(previous.ports.entry(index), next.ports.entry(index));
+                    assert_eq!(owner, slice, "a new slice lies over one that is in force");
+                    assert_eq!(previous.entry(index), next.entry(index));
                 }
-                None => assert!(next.ports.entry(index).is_some()),
+                None => assert!(next.entry(index).is_some()),
             }
         }
     }
@@ -171,7 +180,7 @@ fn an_image_reads_back_as_it_was_written() {
 }
 
 #[test]
-fn one_prefix_more_in_a_list_changes_one_entry() {
+fn one_prefix_more_in_a_list_changes_its_table_and_no_group() {
     let mut text = "prefix_lists: {many: [".to_owned();
     text.extend((0..500).map(|n| format!("10.{}.{}.0/24, ", n / 250, n % 250)));
     text.push_str("NEW]}\ngroups:\n");
@@ -189,14 +198,12 @@ fn one_prefix_more_in_a_list_changes_one_entry() {
     );
     let first = compiled(&before, None);
     let mut second = compiled(&after, Some(&first));
-    let new: Vec<_> = second
-        .sets
-        .keys()
-        .filter(|key| !first.sets.contains_key(key))
-        .copied()
-        .collect();
-    assert_eq!(new.len(), 1);
-    second.sets.remove(&new[0]);
+    assert_apart(&first, &second);
+    assert_eq!(second.list_ranges.len(), 1);
+    assert_ne!(second.list_ranges, first.list_ranges);
+    // Nothing but the table, and where it lies.
+    second.list_ranges.clone_from(&first.list_ranges);
+    second.ranges.clone_from(&first.ranges);
     assert_eq!(second, first);
 }
 
@@ -262,12 +269,15 @@ fn each_limit_names_who_crossed_it() {
         "POLICIES policies 2 3 VPC \"default\", group \"web\""
     );
     assert_eq!(
-        refused(Limits { prefixes: 1, ..all }),
-        "PREFIXES prefixes 1 2 VPC \"default\", group \"web\""
+        refused(Limits {
+            intervals: 5,
+            ..all
+        }),
+        "INTERVALS_V4 intervals 5 6 VPC \"default\", interface \"eth1\""
     );
     assert_eq!(
         refused(Limits { sets: 2, ..all }),
-        "SETS sets 2 11 VPC \"default\""
+        "SETS sets 2 10 VPC \"default\""
     );
     assert_eq!(
         refused(Limits { members: 1, ..all }),

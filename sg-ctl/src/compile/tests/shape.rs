@@ -49,7 +49,7 @@ fn overlapping_prefixes_give_the_union() {
 #[test]
 fn rules_for_everyone_are_open_and_no_prefix() {
     let image = eth0("[{protocol: tcp, ports: 80, from: [0.0.0.0/0, '::/0']}]");
-    assert_eq!(image.prefixes.len(), 0);
+    assert_eq!(image.policy_ranges.len(), 0);
     assert!(gets_in(&image, "198.51.100.7", 80));
     assert!(gets_in(&image, "2001:db8::7", 80));
     let [ingress, egress] = image.policies[&1].directions;

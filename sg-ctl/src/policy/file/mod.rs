@@ -98,6 +98,21 @@ impl PolicyFile {
         self.has_interfaces
     }
 
+    /// The VPC as the file has it, with ids of its own.
+    pub fn vpc(&self) -> &Vpc {
+        &self.vpc
+    }
+
+    /// Where rules stand.
+    pub fn places_of_rules(&self) -> HashMap<RuleId, Place> {
+        self.places.rules.iter().copied().collect()
+    }
+
+    /// Where a group stands.
+    pub fn place_of_group(&self, name: &GroupName) -> Option<Place> {
+        self.places.groups.get(name).copied()
+    }
+
     /// What the VPC becomes; groups and rules that stay keep their ids.
     ///
     /// Fails when interfaces that the file leaves as they are name groups that it no longer has.

@@ -58,6 +58,10 @@ impl SqliteStore {
             path: path.clone(),
             source: source.into(),
         })?;
+        Self::open_file(path)
+    }
+
+    fn open_file(path: PathBuf) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&path, flags)
             .map_err(|error| explain(&path, "open", error))?;
@@ -118,11 +122,7 @@ impl SqliteStore {
 
     /// Reads what [`Self::copy_to`] has written.
     pub fn read_copy(path: &Path) -> Result<Policy, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(path, flags)
-            .map_err(|error| explain(path, "open", error))?;
-        let path = path.to_owned();
-        Ok(Self { db, path }.snapshot()?.1)
+        Ok(Self::open_file(path.to_owned())?.snapshot()?.1)
     }
 
     fn set_up(&mut self) -> Result<(), StoreError> {
@@ -294,14 +294,22 @@ fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
 
 /// Removes what [`SqliteStore::copy_to`] has written, if it is there.
 pub fn remove_copy(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::System {
-            doing: "remove",
-            path: path.to_owned(),
-            source: source.into(),
-        }),
-        _ => Ok(()),
+    // A log that an interrupted command left would be taken for one of the next copy.
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = path.as_os_str().to_owned();
+        file.push(suffix);
+        match fs::remove_file(&file) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::System {
+                    doing: "remove",
+                    path: file.into(),
+                    source: source.into(),
+                });
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn make_private_file(path: &Path) -> std::io::Result<()> {

@@ -294,6 +294,32 @@ fn settings_are_kept_apart_from_the_policy() {
     assert_eq!(store.snapshot().unwrap(), before);
 }
 
+#[test]
+fn a_copy_holds_the_policy_of_its_moment_and_leaves_nothing_when_removed() {
+    let (folder, mut store) = new_store();
+    let path = folder.path().join("copy.db");
+    commit(&mut store, &[create_group("before")]);
+    let (_, before) = store.snapshot().unwrap();
+    store.copy_to(&path).unwrap();
+    commit(&mut store, &[create_group("after")]);
+    assert_eq!(SqliteStore::read_copy(&path).unwrap(), before);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    // Another takes its place, whatever an interrupted command has left beside it.
+    fs::write(folder.path().join("copy.db-wal"), b"left").unwrap();
+    store.copy_to(&path).unwrap();
+    let (_, after) = store.snapshot().unwrap();
+    assert_eq!(SqliteStore::read_copy(&path).unwrap(), after);
+    remove_copy(&path).unwrap();
+    let left = fs::read_dir(folder.path()).unwrap().flatten();
+    let left = left.filter(|file| file.file_name().to_string_lossy().starts_with("copy"));
+    assert_eq!(left.count(), 0);
+    remove_copy(&path).unwrap();
+}
+
 fn refusal(folder: &TempDir) -> StoreError {
     match SqliteStore::open(folder.path()) {
         Err(error) => error,

@@ -1,0 +1,251 @@
+//! Searches among sorted intervals: prefixes by address, and ports.
+//!
+//! The longest prefix that covers an address depends only on between which two neighbouring ends
+//! of prefixes the address lies. So a table of prefixes is a sorted list of the addresses where
+//! the answer changes. A direct table over the first bits of the address leaves a few of them to
+//! halve. All of it lies in plain arrays, whose lookup the kernel inlines: no call is made, and
+//! the cost hardly grows with the number of prefixes.
+//!
+//! The searches know nothing of what the values mean. A table is immutable from when something
+//! points to it until a grace period after nothing does.
+
+use crate::addr::Addr;
+use crate::tables::{PortTable, RuleSlot, Service, Tables};
+
+/// Where the intervals of one table of prefixes are. The default holds none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+pub struct RangeTable {
+    /// Addresses below have no value.
+    pub base: u64,
+    /// Index of the first [`RangeSlot`].
+    pub first_slot: u32,
+    /// How many slots; what lies behind the last one belongs to it.
+    pub slots: u32,
+    /// A slot is `1 << shift` addresses wide; less than 64.
+    pub shift: u32,
+    /// Always zero.
+    pub padding: u32,
+}
+
+impl RangeTable {
+    /// The most intervals one slot may have: what the halvings of a search reach.
+    pub const MAX_INTERVALS: u32 = 1 << RANGE_SEARCH_STEPS;
+    /// In a value of IPv6: the rest is the index of a nested table, which the address's second
+    /// half is looked up in.
+    pub const NESTED: u32 = 1 << 31;
+}
+
+/// Halvings of one search within a slot.
+const RANGE_SEARCH_STEPS: u32 = 24;
+
+/// The intervals that begin within one slot, behind the one that is open where the slot begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+pub struct RangeSlot {
+    /// Index of the first interval; where there is none, the value of the whole slot.
+    pub offset: u32,
+    /// How many intervals.
+    pub length: u32,
+}
+
+/// From `start` on, up to the next one's start, addresses have this value. Zero is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+pub struct IntervalV4 {
+    /// The address as a number.
+    pub start: u32,
+    /// What the table was built of.
+    pub value: u32,
+}
+
+/// The same for one half of an IPv6 address. Few prefixes are longer than 64 bits, and so few
+/// tables are nested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+pub struct IntervalV6 {
+    /// The half as a number.
+    pub start: u64,
+    /// What the table was built of, or [`RangeTable::NESTED`] with an index.
+    pub value: u32,
+    /// Always zero: the kernel's arrays round their entries up to eight bytes.
+    pub padding: u32,
+}
+
+/// The arrays that tables of prefixes lie in.
+pub trait Ranges {
+    /// One slot.
+    fn slot(&self, index: u32) -> Option<RangeSlot>;
+    /// One interval.
+    fn interval_v4(&self, index: u32) -> Option<IntervalV4>;
+    /// One interval.
+    fn interval_v6(&self, index: u32) -> Option<IntervalV6>;
+    /// One nested table.
+    fn nested(&self, index: u32) -> Option<RangeTable>;
+    /// The value of the slot's last interval that begins at or before the key; the first one does.
+    #[inline(always)]
+    fn value_v4(&self, slot: RangeSlot, key: u32) -> u32
+    where
+        Self: Sized,
+    {
+        halve_v4(self, slot, key)
+    }
+}
+
+/// The value of the longest prefix that covers the address. Zero: none does.
+#[inline(always)]
+pub fn search_ranges<R: Ranges>(ranges: &R, table: &RangeTable, address: &Addr) -> u32 {
+    if address.is_v4() {
+        let [.., d] = address.words();
+        search_v4(ranges, table, d)
+    } else {
+        let (upper, lower) = address.halves();
+        search_v6(ranges, table, upper, lower)
+    }
+}
+
+/// The same for an IPv4 address as a number.
+#[inline(always)]
+pub fn search_v4<R: Ranges>(ranges: &R, table: &RangeTable, key: u32) -> u32 {
+    search(ranges, table, u64::from(key), |slot| {
+        ranges.value_v4(slot, key)
+    })
+}
+
+/// The same for the halves of an IPv6 address.
+#[inline(always)]
+pub fn search_v6<R: Ranges>(ranges: &R, table: &RangeTable, upper: u64, lower: u64) -> u32 {
+    let value = search(ranges, table, upper, |slot| halve_v6(ranges, slot, upper));
+    if value & RangeTable::NESTED == 0 {
+        return value;
+    }
+    match ranges.nested(value & !RangeTable::NESTED) {
+        Some(nested) => search(ranges, &nested, lower, |slot| halve_v6(ranges, slot, lower)),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn search<R: Ranges>(
+    ranges: &R,
+    table: &RangeTable,
+    key: u64,
+    value_within: impl Fn(RangeSlot) -> u32,
+) -> u32 {
+    if table.slots == 0 || key < table.base {
+        return 0;
+    }
+    let slot = (key - table.base) >> (table.shift & 63);
+    let last = u64::from(table.slots - 1);
+    let slot = if slot < last { slot } else { last };
+    match ranges.slot(table.first_slot.wrapping_add(slot as u32)) {
+        Some(RangeSlot { offset, length: 0 }) => offset,
+        Some(slot) => value_within(slot),
+        None => 0,
+    }
+}
+
+/// [`Ranges::value_v4`], by halving.
+#[inline(always)]
+pub fn halve_v4<R: Ranges>(ranges: &R, slot: RangeSlot, key: u32) -> u32 {
+    halve(slot, key, |index| {
+        let IntervalV4 { start, value } = ranges.interval_v4(index)?;
+        Some((start, value))
+    })
+}
+
+#[inline(always)]
+fn halve_v6<R: Ranges>(ranges: &R, slot: RangeSlot, key: u64) -> u32 {
+    halve(slot, key, |index| {
+        let IntervalV6 { start, value, .. } = ranges.interval_v6(index)?;
+        Some((start, value))
+    })
+}
+
+#[inline(always)]
+fn halve<K: Copy + PartialOrd>(
+    RangeSlot { offset, length }: RangeSlot,
+    key: K,
+    interval: impl Fn(u32) -> Option<(K, u32)>,
+) -> u32 {
+    let mut at = offset;
+    let mut left = length;
+    for _ in 0..RANGE_SEARCH_STEPS {
+        if left <= 1 {
+            break;
+        }
+        let half = left / 2;
+        let Some((start, _)) = interval(at.wrapping_add(half)) else {
+            return 0;
+        };
+        if start <= key {
+            at = at.wrapping_add(half);
+        }
+        left -= half;
+    }
+    interval(at).map_or(0, |(_, value)| value)
+}
+
+/// Entries of a port table up to which it is read from the front: as quick as halving, and small
+/// enough for the kernel's program to have it wherever a table is asked.
+pub const PORT_SCAN: u32 = 4;
+
+/// The rule of the last entry that begins at or before the service, in a table of up to
+/// [`PORT_SCAN`] entries.
+#[inline(always)]
+pub fn scan_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
+    let mut rule = RuleSlot::NONE;
+    for at in 0..PORT_SCAN {
+        if at >= table.length {
+            break;
+        }
+        match tables.port_entry(table.offset.wrapping_add(at)) {
+            Some(entry) if entry.start <= service => rule = entry.rule,
+            _ => break,
+        }
+    }
+    rule
+}
+
+/// The rule of the table's last entry that begins at or before the service.
+#[inline(always)]
+pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
+    if table.length <= PORT_SCAN {
+        return scan_ports(tables, table, service);
+    }
+    let mut low = 0_u32;
+    let mut high = table.length;
+    let mut rule = RuleSlot::NONE;
+    for _ in 0..PORT_SEARCH_STEPS {
+        low = tables.forget(low);
+        high = tables.forget(high);
+        if low >= high {
+            break;
+        }
+        let middle = low + (high - low) / 2;
+        let Some(entry) = tables.port_entry(table.offset.wrapping_add(middle)) else {
+            return RuleSlot::NONE;
+        };
+        if entry.start <= service {
+            rule = entry.rule;
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    rule
+}
+
+/// Halvings of one port search.
+pub(crate) const PORT_SEARCH_STEPS: u32 = 17;
+
+const _: () = {
+    assert!(size_of::<RangeTable>() == 24);
+    assert!(size_of::<RangeSlot>() == 8);
+    assert!(size_of::<IntervalV4>() == 8);
+    assert!(size_of::<IntervalV6>() == 16);
+};

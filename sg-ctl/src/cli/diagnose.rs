@@ -1,0 +1,141 @@
+//! Asking why a connection does not come about.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::controller::View;
+use crate::diagnose::{self, Circumstances, Transport, resolve};
+use crate::dirs::DirOptions;
+use crate::explain::Machine;
+use crate::policy::names::{InterfaceName, VpcName};
+use crate::show::{self, Style};
+
+use super::error::{Error, Result};
+use super::output::{print, print_json};
+use super::{Answer, choose};
+
+/// Names may have many addresses; those that are tried first are the ones that matter.
+const ADDRESSES: usize = 4;
+
+/// It is one of: fine; refused, where a machine answered that nobody listens; dropped by groups on
+/// this machine, with the rule that is missing; no answer, where a filter elsewhere is to be looked
+/// for; unreachable.
+///
+/// Exit code: 0 when it is fine, 1 when it is not, 2 when nothing could be tried.
+#[derive(Debug, Args)]
+pub(super) struct Diagnose {
+    /// The machine, by name or address
+    host: String,
+    /// The port
+    port: u16,
+    /// What to try
+    #[arg(long, value_enum, default_value_t)]
+    protocol: TransportWord,
+    /// Leave by this interface
+    #[arg(long, value_name = "IFACE")]
+    interface: Option<InterfaceName>,
+    /// The VPC of that interface
+    #[arg(long, requires = "interface")]
+    vpc: Option<VpcName>,
+    /// How long to wait for an answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = parse_timeout)]
+    timeout: Duration,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum TransportWord {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let seconds: Option<f64> = text.parse().ok();
+    match seconds.filter(|seconds| (0.05..=300.0).contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs_f64(seconds)),
+        None => Err(format!("{text:?} is no timeout; use 0.05 to 300 seconds")),
+    }
+}
+
+impl Diagnose {
+    pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        let view = View::open(dirs)?;
+        let machine = Machine::of(&view.policy, &view.devices()?);
+        let interface = self
+            .interface
+            .as_ref()
+            .map(|name| {
+                let (vpc, _) = choose::interface(&view.policy, self.vpc.as_ref(), None, name)?;
+                let found = machine.interface(vpc, name);
+                found.ok_or_else(|| Error::Gone { name: name.clone() })
+            })
+            .transpose()?;
+        let addresses = self.addresses()?;
+        let dataplane = view.dataplane()?;
+        let circumstances = Circumstances {
+            policy: &view.policy,
+            machine: &machine,
+            dataplane: dataplane.as_ref(),
+            interface,
+            transport: match self.protocol {
+                TransportWord::Tcp => Transport::Tcp,
+                TransportWord::Udp => Transport::Udp,
+            },
+            patience: self.timeout,
+        };
+        let mut tried = Vec::new();
+        for address in addresses {
+            let diagnosis = circumstances.diagnose(address)?;
+            let is_fine = diagnosis.answer == diagnose::Answer::Fine;
+            tried.push(diagnosis);
+            if is_fine {
+                break;
+            }
+        }
+        let best = tried
+            .iter()
+            .find(|one| one.answer == diagnose::Answer::Fine);
+        let best = best.or(tried.first());
+        let answer = best.map_or(diagnose::Answer::Unreachable, |one| one.answer);
+        match self.json {
+            true => print_json(&json!({
+                "answer": answer,
+                "host": self.host,
+                "port": self.port,
+                "protocol": circumstances.transport.number(),
+                "attempts": tried,
+            }))?,
+            false => {
+                let style = Style::of_stdout();
+                let texts = tried
+                    .iter()
+                    .map(|one| show::diagnosis(one, circumstances.transport, style));
+                print(&texts.collect::<String>())?;
+            }
+        }
+        Ok(match answer {
+            diagnose::Answer::Fine => Answer::Yes,
+            _ => Answer::No,
+        })
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        let host = self.host.trim_matches(['[', ']']);
+        let unresolved = |source| Error::Unresolved {
+            host: self.host.clone(),
+            source,
+        };
+        let mut addresses = resolve(host, self.port, self.timeout).map_err(unresolved)?;
+        for address in &mut addresses {
+            address.set_ip(IpAddr::to_canonical(&address.ip()));
+        }
+        addresses.truncate(ADDRESSES);
+        Ok(addresses)
+    }
+}

@@ -1,0 +1,217 @@
+//! A policy in maps of its own, judged by programs that no device runs: for measuring.
+//!
+//! The maps are filled and the programs loaded as for an interface; only the links are missing. So
+//! it may have more interfaces than the machine, and none of them is disturbed. What runs are the
+//! programs of the object's yardsticks and the real entry points, through `BPF_PROG_TEST_RUN`.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::programs::{Program, ProgramError};
+use aya::{Ebpf, TestRun as _, TestRunOptions};
+use rand::random;
+use sg_common::report::Reason;
+use sg_common::scatter::Scatter;
+use sg_common::tables::ReasonCounter;
+
+use super::flow_tables::{FlowSizes, FlowTables};
+use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
+use super::object;
+use super::sizes::Sizes;
+use super::state::Record;
+use super::wire::Wire;
+use super::{Dataplane, Error, remove_folder, update};
+use crate::compile::image::Image;
+use crate::compile::{Limits, Settings};
+
+/// What is measured, or measured by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Yardstick {
+    /// Nothing but a drop, at XDP.
+    DropXdp,
+    /// Nothing but a drop, at TC.
+    DropTc,
+    /// The ports of TCP over IPv4 are found, and the frame is dropped, at XDP.
+    ParseXdp,
+    /// The judgement of a received frame, at XDP.
+    ReceiveXdp,
+    /// The judgement of a received frame, at TC.
+    ReceiveTc,
+    /// [`Self::DropXdp`] over scattered sources.
+    ScatteredDropXdp,
+    /// [`Self::ParseXdp`] over scattered sources.
+    ScatteredParseXdp,
+    /// [`Self::ReceiveXdp`] over scattered sources and interfaces.
+    ScatteredXdp,
+    /// The judgement of a frame to be sent, at TC, over scattered destinations and interfaces.
+    ScatteredTc,
+}
+
+impl Yardstick {
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::DropXdp => "sg_drop_xdp",
+            Self::DropTc => "sg_drop_tc",
+            Self::ParseXdp => "sg_parse_xdp",
+            Self::ReceiveXdp => object::XDP_RECEIVE,
+            Self::ReceiveTc => object::TC_RECEIVE,
+            Self::ScatteredDropXdp => "sg_scattered_drop_xdp",
+            Self::ScatteredParseXdp => "sg_scattered_parse_xdp",
+            Self::ScatteredXdp => "sg_scattered_xdp",
+            Self::ScatteredTc => "sg_scattered_tc",
+        }
+    }
+}
+
+/// The programs over the maps.
+pub struct Rehearsal {
+    folder: PathBuf,
+    object: Ebpf,
+    /// Programs that were asked for: the verifier takes its time over each.
+    loaded: Vec<Yardstick>,
+    scatter: Array<MapData, Wire<Scatter>>,
+    reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
+}
+
+impl Rehearsal {
+    /// The number of the only network namespace.
+    pub const NETNS: u32 = 1;
+    /// The interface that frames come from unless they are scattered: the loopback's.
+    pub const IFINDEX: u32 = 1;
+
+    /// What an image is compiled with that has room for so many flows.
+    pub fn settings(flows: u32, limits: Limits) -> Result<Settings, Error> {
+        Ok(Settings {
+            jiffies_per_second: object::measure_jiffies_per_second()?,
+            assured_flows: FlowSizes::for_capacity(flows).capacity(),
+            limits,
+        })
+    }
+
+    /// Fills new maps below a new folder of a bpf filesystem.
+    pub fn stage(folder: &Path, image: &Image, settings: &Settings) -> Result<Self, Error> {
+        let sizes = FlowSizes::for_capacity(settings.assured_flows);
+        let record = Record {
+            fingerprint: object::fingerprint(),
+            layout: 1,
+            sizes: Sizes::roomy(image),
+            flows: FlowTables { number: 1, sizes },
+            other_flows: None,
+            interface_slots: settings.limits.interface_slots(),
+            generation: 0,
+            jiffies_per_second: settings.jiffies_per_second,
+            hash_key: random(),
+            netns: Vec::new(),
+            devices: Vec::new(),
+            next_incarnation: 0,
+        };
+        let mut object = object::load(folder, &record, Self::NETNS)?;
+        let globals = Dataplane::globals(&record);
+        let mut maps = LayoutMaps::open(&layout_folder(folder, record.layout))?;
+        let nothing = Image {
+            ids: image.ids.clone(),
+            ..Image::default()
+        };
+        update::update(&mut maps, &globals, &nothing, image)?;
+        let scatter = object
+            .take_map("SCATTER")
+            .ok_or(Error::ProgramMissing("SCATTER"))?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            loaded: Vec::new(),
+            scatter: scatter.try_into().map_err(Error::Read)?,
+            reasons: open(&flows_folder(folder), "REASONS")?,
+            object,
+        })
+    }
+
+    /// Says what the next scattered frames are.
+    pub fn scatter(&mut self, scatter: Scatter) -> Result<(), Error> {
+        self.scatter.set(0, Wire(scatter), 0).map_err(Error::Write)
+    }
+
+    /// Runs a program on a frame so many times, and returns how long one time took, in whole
+    /// nanoseconds, as the kernel measures it.
+    pub fn run(
+        &mut self,
+        yardstick: Yardstick,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<Duration, Error> {
+        let name = yardstick.program();
+        if !self.loaded.contains(&yardstick) {
+            object::load_program(&mut self.object, name)?;
+            self.loaded.push(yardstick);
+        }
+        let wrong = |source: ProgramError| Error::Program {
+            name,
+            source: Box::new(source),
+        };
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat: times,
+            ..TestRunOptions::default()
+        };
+        let result = match self.object.program(name) {
+            Some(Program::Xdp(program)) => program.test_run(options),
+            Some(Program::SchedClassifier(program)) => program.test_run(options),
+            _ => return Err(Error::ProgramMissing(name)),
+        };
+        Ok(result.map_err(wrong)?.duration)
+    }
+
+    /// Bytes of kernel memory that the maps take, as the kernel tells it for each.
+    pub fn memory(&self) -> Result<u64, Error> {
+        self.object.maps().map(|(_, map)| memory_of(map)).sum()
+    }
+
+    /// How many packets had a reason so far, at every interface in both directions.
+    pub fn counted(&self, reason: Reason) -> Result<u64, Error> {
+        let every = Reason::COUNT as u32;
+        let mut packets = 0;
+        for index in (reason.number()..self.reasons.len()).step_by(every as usize) {
+            let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
+            packets += cpus.iter().map(|Wire(cpu)| cpu.packets).sum::<u64>();
+        }
+        Ok(packets)
+    }
+}
+
+/// `memlock` of the map's descriptor (proc_pid_fdinfo(5)).
+fn memory_of(map: &Map) -> Result<u64, Error> {
+    let (Map::Array(map)
+    | Map::PerCpuArray(map)
+    | Map::HashMap(map)
+    | Map::LruHashMap(map)
+    | Map::LpmTrie(map)) = map
+    else {
+        // What constants of the object are kept in.
+        return Ok(0);
+    };
+    let path = PathBuf::from(format!(
+        "/proc/self/fdinfo/{}",
+        map.fd().as_fd().as_raw_fd()
+    ));
+    let text = fs::read_to_string(&path).map_err(|source| Error::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    let memory = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    memory.ok_or_else(|| Error::Folder {
+        path,
+        source: io::Error::other("the kernel does not tell the map's memory"),
+    })
+}
+
+impl Drop for Rehearsal {
+    fn drop(&mut self) {
+        // The pins are all that would stay; nothing hangs on them but memory.
+        let _ = remove_folder(&self.folder);
+    }
+}

@@ -1,0 +1,139 @@
+//! Programs to measure the judgement by; the controller attaches none of them.
+//!
+//! Two do the least that a program can do at their hook, one reads the headers that every firewall
+//! reads, one sends, and the others are the judgement itself, or its bounds, over frames that
+//! [`Scatter`] makes differ from run to run.
+
+use core::ptr;
+
+use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::{btf_map, classifier, xdp};
+use aya_ebpf::programs::{TcContext, XdpContext};
+use sg_common::scatter::{Scatter, Scattered};
+
+#[btf_map]
+static SCATTER: Array<Scatter, 1> = Array::new();
+
+const ETHERNET: usize = 14;
+const IPV4: usize = 20;
+const TCP: usize = 20;
+/// Where an IPv4 header has its addresses, behind an untagged Ethernet header.
+const SOURCE: usize = ETHERNET + 12;
+const DESTINATION: usize = ETHERNET + 16;
+
+/// Drops.
+#[xdp(frags)]
+pub(crate) fn sg_drop_xdp(_context: XdpContext) -> u32 {
+    xdp_action::XDP_DROP
+}
+
+/// Drops.
+#[classifier]
+pub(crate) fn sg_drop_tc(_context: TcContext) -> i32 {
+    TC_ACT_SHOT
+}
+
+/// Finds the ports of TCP over IPv4, and drops.
+#[xdp(frags)]
+pub(crate) fn sg_parse_xdp(context: XdpContext) -> u32 {
+    parse(&context)
+}
+
+/// The first, over scattered frames: what scattering takes.
+#[xdp(frags)]
+pub(crate) fn sg_scattered_drop_xdp(context: XdpContext) -> u32 {
+    match scatter(context.data(), context.data_end(), SOURCE) {
+        Some(_) => xdp_action::XDP_DROP,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// The third, over scattered frames.
+#[xdp(frags)]
+pub(crate) fn sg_scattered_parse_xdp(context: XdpContext) -> u32 {
+    match scatter(context.data(), context.data_end(), SOURCE) {
+        Some(_) => parse(&context),
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// The judgement of what is received, over scattered frames.
+#[xdp(frags)]
+pub(crate) fn sg_scattered_xdp(context: XdpContext) -> u32 {
+    match scatter(context.data(), context.data_end(), SOURCE) {
+        Some(scattered) => crate::receive(&context, scattered.interface),
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// The judgement of what is sent, over scattered frames.
+#[classifier]
+pub(crate) fn sg_scattered_tc(context: TcContext) -> i32 {
+    match scatter(context.data(), context.data_end(), DESTINATION) {
+        Some(scattered) => crate::classify(&context, scattered.interface, false),
+        None => TC_ACT_SHOT,
+    }
+}
+
+/// Sends scattered frames: where the kernel runs it on live frames, out of their device.
+#[xdp(frags)]
+pub(crate) fn sg_flood(context: XdpContext) -> u32 {
+    match scatter(context.data(), context.data_end(), SOURCE) {
+        Some(_) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Puts the next address into the frame.
+#[inline(always)]
+fn scatter(start: usize, end: usize, offset: usize) -> Option<Scattered> {
+    let scatter = SCATTER.get_ptr_mut(0)?;
+    // SAFETY: array elements live as long as the program. Measurements run one at a time, and two
+    // at once would only repeat frames.
+    let scatter = unsafe { &mut *scatter };
+    let scattered = scatter.next();
+    if scatter.mask != 0 {
+        let at = start + offset;
+        if at + size_of::<u32>() > end {
+            return None;
+        }
+        // SAFETY: the four bytes lie before the end, as just compared.
+        unsafe { (at as *mut u32).write_unaligned(scattered.address.to_be()) };
+    }
+    Some(scattered)
+}
+
+#[inline(always)]
+fn parse(context: &XdpContext) -> u32 {
+    const IPV4_ETHERTYPE: u16 = 0x0800;
+    const TCP_PROTOCOL: u8 = 6;
+    let (start, end) = (context.data(), context.data_end());
+    if start + ETHERNET + IPV4 > end {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: both headers lie before the end, as just compared.
+    let (ethertype, version, protocol) = unsafe {
+        (
+            u16::from_be(((start + 12) as *const u16).read_unaligned()),
+            ((start + ETHERNET) as *const u8).read(),
+            ((start + ETHERNET + 9) as *const u8).read(),
+        )
+    };
+    let l4 = start + ETHERNET + usize::from(version & 0xf) * 4;
+    if ethertype != IPV4_ETHERTYPE
+        || version >> 4 != 4
+        || protocol != TCP_PROTOCOL
+        || l4 + TCP > end
+    {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the whole TCP header lies before the end, as just compared. The reads are volatile
+    // because nobody asks what they read.
+    unsafe {
+        ptr::read_volatile((start + SOURCE) as *const u32);
+        ptr::read_volatile((start + DESTINATION) as *const u32);
+        ptr::read_volatile(l4 as *const u32);
+    }
+    xdp_action::XDP_DROP
+}

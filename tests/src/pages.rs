@@ -1,0 +1,170 @@
+//! Pages of the README that show commands, read so that they can be run.
+//!
+//! A page is a section (`##`) with `console` blocks. In them a line like `web$ sg-ctl status` is a
+//! command on the machine `web`, and the lines up to the next command are what it prints. A `yaml`
+//! block that begins with `# policy.yaml` is a file of that name. What differs from run to run is
+//! not compared: ids of rules, ports that are given out on the way, numbers before a unit, spaces.
+
+use anyhow::{Context as _, Result, bail};
+
+/// A section with commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Its heading.
+    pub title: String,
+    /// What it has the reader do, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One thing a page has the reader do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write a file.
+    File {
+        /// Its name.
+        name: String,
+        /// All of it.
+        text: String,
+    },
+    /// Run a command, and see this.
+    Command {
+        /// The machine.
+        host: String,
+        /// For the shell.
+        line: String,
+        /// What it prints.
+        output: Vec<String>,
+    },
+}
+
+/// The pages of a Markdown text that have commands.
+pub fn pages(markdown: &str) -> Result<Vec<Page>> {
+    let mut pages: Vec<Page> = Vec::new();
+    let mut lines = markdown.lines();
+    while let Some(line) = lines.next() {
+        if let Some(title) = line.strip_prefix("## ") {
+            pages.push(Page {
+                title: title.to_owned(),
+                steps: Vec::new(),
+            });
+        }
+        let Some(language) = line.strip_prefix("```").filter(|word| !word.is_empty()) else {
+            continue;
+        };
+        let block: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let page = pages.last_mut().context("a block before any heading")?;
+        match language {
+            "console" => page.steps.extend(commands(&block)?),
+            "yaml" => page.steps.extend(file(&block)),
+            _ => {}
+        }
+    }
+    let has_commands = |page: &Page| {
+        let mut steps = page.steps.iter();
+        steps.any(|step| matches!(step, Step::Command { .. }))
+    };
+    pages.retain(has_commands);
+    Ok(pages)
+}
+
+fn file(block: &[&str]) -> Option<Step> {
+    let name = block.first()?.strip_prefix("# ")?;
+    Some(Step::File {
+        name: name.to_owned(),
+        text: block.join("\n") + "\n",
+    })
+}
+
+fn commands(block: &[&str]) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for line in block {
+        let prompt = line.split_once("$ ");
+        let prompt = prompt.filter(|(host, _)| {
+            !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric())
+        });
+        match (prompt, steps.last_mut()) {
+            (Some((host, line)), _) => steps.push(Step::Command {
+                host: host.to_owned(),
+                line: line.to_owned(),
+                output: Vec::new(),
+            }),
+            (None, Some(Step::Command { output, .. })) => output.push((*line).to_owned()),
+            (None, _) => bail!("a console block begins without a command: {line}"),
+        }
+    }
+    Ok(steps)
+}
+
+/// What does not differ from run to run.
+pub fn lasting(text: &str) -> Vec<String> {
+    const UNITS: [&str; 7] = ["ms", "s", "min", "h", "d", "B", "kB"];
+    let lines = text
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.is_empty());
+    let lasting = lines.map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let lasting = words.iter().enumerate().map(|(index, word)| {
+            let next = words
+                .get(index + 1)
+                .map(|word| word.trim_end_matches([',', ':']));
+            let is_number = word
+                .chars()
+                .all(|c| c.is_ascii_digit() || c == '.' || c == ',');
+            match (word, next) {
+                (word, _) if word.starts_with("sgr-") => "sgr-",
+                (_, Some(unit)) if is_number && UNITS.contains(&unit) => "N",
+                (word, _) => match word.rsplit_once(':') {
+                    Some((address, port)) if is_ephemeral(port) => address,
+                    _ => word,
+                },
+            }
+        });
+        lasting.collect::<Vec<_>>().join(" ")
+    });
+    lasting.collect()
+}
+
+/// Whether Linux gives the port to who asks for any.
+fn is_ephemeral(port: &str) -> bool {
+    port.parse::<u16>().is_ok_and(|port| port >= 32_768)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_files_and_commands_with_what_they_print() {
+        let text = "## Quiet\n\n    $ sg-ctl\n\n## Loud\n```yaml\n# p.yaml\ngroups: {}\n```\n\
+                    ```console\nweb$ sg-ctl apply p.yaml\n+ group web\nlaptop$ true\n```\n";
+        let [page] = pages(text).unwrap().try_into().unwrap();
+        assert_eq!(page.title, "Loud");
+        let command = |host: &str, line: &str, output: &[&str]| Step::Command {
+            host: host.to_owned(),
+            line: line.to_owned(),
+            output: output.iter().map(|&line| line.to_owned()).collect(),
+        };
+        assert_eq!(
+            page.steps,
+            [
+                Step::File {
+                    name: "p.yaml".to_owned(),
+                    text: "# p.yaml\ngroups: {}\n".to_owned()
+                },
+                command("web", "sg-ctl apply p.yaml", &["+ group web"]),
+                command("laptop", "true", &[]),
+            ]
+        );
+        assert!(pages("## A\n```console\nno command\n```\n").is_err());
+    }
+
+    #[test]
+    fn ids_times_and_spaces_may_differ() {
+        let one = "rule  sgr-0123456789abcdef0 5 s ago,   12 ms\n\n10.0.0.1:40000 443\n";
+        let other = "rule sgr-fedcba9876543210f 17 s ago, 3 ms\n10.0.0.1:50000 443";
+        assert_eq!(lasting(one), lasting(other));
+        assert_ne!(lasting("443"), lasting("444"));
+        assert_ne!(lasting("10.0.0.1:443"), lasting("10.0.0.1:444"));
+    }
+}
