@@ -335,7 +335,7 @@ pub struct FlowSlot {
     pub state: FlowState,
     /// When it opened.
     pub opened: Ticks,
-    /// Grows with each flow that takes the place, so that a late writer notices.
+    /// Grows with each flow that takes the place, so that a late writer notices; odd while one does.
     pub stamp: u32,
 }
 

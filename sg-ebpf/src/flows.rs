@@ -1,9 +1,10 @@
 //! Flows in buckets of eight, in two arrays.
 //!
-//! Readers take no lock: they compare tags, then the key, and look at the tag and the stamp again
-//! after copying. Writers of one bucket are serialised by its spin lock, under which the verifier
-//! allows no call; so time and places are computed before. Two CPUs that open one flow at once may
-//! leave it in both its buckets: searches find the first, and the other runs out.
+//! Readers take no lock: they compare tags, then the key, and look at the stamp again after copying;
+//! it is odd while a flow moves in, and another one afterwards. Writers of one bucket are
+//! serialised by its spin lock, under which the verifier allows no call; so time and places are
+//! computed before. Two CPUs that open one flow at once may leave it in both its buckets: searches
+//! find the first, and the other runs out.
 //!
 //! Expired flows are no flows: their places are reused by whoever needs one, and each new assured
 //! flow sweeps one more bucket, so that quotas become true again without any process.
@@ -15,6 +16,7 @@
 //! What is called from several places is a function of its own in the kernel too: a call costs less
 //! than the instructions and the stack of another copy.
 
+use core::arch::asm;
 use core::intrinsics::{self, AtomicOrdering};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
@@ -50,6 +52,26 @@ static SWEEP: Array<u32, 1> = Array::new();
 const SLOTS: u32 = FlowBucket::SLOTS as u32;
 /// No owner.
 const NOBODY: u32 = u32::MAX;
+
+/// The stamp after a flow has moved in, or gone.
+#[inline(always)]
+fn next_stamp(stamp: u32) -> u32 {
+    stamp.wrapping_add(2)
+}
+
+/// Whether a flow is moving into the place with this stamp: what is read there may be of two flows.
+#[inline(always)]
+fn is_moving_in(stamp: u32) -> bool {
+    stamp & 1 == 1
+}
+
+/// Keeps the compiler from moving reads and writes of memory from one side to the other. BPF has no
+/// instruction that keeps the processor from it, and x86 does not.
+#[inline(always)]
+fn keep_order() {
+    // SAFETY: it is empty; the compiler must think that it touches memory.
+    unsafe { asm!("", options(nostack, preserves_flags)) };
+}
 
 /// The tables as [`FlowSearch::table`] numbers them: a bit tells assured flows from embryonic ones,
 /// another tells the tables that flows are carried from.
@@ -269,7 +291,9 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 };
                 let slot = lane.slot();
                 let stamp = (&raw const (*slot).stamp).read_volatile();
-                if lane.deadline().read_volatile().has_passed(search.now)
+                keep_order();
+                if is_moving_in(stamp)
+                    || lane.deadline().read_volatile().has_passed(search.now)
                     || !(*slot).key.is(&search.key)
                 {
                     continue;
@@ -278,6 +302,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 search.bucket = index;
                 search.lane = lane.lane;
                 search.stamp = stamp;
+                keep_order();
                 let same = lane.tag().read_volatile() == tag
                     && (&raw const (*slot).stamp).read_volatile() == stamp;
                 if same {
@@ -340,12 +365,17 @@ fn glance_into(
         };
         let slot = lane.slot();
         let stamp = (&raw const (*slot).stamp).read_volatile();
+        keep_order();
         // Read again from memory: the words that were hashed would be kept on the stack.
         let key = hidden(key);
-        if lane.deadline().read_volatile().has_passed(now) || !(*slot).key.is(key) {
+        if is_moving_in(stamp)
+            || lane.deadline().read_volatile().has_passed(now)
+            || !(*slot).key.is(key)
+        {
             return Glance::Unsure;
         }
         *state = (*slot).state;
+        keep_order();
         if (&raw const (*slot).stamp).read_volatile() != stamp {
             return Glance::Unsure;
         }
@@ -570,7 +600,7 @@ fn clear(bucket: *mut FlowBucket, lane: u32, stamp: u32) -> u32 {
         if (*slot).stamp == stamp {
             lane.tag().write_volatile(0);
             lane.deadline().write_volatile(Ticks(0));
-            (*slot).stamp = stamp.wrapping_add(1);
+            (&raw mut (*slot).stamp).write_volatile(next_stamp(stamp));
             removed = 1;
         }
         bpf_spin_unlock(lock.cast());
@@ -662,14 +692,17 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
                 expired_owner = (*slot).state.owner;
             }
             lane.tag().write_volatile(0);
-            let stamp = (*slot).stamp.wrapping_add(1);
-            (&raw mut (*slot).stamp).write_volatile(stamp);
+            let stamp = next_stamp((*slot).stamp);
+            (&raw mut (*slot).stamp).write_volatile(stamp.wrapping_sub(1));
+            keep_order();
             (*slot).key = search.key;
             (*slot).state = search.state;
             (*slot).packets = [0; 2];
             (*slot).bytes = [0; 2];
             (*slot).opened = search.now;
             lane.deadline().write_volatile(search.deadline);
+            keep_order();
+            (&raw mut (*slot).stamp).write_volatile(stamp);
             lane.tag().write_volatile(search.tag as u16);
             search.bucket = index;
             search.lane = least as u32 & (SLOTS - 1);
@@ -748,7 +781,7 @@ extern "C" fn sg_sweep_flows(now: u32) -> u32 {
             bpf_spin_lock(lock.cast());
             if *lane.tag() != 0 && (*lane.deadline()).has_passed(now) {
                 owner = (*slot).state.owner;
-                (*slot).stamp = (*slot).stamp.wrapping_add(1);
+                (*slot).stamp = next_stamp((*slot).stamp);
                 lane.tag().write_volatile(0);
             }
             bpf_spin_unlock(lock.cast());
@@ -816,7 +849,7 @@ extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
         if *old.tag() != 0 {
             if (*old.deadline()).has_passed(now) {
                 expired_owner = (*slot).state.owner;
-                (*slot).stamp = stamp.wrapping_add(1);
+                (*slot).stamp = next_stamp(stamp);
                 old.tag().write_volatile(0);
             } else {
                 search.key = (*slot).key;
@@ -865,7 +898,7 @@ fn leave(old_bucket: *mut FlowBucket, lane: u32, stamp: u32, search: &FlowSearch
             last = (*slot).state;
             old.tag().write_volatile(0);
             old.deadline().write_volatile(Ticks(0));
-            (*slot).stamp = stamp.wrapping_add(1);
+            (*slot).stamp = next_stamp(stamp);
             has_left = true;
         }
         bpf_spin_unlock(lock.cast());
