@@ -339,8 +339,8 @@ pub struct FlowSearch {
     pub second: u32,
     /// What is compared before the key.
     pub tag: u32,
-    /// 1 for assured flows, 0 for embryonic ones.
-    pub assured: u32,
+    /// Which table, as the kernel's half numbers them.
+    pub table: u32,
     /// The time.
     pub now: Ticks,
     /// Where it was found.
@@ -399,6 +399,16 @@ pub struct FlowBucket {
 impl FlowBucket {
     /// Flows a bucket holds.
     pub const SLOTS: usize = 8;
+}
+
+/// How far flows have been carried from tables of one size to tables of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Carrying {
+    /// The next bucket to be carried.
+    pub bucket: u32,
+    /// Flows that found no room, and are where they were.
+    pub left: u32,
 }
 
 const _: () = {

@@ -149,6 +149,15 @@ pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
     ended
 }
 
+/// Carries flows between tables of two sizes, a bucket a run; run by the controller through
+/// `BPF_PROG_TEST_RUN`, attached nowhere. No XDP program: to repeat one, the kernel waits for a grace
+/// period each time.
+#[classifier]
+pub(crate) fn sg_carry(_context: TcContext) -> i32 {
+    flows::carry();
+    TC_ACT_SHOT
+}
+
 /// Reads an XDP frame onto this CPU's desk. Global functions are checked by the verifier once and
 /// by themselves, so that the ways through one don't multiply with those through the next.
 #[inline(never)]

@@ -1,7 +1,7 @@
 //! Programs to measure the judgement by; the controller attaches none of them.
 //!
 //! Two do the least that a program can do at their hook, one reads the headers that every firewall
-//! reads, and the others are the judgement itself, or its bounds, over frames that
+//! reads, one sends, and the others are the judgement itself, or its bounds, over frames that
 //! [`Scatter`] makes differ from run to run.
 
 use core::ptr;
@@ -73,6 +73,15 @@ pub(crate) fn sg_scattered_tc(context: TcContext) -> i32 {
     match scatter(context.data(), context.data_end(), DESTINATION) {
         Some(scattered) => crate::classify(&context, scattered.interface, false),
         None => TC_ACT_SHOT,
+    }
+}
+
+/// Sends scattered frames: where the kernel runs it on live frames, out of their device.
+#[xdp(frags)]
+pub(crate) fn sg_flood(context: XdpContext) -> u32 {
+    match scatter(context.data(), context.data_end(), SOURCE) {
+        Some(_) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
     }
 }
 

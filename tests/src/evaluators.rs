@@ -17,7 +17,7 @@ use sg_ctl::policy::model::Policy;
 use sg_ctl::policy::names::InterfaceName;
 
 pub use host::HostEvaluator;
-pub use kernel::{Hooks, Kernel, Way, in_kernel};
+pub use kernel::{Hooks, Kernel, Way, in_kernel, uninstall};
 pub use wires::Linear;
 
 use crate::corpus::{FlowIs, Flows};

@@ -46,6 +46,8 @@ pub mod protocol {
     pub const ROUTING: u8 = 43;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
+    /// DCCP.
+    pub const DCCP: u8 = 33;
     /// GRE.
     pub const GRE: u8 = 47;
     /// ESP.
@@ -60,6 +62,8 @@ pub mod protocol {
     pub const DESTINATION_OPTIONS: u8 = 60;
     /// SCTP.
     pub const SCTP: u8 = 132;
+    /// UDP-Lite.
+    pub const UDP_LITE: u8 = 136;
 }
 
 /// An IP packet and the Ethernet header in front of it.

@@ -6,6 +6,7 @@ use std::env;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -166,6 +167,25 @@ impl Sg {
     /// piped.
     pub fn spawn(&self, arguments: &[&str]) -> Result<Child> {
         self.start(Command::new(sg_ctl()?), arguments)
+    }
+
+    /// The same, with a terminal to read keys from and to draw on.
+    pub fn spawn_on(&self, terminal: &OwnedFd, arguments: &[&str]) -> Result<Child> {
+        let terminal = || terminal.try_clone().map(Stdio::from);
+        let (stdin, stdout) = (terminal()?, terminal()?);
+        let mut command = Command::new(sg_ctl()?);
+        self.host.enter(|| {
+            command
+                .args(arguments)
+                .env("SG_STATE_DIR", self.state_dir())
+                .env("SG_RUN_DIR", self.run_dir())
+                .env("TERM", "xterm-256color")
+                .stdin(stdin)
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .spawn()
+                .with_context(|| format!("starting {command:?}"))
+        })
     }
 
     fn start(&self, command: Command, arguments: &[&str]) -> Result<Child> {

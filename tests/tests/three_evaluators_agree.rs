@@ -13,14 +13,16 @@ use sg_common::decide::{Desk, direction_of};
 use sg_common::packet::{Direction, Framing};
 use sg_common::parse::{Content, Part};
 use sg_common::report::{Reason, Verdict};
+use sg_ctl::compile::Limits;
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
-use sg_ctl::dataplane::{Dataplane, Device, Judged, Replay, ReplayHook, Wanted};
+use sg_ctl::dataplane::{DEFAULT_CAPACITY, Dataplane, Device, Judged, Replay, ReplayHook, Wanted};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Netns};
 use sg_ctl::policy::allows::{FirstPacket, L4, ReadAddresses};
 use sg_ctl::policy::model::Policy;
 use sg_ctl::policy::names::{InterfaceName, VpcName};
+use tests::evaluators::uninstall;
 use tests::lab::Lab;
 use tests::random::frames::Aim;
 use tests::random::{policy as random_policy, seeded};
@@ -52,7 +54,7 @@ fn specification_host_tables_and_kernel_agree() -> Result<()> {
     let bpffs = dirs.bpffs(&lock)?;
     let outcome = host.enter(|| run(dirs.run(), &bpffs.path));
     // Whatever came of it, nothing stays pinned.
-    let removed = host.enter(|| remove(dirs.run(), &bpffs.path));
+    let removed = host.enter(|| uninstall(dirs.run(), &bpffs.path));
     dirs.unmount_if_empty(&lock)?;
     let tally = outcome?;
     removed?;
@@ -204,19 +206,6 @@ fn run(run_folder: &Path, bpffs: &Path) -> Result<Tally> {
     Ok(tally)
 }
 
-fn remove(run_folder: &Path, bpffs: &Path) -> Result<()> {
-    let mut dataplane = Dataplane::open(run_folder, bpffs)?;
-    let nothing = Wanted {
-        policy: &Policy::default(),
-        devices: Vec::new(),
-        terminate: false,
-        capacity: None,
-    };
-    let prepared = dataplane.prepare(&nothing)?;
-    dataplane.install(prepared)?;
-    Ok(())
-}
-
 fn install(
     dataplane: &mut Dataplane,
     policy: &Policy,
@@ -247,7 +236,8 @@ fn install(
         policy,
         devices,
         terminate: false,
-        capacity: None,
+        capacity: DEFAULT_CAPACITY,
+        limits: Limits::default(),
     };
     let prepared = dataplane.prepare(&wanted)?;
     dataplane.install(prepared)?;

@@ -16,6 +16,7 @@ pub(crate) fn run() -> Result<()> {
         "clippy",
         "--locked",
         "--all-targets",
+        "--features=xtask/bench",
         "--",
         "-Dwarnings",
     ]))?;

@@ -49,11 +49,8 @@ const LIVE: &[Program] = &[
         package: "iproute2",
         why: "namespaces and veth pairs",
     },
-    Program {
-        name: "ethtool",
-        package: "ethtool",
-        why: "a veth whose driver refuses XDP",
-    },
+    ETHTOOL,
+    NFT,
     Program {
         name: "bpftool",
         package: "bpftool",
@@ -61,11 +58,19 @@ const LIVE: &[Program] = &[
     },
 ];
 
-const BENCH: &[Program] = &[Program {
+const ETHTOOL: Program = Program {
+    name: "ethtool",
+    package: "ethtool",
+    why: "veths that refuse XDP, and veths that poll",
+};
+
+const NFT: Program = Program {
     name: "nft",
     package: "nftables",
     why: "the rule set that sg is compared with",
-}];
+};
+
+const BENCH: &[Program] = &[NFT, ETHTOOL];
 
 /// What every task may need.
 pub(crate) fn everything(bench: bool) -> Result<()> {

@@ -66,6 +66,10 @@ impl<T: Tables> Question<'_, T, ()> {
                     rule,
                 });
             }
+            // Another CPU may have moved the flow between the two looks; nothing is dropped for that.
+            let Glance::Absent = self.tables.glance(FlowTable::Assured, key, state) else {
+                return None;
+            };
             if headers.protocol == TCP && !self.may_pick_up(headers) {
                 return Some(Decision::without_rule(Reason::NoFlow));
             }

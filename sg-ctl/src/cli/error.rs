@@ -12,6 +12,7 @@ use crate::dataplane;
 use crate::diagnose;
 use crate::explain;
 use crate::interfaces;
+use crate::limits::OutOfBounds;
 use crate::policy::findings::Findings;
 use crate::policy::model::Permission;
 use crate::policy::names::{GroupName, InterfaceName, NameError, RuleId, VpcName};
@@ -37,6 +38,8 @@ pub(super) enum Error {
     #[error(transparent)]
     Interfaces(#[from] interfaces::Error),
     #[error(transparent)]
+    Limit(#[from] OutOfBounds),
+    #[error(transparent)]
     Rule(#[from] RuleError),
     #[error(transparent)]
     Service(#[from] UnknownService),
@@ -46,6 +49,8 @@ pub(super) enum Error {
     Name(#[from] NameError),
     #[error("cannot read {file}: {source}")]
     Read { file: String, source: io::Error },
+    #[error("cannot write {file}: {source}")]
+    WriteFile { file: String, source: io::Error },
     #[error("{file} is not UTF-8 text from byte {byte} on; save it as UTF-8")]
     Encoding { file: String, byte: usize },
     #[error("cannot write the output: {0}")]
@@ -113,6 +118,8 @@ pub(super) enum Error {
     AllFlows,
     #[error("cannot catch the signals that end a command: {0}")]
     Signals(ctrlc::Error),
+    #[error("top needs a terminal; `sg-ctl stats --watch` writes to a pipe or a file")]
+    NoTerminal,
     #[error(
         "no interface is protected, so nothing happens; attach one with `sg-ctl attach IFACE`, or \
          wait for it with --follow"

@@ -19,6 +19,7 @@ use crate::show::{EventLines, Style};
 
 use super::Answer;
 use super::error::{Error, Result};
+use super::flow_log::FlowLog;
 use super::interrupt::Interrupt;
 use super::output::{Output, json_line, warn};
 
@@ -67,6 +68,8 @@ pub(super) struct Events {
     /// Print JSON, an object a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    flow_log: FlowLog,
 }
 
 fn parse_direction(text: &str) -> Result<Direction, String> {
@@ -87,6 +90,9 @@ fn parse_reason(text: &str) -> Result<Reason, String> {
 
 impl Events {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        if let Some(file) = self.flow_log.file() {
+            return self.flow_log.write(file, dirs);
+        }
         let interrupt = Interrupt::catch()?;
         let kinds = match self.new_flows {
             true => EventKind::ALL.to_vec(),

@@ -1,8 +1,11 @@
 //! Looking at what the kernel does.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use crate::controller::View;
+use crate::dataplane::room_for_flows;
 use crate::dirs::DirOptions;
 use crate::observe;
 use crate::policy::model::Policy;
@@ -13,6 +16,7 @@ use crate::show::{self, Style};
 use super::Answer;
 use super::error::{Error, Result};
 use super::output::{print, print_json};
+use super::watch::watch;
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -26,6 +30,10 @@ pub(super) struct Stats {
     /// Only this interface and the groups it is in
     #[arg(value_name = "IFACE")]
     interface: Option<InterfaceName>,
+    /// Show how fast counters grow, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..=3_600))]
+    watch: Option<u64>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -35,8 +43,12 @@ impl Status {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
         let dataplane = view.dataplane()?;
-        let status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?
+        let mut status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?
             .with_confirmations(&view);
+        if status.flows.capacity == 0 {
+            // What there will be when something is attached.
+            status.flows.capacity = room_for_flows(view.limits.flows).into();
+        }
         match self.json {
             true => print_json(&status)?,
             false => print(&show::status(&status, Style::of_stdout()))?,
@@ -51,6 +63,9 @@ impl Stats {
         let only = self.interface.as_ref();
         if let Some(name) = only {
             require_interface(&view.policy, name)?;
+        }
+        if let Some(seconds) = self.watch {
+            return watch(dirs, only, Duration::from_secs(seconds), self.json);
         }
         let dataplane = view.dataplane()?;
         let stats = observe::Stats::read(&view.policy, dataplane.as_ref(), only)?;

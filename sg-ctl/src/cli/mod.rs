@@ -11,12 +11,14 @@ mod doctor;
 mod error;
 mod events;
 mod explain;
+mod flow_log;
 mod flows;
 mod group;
 mod import;
 mod interface;
 mod interrupt;
 mod json;
+mod limits;
 mod look;
 mod output;
 mod policy_file;
@@ -24,7 +26,9 @@ mod prefix_list;
 mod progress;
 mod reference;
 mod rule;
+mod top;
 mod verify;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -97,6 +101,10 @@ enum Command {
     Status(look::Status),
     /// Show what was counted, by interface and reason and by rule
     Stats(look::Stats),
+    /// Watch everything at once, full-screen: verdicts, rules, dropped peers, flows
+    Top(top::Top),
+    /// Show how much may be held, or change it
+    Limits(limits::Command),
     /// Tell of dropped packets, and of new flows, as they come
     Events(events::Events),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
@@ -161,6 +169,8 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
+        Command::Top(command) => command.run(dirs),
+        Command::Limits(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
         Command::Diagnose(command) => command.run(dirs),

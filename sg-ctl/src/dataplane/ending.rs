@@ -8,10 +8,8 @@ use aya::programs::{Program, Xdp};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use sg_common::flow::FlowKey;
 
-use super::maps::{flows_folder, layout_folder};
-use super::object::{self, END_FLOW, FlowSizes};
+use super::object::{self, END_FLOW};
 use super::{Dataplane, Error};
-use crate::compile::Limits;
 
 /// The program, over the maps of the installed layout.
 pub struct Ender {
@@ -24,14 +22,7 @@ impl Dataplane {
         let Some(record) = self.record() else {
             return Ok(None);
         };
-        let mut object = object::load(
-            &layout_folder(&self.bpffs, record.layout),
-            &flows_folder(&self.bpffs),
-            0,
-            &record.sizes,
-            FlowSizes::of_buckets(record.assured_buckets),
-            &Limits::default(),
-        )?;
+        let mut object = object::load(&self.bpffs, record, 0)?;
         object::load_program(&mut object, END_FLOW)?;
         Ok(Some(Ender { object }))
     }

@@ -4,23 +4,27 @@
 //! it may have more interfaces than the machine, and none of them is disturbed. What runs are the
 //! programs of the object's yardsticks and the real entry points, through `BPF_PROG_TEST_RUN`.
 
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
-use sg_common::flow::HashKey;
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
-use sg_common::tables::{ABI, Generation, Globals, ReasonCounter};
+use sg_common::tables::ReasonCounter;
 
-use super::maps::{LayoutMaps, open};
-use super::object::{self, FlowSizes};
+use super::flow_tables::{FlowSizes, FlowTables};
+use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
+use super::object;
 use super::sizes::Sizes;
+use super::state::Record;
 use super::wire::Wire;
-use super::{Error, remove_folder, update};
+use super::{Dataplane, Error, remove_folder, update};
 use crate::compile::image::Image;
 use crate::compile::{Limits, Settings};
 
@@ -48,19 +52,7 @@ pub enum Yardstick {
 }
 
 impl Yardstick {
-    const ALL: [Self; 9] = [
-        Self::DropXdp,
-        Self::DropTc,
-        Self::ParseXdp,
-        Self::ReceiveXdp,
-        Self::ReceiveTc,
-        Self::ScatteredDropXdp,
-        Self::ScatteredParseXdp,
-        Self::ScatteredXdp,
-        Self::ScatteredTc,
-    ];
-
-    fn program(self) -> &'static str {
+    pub(super) fn program(self) -> &'static str {
         match self {
             Self::DropXdp => "sg_drop_xdp",
             Self::DropTc => "sg_drop_tc",
@@ -79,6 +71,8 @@ impl Yardstick {
 pub struct Rehearsal {
     folder: PathBuf,
     object: Ebpf,
+    /// Programs that were asked for: the verifier takes its time over each.
+    loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
     reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
 }
@@ -100,29 +94,24 @@ impl Rehearsal {
 
     /// Fills new maps below a new folder of a bpf filesystem.
     pub fn stage(folder: &Path, image: &Image, settings: &Settings) -> Result<Self, Error> {
-        let (layout, flows) = (folder.join("layout"), folder.join("flows"));
-        let flow_sizes = FlowSizes::for_capacity(settings.assured_flows);
-        let mut object = object::load(
-            &layout,
-            &flows,
-            Self::NETNS,
-            &Sizes::roomy(image),
-            flow_sizes,
-            &settings.limits,
-        )?;
-        for yardstick in Yardstick::ALL {
-            object::load_program(&mut object, yardstick.program())?;
-        }
-        let globals = Globals {
-            generation: Generation(0),
-            embryonic_mask: flow_sizes.embryonic - 1,
-            assured_mask: flow_sizes.assured - 1,
-            hash_key: HashKey(random()),
-            abi: ABI,
-            interface_mask: settings.limits.interface_slots() - 1,
+        let sizes = FlowSizes::for_capacity(settings.assured_flows);
+        let record = Record {
+            fingerprint: object::fingerprint(),
+            layout: 1,
+            sizes: Sizes::roomy(image),
+            flows: FlowTables { number: 1, sizes },
+            other_flows: None,
+            interface_slots: settings.limits.interface_slots(),
+            generation: 0,
             jiffies_per_second: settings.jiffies_per_second,
+            hash_key: random(),
+            netns: Vec::new(),
+            devices: Vec::new(),
+            next_incarnation: 0,
         };
-        let mut maps = LayoutMaps::open(&layout)?;
+        let mut object = object::load(folder, &record, Self::NETNS)?;
+        let globals = Dataplane::globals(&record);
+        let mut maps = LayoutMaps::open(&layout_folder(folder, record.layout))?;
         let nothing = Image {
             ids: image.ids.clone(),
             ..Image::default()
@@ -133,8 +122,9 @@ impl Rehearsal {
             .ok_or(Error::ProgramMissing("SCATTER"))?;
         Ok(Self {
             folder: folder.to_path_buf(),
+            loaded: Vec::new(),
             scatter: scatter.try_into().map_err(Error::Read)?,
-            reasons: open(&flows, "REASONS")?,
+            reasons: open(&flows_folder(folder), "REASONS")?,
             object,
         })
     }
@@ -146,8 +136,17 @@ impl Rehearsal {
 
     /// Runs a program on a frame so many times, and returns how long one time took, in whole
     /// nanoseconds, as the kernel measures it.
-    pub fn run(&self, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<Duration, Error> {
+    pub fn run(
+        &mut self,
+        yardstick: Yardstick,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<Duration, Error> {
         let name = yardstick.program();
+        if !self.loaded.contains(&yardstick) {
+            object::load_program(&mut self.object, name)?;
+            self.loaded.push(yardstick);
+        }
         let wrong = |source: ProgramError| Error::Program {
             name,
             source: Box::new(source),
@@ -165,6 +164,11 @@ impl Rehearsal {
         Ok(result.map_err(wrong)?.duration)
     }
 
+    /// Bytes of kernel memory that the maps take, as the kernel tells it for each.
+    pub fn memory(&self) -> Result<u64, Error> {
+        self.object.maps().map(|(_, map)| memory_of(map)).sum()
+    }
+
     /// How many packets had a reason so far, at every interface in both directions.
     pub fn counted(&self, reason: Reason) -> Result<u64, Error> {
         let every = Reason::COUNT as u32;
@@ -175,6 +179,34 @@ impl Rehearsal {
         }
         Ok(packets)
     }
+}
+
+/// `memlock` of the map's descriptor (proc_pid_fdinfo(5)).
+fn memory_of(map: &Map) -> Result<u64, Error> {
+    let (Map::Array(map)
+    | Map::PerCpuArray(map)
+    | Map::HashMap(map)
+    | Map::LruHashMap(map)
+    | Map::LpmTrie(map)) = map
+    else {
+        // What constants of the object are kept in.
+        return Ok(0);
+    };
+    let path = PathBuf::from(format!(
+        "/proc/self/fdinfo/{}",
+        map.fd().as_fd().as_raw_fd()
+    ));
+    let text = fs::read_to_string(&path).map_err(|source| Error::Folder {
+        path: path.clone(),
+        source,
+    })?;
+    let memory = text
+        .lines()
+        .find_map(|line| line.strip_prefix("memlock:")?.trim().parse().ok());
+    memory.ok_or_else(|| Error::Folder {
+        path,
+        source: io::Error::other("the kernel does not tell the map's memory"),
+    })
 }
 
 impl Drop for Rehearsal {

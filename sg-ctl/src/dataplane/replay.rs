@@ -11,11 +11,10 @@ use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{ReasonCounter, reason_index};
 
 use super::maps::{flows_folder, layout_folder, open};
-use super::object::{self, FlowSizes};
+use super::object;
 use super::replay_flows::ReplayFlows;
 use super::wire::Wire;
 use super::{Dataplane, Error};
-use crate::compile::Limits;
 
 const ETHERNET_HEADER: usize = 14;
 
@@ -67,15 +66,7 @@ impl Dataplane {
         let Some(record) = self.record() else {
             return Ok(None);
         };
-        let flow_sizes = FlowSizes::of_buckets(record.assured_buckets);
-        let mut object = object::load(
-            &layout_folder(&self.bpffs, record.layout),
-            &flows_folder(&self.bpffs),
-            netns,
-            &record.sizes,
-            flow_sizes,
-            &Limits::default(),
-        )?;
+        let mut object = object::load(&self.bpffs, record, netns)?;
         for hook in ReplayHook::ALL {
             object::load_program(&mut object, hook.program())?;
         }
@@ -85,7 +76,7 @@ impl Dataplane {
             reasons: open(&flows_folder(&self.bpffs), "REASONS")?,
             clock: object::open_clock(&layout)?,
             readings: open(&layout, "CLOCK")?,
-            flows: ReplayFlows::open(&flows_folder(&self.bpffs))?,
+            flows: ReplayFlows::open(&self.bpffs, record)?,
             jiffies_per_second: record.jiffies_per_second,
             layout: record.layout,
         }))
@@ -169,14 +160,18 @@ type Run = Result<Verdict, ProgramError>;
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
 /// Since Linux 6.18 data_end may lie before the frame's end: what is behind it is in further buffers.
-fn run_xdp(program: &Xdp, ifindex: u32, frame: &[u8], first_buffer: usize) -> Run {
-    const XDP_PASS: u32 = 2;
+pub(super) fn xdp_context(ifindex: u32, first_buffer: usize) -> [u8; 24] {
     let mut context = [0; 24];
     context[4..8].copy_from_slice(&native(first_buffer as u32));
     context[12..16].copy_from_slice(&native(ifindex));
+    context
+}
+
+fn run_xdp(program: &Xdp, ifindex: u32, frame: &[u8], first_buffer: usize) -> Run {
+    const XDP_PASS: u32 = 2;
     let options = TestRunOptions {
         data_in: Some(frame),
-        ctx_in: Some(&context),
+        ctx_in: Some(&xdp_context(ifindex, first_buffer)),
         ..TestRunOptions::default()
     };
     let result = program.test_run(options)?;

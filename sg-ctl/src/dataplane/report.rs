@@ -121,6 +121,10 @@ pub struct FlowReport {
     pub bytes_in: u64,
     /// Bytes away from it.
     pub bytes_out: u64,
+    /// The policy that admitted it, or last judged it.
+    pub generation: u32,
+    /// Tells it from other flows between the same ends, before and after.
+    pub opened: u32,
 }
 
 /// How full the flow tables are.

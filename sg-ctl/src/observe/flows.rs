@@ -200,6 +200,8 @@ mod tests {
             packets_out: 2,
             bytes_in: 300,
             bytes_out: 200,
+            generation: 1,
+            opened: 1,
         }
     }
 

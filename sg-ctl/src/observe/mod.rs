@@ -4,7 +4,10 @@
 //! freely, and none is renamed. How people are told is for [`crate::show`] to know.
 
 mod events;
+pub mod flow_log;
 mod flows;
+mod overview;
+mod rates;
 mod stats;
 mod status;
 
@@ -15,6 +18,8 @@ use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter, FlowWithRule, RuleNames};
+pub use overview::{InterfaceKey, InterfaceLoad, Load, Overview, PeerDrops, ReasonLoad, Watcher};
+pub use rates::{Growth, InterfaceRates, Rates, ReasonRate, RuleRate};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};
 pub use status::{FlowsStatus, InterfaceStatus, Status, UnconfirmedStatus};
 

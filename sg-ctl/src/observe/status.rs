@@ -79,7 +79,6 @@ impl Status {
         dataplane: Option<&Dataplane>,
     ) -> Result<Self, Error> {
         let attachments = or_none(dataplane, Dataplane::attachments)?;
-        let usage = or_none(dataplane, Dataplane::flow_usage)?;
         let mut interfaces = Vec::new();
         for (vpc_name, vpc) in &policy.vpcs {
             for (name, interface) in &vpc.interfaces {
@@ -122,13 +121,19 @@ impl Status {
         Ok(Self {
             revision,
             interfaces,
-            flows: FlowsStatus {
-                embryonic: usage.embryonic,
-                assured: usage.assured,
-                capacity: usage.capacity,
-            },
+            flows: Self::flows(dataplane)?,
             unconfirmed: None,
             taken_back: None,
+        })
+    }
+
+    /// How full the flow tables are.
+    pub fn flows(dataplane: Option<&Dataplane>) -> Result<FlowsStatus, Error> {
+        let usage = or_none(dataplane, Dataplane::flow_usage)?;
+        Ok(FlowsStatus {
+            embryonic: usage.embryonic,
+            assured: usage.assured,
+            capacity: usage.capacity,
         })
     }
 

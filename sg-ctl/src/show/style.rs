@@ -21,6 +21,11 @@ impl Style {
         }
     }
 
+    /// Whether there is someone to see colours.
+    pub(super) fn is_coloured(self) -> bool {
+        self.coloured
+    }
+
     /// What is added or passes.
     pub(super) fn good(self, text: &str) -> String {
         self.paint("32", text)

@@ -39,6 +39,16 @@ pub(super) fn bytes(bytes: u64) -> String {
     }
 }
 
+/// How many come in a second; few of them in tenths.
+pub(super) fn per_second(rate: f64) -> String {
+    match rate {
+        0.0 => "0".to_owned(),
+        rate if rate < 0.05 => "<0.1".to_owned(),
+        rate if rate < 10.0 => format!("{rate:.1}"),
+        rate => number(rate.round() as u64),
+    }
+}
+
 /// A span of time in its largest unit, never more than it was.
 pub(super) fn span(seconds: u64) -> String {
     match seconds {
@@ -86,6 +96,14 @@ mod tests {
         assert_eq!(bytes(999_999), "999 kB");
         assert_eq!(bytes(1_000_000), "1.0 MB");
         assert_eq!(bytes(u64::MAX), "18.4 EB");
+    }
+
+    #[test]
+    fn rates_are_told_as_exactly_as_they_matter() {
+        assert_eq!(per_second(0.0), "0");
+        assert_eq!(per_second(0.01), "<0.1");
+        assert_eq!(per_second(0.5), "0.5");
+        assert_eq!(per_second(1_234.4), "1,234");
     }
 
     #[test]

@@ -11,7 +11,10 @@ use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::tables::{Interface, InterfaceFlags};
-use sg_ctl::dataplane::{Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted};
+use sg_ctl::compile::Limits;
+use sg_ctl::dataplane::{
+    DEFAULT_CAPACITY, Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted,
+};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Link, Netns};
 use sg_ctl::policy::model::{Hook, Policy};
@@ -110,7 +113,7 @@ pub fn in_kernel<T: Send>(
             counted: HashMap::new(),
         })
     });
-    let removed = host.enter(|| remove(dirs.run(), &bpffs.path));
+    let removed = host.enter(|| uninstall(dirs.run(), &bpffs.path));
     dirs.unmount_if_empty(&lock)?;
     let outcome = outcome?;
     removed?;
@@ -139,13 +142,15 @@ pub(super) fn far_end(number: u32) -> String {
     format!("far{number}")
 }
 
-fn remove(run: &Path, bpffs: &Path) -> Result<()> {
+/// Takes off whatever is installed. The caller is in the devices' namespace.
+pub fn uninstall(run: &Path, bpffs: &Path) -> Result<()> {
     let mut dataplane = Dataplane::open(run, bpffs)?;
     let nothing = Wanted {
         policy: &Policy::default(),
         devices: Vec::new(),
         terminate: false,
-        capacity: None,
+        capacity: DEFAULT_CAPACITY,
+        limits: Limits::default(),
     };
     let prepared = dataplane.prepare(&nothing)?;
     dataplane.install(prepared)?;
@@ -199,7 +204,8 @@ impl Kernel {
             policy: &policy,
             devices,
             terminate: false,
-            capacity: Some(self.capacity),
+            capacity: self.capacity,
+            limits: Limits::default(),
         };
         let prepared = self.dataplane.prepare(&wanted)?;
         self.dataplane.install(prepared)?;

@@ -32,14 +32,14 @@ use crate::policies::{self, HOST, PREFIXES_BASE, PREFIXES_MASK, UNNAMED};
 const STRANGER: &str = "32.0.1.7";
 
 /// A folder for pins, on a bpf filesystem of its own.
-struct Pins {
+pub(crate) struct Pins {
     folder: TempDir,
     dirs: Dirs,
     bpffs: PathBuf,
 }
 
 impl Pins {
-    fn mount() -> Result<Self> {
+    pub(crate) fn mount() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sg-bench-").tempdir()?;
         let dirs = Dirs::create(&DirOptions {
             state_dir: folder.path().join("state"),
@@ -54,8 +54,14 @@ impl Pins {
         })
     }
 
-    /// Puts a policy into maps of their own.
-    fn stage(&self, name: &str, policy: &str, flows: u32, limits: Limits) -> Result<Rehearsal> {
+    /// Puts a policy into maps of their own, with room for so many flows.
+    pub(crate) fn stage(
+        &self,
+        name: &str,
+        policy: &str,
+        flows: u32,
+        limits: Limits,
+    ) -> Result<Rehearsal> {
         let settings = Rehearsal::settings(flows, limits)?;
         let image = policies::compiled(policy, &settings)?;
         Ok(Rehearsal::stage(&self.bpffs.join(name), &image, &settings)?)
@@ -75,7 +81,7 @@ impl Drop for Pins {
 }
 
 /// Flows that a table is made for where flows don't matter.
-const FEW_FLOWS: u32 = 65_536;
+pub(crate) const FEW_FLOWS: u32 = 65_536;
 
 fn syn() -> Result<Vec<u8>> {
     frame(&format!("tcp {STRANGER}:40000 > {HOST}:22 syn"))
@@ -91,25 +97,20 @@ fn unnamed_sources() -> Scatter {
 }
 
 /// Nanoseconds of one run.
-fn run(staged: &Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
+fn run(staged: &mut Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
     Ok(staged.run(yardstick, frame, times)?.as_nanos() as f64)
 }
 
-/// Runs the judgement of denied frames, and makes sure that they are denied for want of a rule.
-fn run_denied(staged: &Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
-    counting(staged, Reason::NoRule, times, || {
-        run(staged, yardstick, frame, times)
-    })
-}
-
-fn counting(
-    staged: &Rehearsal,
+/// The same, and makes sure that each frame was judged as it is meant to be.
+fn judge(
+    staged: &mut Rehearsal,
+    yardstick: Yardstick,
     reason: Reason,
+    frame: &[u8],
     times: u32,
-    work: impl FnOnce() -> Result<f64>,
 ) -> Result<f64> {
     let before = staged.counted(reason)?;
-    let took = work()?;
+    let took = run(staged, yardstick, frame, times)?;
     let counted = staged.counted(reason)? - before;
     ensure!(
         counted == u64::from(times),
@@ -117,6 +118,11 @@ fn counting(
         reason.name()
     );
     Ok(took)
+}
+
+/// The judgement of frames that are denied for want of a rule.
+fn deny(staged: &mut Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
+    judge(staged, yardstick, Reason::NoRule, frame, times)
 }
 
 fn quotients(over: &[f64], under: &[f64]) -> Vec<f64> {
@@ -150,19 +156,20 @@ pub(crate) fn deny_over_empty(_names: &[&'static str], effort: Effort) -> Result
         Yardstick::ScatteredXdp,
     ];
     let mut taken = contestants.map(|_| Vec::new());
-    for _ in 0..effort.choose(15, 3) {
+    effort.rounds(15, || {
         for (yardstick, taken) in contestants.iter().zip(&mut taken) {
             let judges = matches!(
                 yardstick,
                 Yardstick::ReceiveXdp | Yardstick::ReceiveTc | Yardstick::ScatteredXdp
             );
             taken.push(if judges {
-                run_denied(&staged, *yardstick, &frame, times)?
+                deny(&mut staged, *yardstick, &frame, times)?
             } else {
-                run(&staged, *yardstick, &frame, times)?
+                run(&mut staged, *yardstick, &frame, times)?
             });
         }
-    }
+        Ok(())
+    })?;
     let [empty, deny, tc_empty, tc_deny, overhead, scattered] = taken;
     Ok(vec![
         Taken::new("deny_over_empty", Rounds::of(quotients(&deny, &empty)))
@@ -240,8 +247,8 @@ pub(crate) fn deny_over_fewer_prefixes(
         });
     }
     let frame = syn()?;
-    let times = effort.choose(500_000, 50_000);
-    for _ in 0..effort.choose(9, 3) {
+    let times = effort.choose(300_000, 50_000);
+    effort.rounds(7, || {
         for Listed {
             list, rules, taken, ..
         } in &mut staged
@@ -252,24 +259,25 @@ pub(crate) fn deny_over_fewer_prefixes(
                 .push(run(list, Yardstick::ScatteredDropXdp, &frame, times)?);
             taken
                 .list
-                .push(run_denied(list, Yardstick::ScatteredXdp, &frame, times)?);
+                .push(deny(list, Yardstick::ScatteredXdp, &frame, times)?);
             taken
                 .hot
-                .push(run_denied(list, Yardstick::ReceiveXdp, &frame, times)?);
+                .push(deny(list, Yardstick::ReceiveXdp, &frame, times)?);
             list.scatter(Scatter {
                 base: PREFIXES_BASE,
                 ..unnamed_sources()
             })?;
             taken
                 .named
-                .push(run_denied(list, Yardstick::ScatteredXdp, &frame, times)?);
+                .push(deny(list, Yardstick::ScatteredXdp, &frame, times)?);
             if let Some(rules) = rules {
                 taken
                     .rules
-                    .push(run_denied(rules, Yardstick::ScatteredXdp, &frame, times)?);
+                    .push(deny(rules, Yardstick::ScatteredXdp, &frame, times)?);
             }
         }
-    }
+        Ok(())
+    })?;
     let (ten, larger) = staged.split_first().context("nothing was staged")?;
     let few = &ten.taken;
     let mut results = Vec::new();
@@ -319,8 +327,8 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
         (count, many, DenyRounds::default()),
     ];
     let frame = syn()?;
-    let times = effort.choose(500_000, 50_000);
-    for _ in 0..effort.choose(11, 3) {
+    let times = effort.choose(300_000, 50_000);
+    effort.rounds(11, || {
         for (interfaces, staged, taken) in &mut staged {
             staged.scatter(Scatter {
                 interfaces: *interfaces,
@@ -331,12 +339,13 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
                 .push(run(staged, Yardstick::ScatteredDropXdp, &frame, times)?);
             taken
                 .list
-                .push(run_denied(staged, Yardstick::ScatteredXdp, &frame, times)?);
+                .push(deny(staged, Yardstick::ScatteredXdp, &frame, times)?);
             taken
                 .hot
-                .push(run_denied(staged, Yardstick::ReceiveXdp, &frame, times)?);
+                .push(deny(staged, Yardstick::ReceiveXdp, &frame, times)?);
         }
-    }
+        Ok(())
+    })?;
     let [(_, _, one), (_, _, many)] = &staged;
     let ratio = quotients(&many.program_times(), &one.program_times());
     Ok(names
@@ -381,24 +390,29 @@ pub(crate) fn tracked_over_parse(names: &[&'static str], effort: Effort) -> Resu
     ];
     let mut taken = contestants.map(|_| Vec::new());
     let mut hot = Vec::new();
-    for _ in 0..effort.choose(11, 3) {
+    effort.rounds(11, || {
         for (yardstick, taken) in contestants.iter().zip(&mut taken) {
             staged.scatter(every_flow)?;
             taken.push(match yardstick {
-                Yardstick::ScatteredXdp => counting(&staged, Reason::Tracked, times, || {
-                    run(&staged, *yardstick, &to_host, times)
-                })?,
-                _ => run(&staged, *yardstick, &to_host, times)?,
+                Yardstick::ScatteredXdp => {
+                    judge(&mut staged, *yardstick, Reason::Tracked, &to_host, times)?
+                }
+                _ => run(&mut staged, *yardstick, &to_host, times)?,
             });
         }
         staged.scatter(Scatter {
             mask: 1,
             ..every_flow
         })?;
-        hot.push(counting(&staged, Reason::Tracked, times, || {
-            run(&staged, Yardstick::ScatteredXdp, &to_host, times)
-        })?);
-    }
+        hot.push(judge(
+            &mut staged,
+            Yardstick::ScatteredXdp,
+            Reason::Tracked,
+            &to_host,
+            times,
+        )?);
+        Ok(())
+    })?;
     let [empty, parse, overhead, scattered_parse, tracked] = taken;
     let writing: Vec<f64> = overhead
         .iter()

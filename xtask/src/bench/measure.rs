@@ -52,6 +52,24 @@ pub(crate) const MEASURES: &[Measure] = &[
     ratio("deny_100k_over_10", AtMost(1.5)),
     ratio("deny_10kpolicies_over_1", AtMost(3.0)),
     ratio("tracked_1m_over_parse", AtMost(4.0)),
+    ratio("drop_xdp_over_nft_10k", AtLeast(6.0)),
+    ratio("drop_xdp_over_nft_100k", AtLeast(6.0)),
+    ratio("drop_tc_over_nft_10k", AtLeast(2.5)),
+    ratio("drop_tc_over_nft_100k", AtLeast(2.5)),
+    ratio("drop_xdp_over_bound_100k", AtLeast(0.75)),
+    ratio("drop_tc_over_bound_100k", AtLeast(0.9)),
+    ratio("tcp_over_none", AtLeast(0.97)),
+    ratio("tcp_over_nft", AtLeast(1.0)),
+    ratio("rr_over_none", AtMost(1.03)),
+    ratio("crr_over_nft", AtLeast(1.0)),
+    ratio("update_100k_over_100", AtMost(1.5)),
+    absolute("update_ms_100k", "ms", AtMost(50.0)),
+    absolute("apply_1m_s", "s", AtMost(5.0)),
+    absolute("compile_1m_s", "s", AtMost(1.0)),
+    absolute("bytes_per_flow", "bytes", AtMost(128.0)),
+    absolute("bytes_per_prefix", "bytes", AtMost(32.0)),
+    absolute("bytes_per_interface", "bytes", AtMost(4096.0)),
+    ratio("open_flood_over_none", AtLeast(0.9)),
 ];
 
 /// What several rounds came to.
@@ -64,9 +82,12 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// `None` when there was no round.
+    /// `None` when there was no round. A ratio to nothing is none.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut sorted: Vec<f64> = values.into_iter().collect();
+        let mut sorted: Vec<f64> = values
+            .into_iter()
+            .filter(|value| value.is_finite())
+            .collect();
         sorted.sort_by(f64::total_cmp);
         let upper = *sorted.get(sorted.len() / 2)?;
         let lower = *sorted.get((sorted.len() - 1) / 2)?;

@@ -100,13 +100,19 @@ pub(crate) fn read(text: &str) -> Result<Policy> {
 /// Compiles a policy for all of its interfaces, the first of which is the rehearsal's.
 pub(crate) fn compiled(text: &str, settings: &Settings) -> Result<Image> {
     let policy = read(text)?;
-    let mut attached = Vec::new();
-    for (vpc, content) in &policy.vpcs {
-        for (number, name) in content.interfaces.keys().enumerate() {
-            attached.push(interface(vpc, name, Rehearsal::IFINDEX + number as u32));
-        }
-    }
-    Ok(compile(&policy, &attached, None, settings)?)
+    Ok(compile(&policy, &attached(&policy), None, settings)?)
+}
+
+/// All interfaces of a policy, as if this machine had them.
+pub(crate) fn attached(policy: &Policy) -> Vec<AttachedInterface> {
+    let interfaces = policy
+        .vpcs
+        .iter()
+        .flat_map(|(vpc, content)| content.interfaces.keys().map(move |name| (vpc, name)));
+    (Rehearsal::IFINDEX..)
+        .zip(interfaces)
+        .map(|(ifindex, (vpc, name))| interface(vpc, name, ifindex))
+        .collect()
 }
 
 fn interface(vpc: &VpcName, name: &InterfaceName, ifindex: u32) -> AttachedInterface {

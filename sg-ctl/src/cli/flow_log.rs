@@ -1,0 +1,122 @@
+//! Writing a flow log.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use jiff::Timestamp;
+use sg_common::event::EventKind;
+
+use crate::controller::View;
+use crate::dirs::DirOptions;
+use crate::observe::EventSource;
+use crate::observe::flow_log::{FlowLog as Records, LogFile, Rotation};
+
+use super::Answer;
+use super::error::{Error, Result};
+use super::interrupt::Interrupt;
+
+/// How often the kernel's ring is emptied.
+const POLL: Duration = Duration::from_millis(100);
+/// How often flows are read: half the time that the shortest-lived state of one lasts.
+const SAMPLE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Args)]
+pub(super) struct FlowLog {
+    /// Write VPC flow log records (version 2 and our fields) to this file until interrupted,
+    /// instead of telling events
+    #[arg(
+        long = "flow-log",
+        value_name = "FILE",
+        conflicts_with_all = [
+            "seconds", "new_flows", "interface", "direction", "reasons", "protocol", "local",
+            "peer", "port", "json",
+        ]
+    )]
+    file: Option<PathBuf>,
+    /// What a flow log's record sums up
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "file",
+          value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    interval: u32,
+    /// Turn the flow log over before it has more bytes, like 64M
+    #[arg(long, value_name = "SIZE", default_value = "64M", requires = "file",
+          value_parser = parse_size)]
+    rotate: u64,
+    /// How many older flow logs stay
+    #[arg(long, value_name = "NUMBER", default_value_t = 5, requires = "file")]
+    keep: u32,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is not a size; write one like 500k, 64M or 2G");
+    let (digits, factor) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    match number.checked_mul(factor) {
+        Some(size) if size > 0 => Ok(size),
+        _ => Err(wrong()),
+    }
+}
+
+impl FlowLog {
+    /// The file, if a flow log is asked for.
+    pub(super) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    pub(super) fn write(&self, path: &Path, dirs: &DirOptions) -> Result<Answer> {
+        let wrong = |source| Error::WriteFile {
+            file: path.display().to_string(),
+            source,
+        };
+        let interrupt = Interrupt::catch()?;
+        let rotation = Rotation {
+            bytes: self.rotate,
+            keep: self.keep,
+        };
+        let mut file = LogFile::open(path, rotation).map_err(wrong)?;
+        let mut source = EventSource::open(dirs, &EventKind::ALL)?;
+        let mut records = Records::begin(Timestamp::now().as_second());
+        let mut sampled: Option<Instant> = None;
+        let mut is_over = false;
+        loop {
+            let unseen = source.poll(&mut |event| records.event(&event))?;
+            records.unseen(unseen);
+            let now = Timestamp::now().as_second();
+            let is_full = now - records.start() >= i64::from(self.interval) || is_over;
+            if is_full || sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE) {
+                records.sample(&View::open(dirs)?, now)?;
+                sampled = Some(Instant::now());
+            }
+            if is_full {
+                for record in records.finish(now) {
+                    file.line(&record.to_string()).map_err(wrong)?;
+                }
+                file.flush().map_err(wrong)?;
+            }
+            if is_over {
+                return Ok(Answer::Yes);
+            }
+            // The interval that has begun is still written.
+            is_over = interrupt.comes_within(POLL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("512"), Ok(512));
+        assert_eq!(parse_size("64M"), Ok(64 << 20));
+        for wrong in ["", "M", "0", "-1k", "1T", "99999999999G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! How many packets a second one receiving CPU takes: dropped ones, by sg, by nftables and by
+//! nothing but a drop, and SYNs to a port that is open to everybody.
+
+use anyhow::{Result, ensure};
+use sg_ctl::dataplane::{Bound, ReceiveHook};
+use tests::packets::words::packet;
+use tests::sg::Sg;
+use tests::sockets::TcpEcho;
+
+use crate::measure::{Rounds, Taken, to_places};
+use crate::policies::{self, HOST};
+use crate::wire::{Rate, Wire};
+use crate::{Effort, nftables};
+
+/// Who drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Contestant {
+    /// Nothing but a drop.
+    Bound(ReceiveHook),
+    /// sg, with a list of so many prefixes.
+    Sg(ReceiveHook, u32),
+    /// nftables at the device's ingress hook, with a set of so many prefixes.
+    Nft(u32),
+}
+
+/// What keeps a contestant in force.
+enum InForce {
+    Bound { _bound: Bound },
+    Sg { _sg: Sg },
+    Nft,
+}
+
+struct Lane {
+    contestant: Contestant,
+    /// Goes before its wire.
+    _in_force: InForce,
+    wire: Wire,
+    frame: Vec<u8>,
+    rates: Vec<Rate>,
+}
+
+impl Lane {
+    fn set_up(contestant: Contestant) -> Result<Self> {
+        let wire = Wire::lay()?;
+        let interface = wire.interface.as_str();
+        let in_force = match contestant {
+            Contestant::Bound(hook) => InForce::Bound {
+                _bound: wire.target.enter(|| Ok(Bound::attach(hook, interface)?))?,
+            },
+            Contestant::Sg(hook, prefixes) => {
+                let sg = Sg::on(&wire.target)?;
+                let hook = match hook {
+                    ReceiveHook::Tc => "tc",
+                    ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => "xdp",
+                };
+                let policy = policies::by_prefix_list(prefixes).replace(
+                    "eth0: {groups: [web]}",
+                    &format!("{interface}: {{groups: [web], hook: {hook}}}"),
+                );
+                sg.apply(&policy)?;
+                InForce::Sg { _sg: sg }
+            }
+            Contestant::Nft(prefixes) => {
+                nftables::is_there(&wire.target)?;
+                nftables::load(&wire.target, &nftables::at_ingress(interface, prefixes)?)?;
+                InForce::Nft
+            }
+        };
+        Ok(Self {
+            contestant,
+            _in_force: in_force,
+            frame: syn_to(&wire, 443)?,
+            wire,
+            rates: Vec::new(),
+        })
+    }
+
+    fn flood(&mut self, effort: Effort) -> Result<()> {
+        let before = self.wire.passed()?;
+        let rate = self.wire.flood(&self.frame, effort.span())?;
+        let passed = self.wire.passed()? - before;
+        // A neighbour discovery or a multicast report of the machine's own may come by.
+        ensure!(
+            passed < 100,
+            "{:?} let {passed} packets pass",
+            self.contestant
+        );
+        self.rates.push(rate);
+        Ok(())
+    }
+
+    fn received(&self) -> Vec<f64> {
+        self.rates.iter().map(|rate| rate.received).collect()
+    }
+
+    /// The least part of what was sent that found no room: where it is nothing, the sender and not
+    /// the receiver was the slower.
+    fn least_lost(&self) -> f64 {
+        self.rates
+            .iter()
+            .map(|rate| rate.lost)
+            .fold(f64::INFINITY, f64::min)
+    }
+}
+
+fn syn_to(wire: &Wire, port: u16) -> Result<Vec<u8>> {
+    let words = format!("tcp 32.0.1.7:40000 > {HOST}:{port} syn window 1000");
+    let mac = wire.target.mac(&wire.interface)?;
+    Ok(packet(&words)?.to_mac(mac).frame())
+}
+
+/// SYNs to a port that only others may reach.
+pub(crate) fn drops(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    use Contestant::{Bound, Nft, Sg};
+    use ReceiveHook::{Tc, XdpNative};
+    let (small, large) = effort.choose((10_000, 100_000), (1_000, 2_000));
+    let duels = [
+        ("drop_xdp_over_nft_10k", Sg(XdpNative, small), Nft(small)),
+        ("drop_xdp_over_nft_100k", Sg(XdpNative, large), Nft(large)),
+        ("drop_tc_over_nft_10k", Sg(Tc, small), Nft(small)),
+        ("drop_tc_over_nft_100k", Sg(Tc, large), Nft(large)),
+        (
+            "drop_xdp_over_bound_100k",
+            Sg(XdpNative, large),
+            Bound(XdpNative),
+        ),
+        ("drop_tc_over_bound_100k", Sg(Tc, large), Bound(Tc)),
+    ];
+    let wanted: Vec<_> = duels
+        .into_iter()
+        .filter(|(name, ..)| names.contains(name))
+        .collect();
+    let mut lanes: Vec<Lane> = Vec::new();
+    let mut absent: Vec<(Contestant, String)> = Vec::new();
+    for contestant in wanted.iter().flat_map(|(_, left, right)| [*left, *right]) {
+        let is_known = lanes.iter().any(|lane| lane.contestant == contestant)
+            || absent.iter().any(|(absent, _)| *absent == contestant);
+        if is_known {
+            continue;
+        }
+        match Lane::set_up(contestant) {
+            Ok(lane) => lanes.push(lane),
+            Err(error) => absent.push((contestant, format!("{error:#}"))),
+        }
+    }
+    effort.rounds(11, || {
+        lanes.iter_mut().try_for_each(|lane| lane.flood(effort))
+    })?;
+    let find = |wanted: Contestant| {
+        lanes
+            .iter()
+            .find(|lane| lane.contestant == wanted)
+            .ok_or_else(|| {
+                let why = absent.iter().find(|(absent, _)| *absent == wanted);
+                why.map_or_else(String::new, |(_, why)| why.clone())
+            })
+    };
+    let compare = |name, left, right| -> Result<Taken, String> {
+        let (left, right) = (find(left)?, find(right)?);
+        let ratios = left
+            .received()
+            .into_iter()
+            .zip(right.received())
+            .map(|(left, right)| left / right);
+        let millions = |lane: &Lane| lane.received().into_iter().map(|rate| rate / 1e6);
+        let by_clock = |lane: &Lane| -> Vec<f64> {
+            let rates = lane.rates.iter();
+            rates.map(|rate| rate.received_by_clock / 1e6).collect()
+        };
+        Ok(Taken::new(name, Rounds::of(ratios))
+            .with_median("mpps", millions(left))
+            .with_median("mpps_of_other", millions(right))
+            .with_median("mpps_by_clock", by_clock(left))
+            .with_median("mpps_of_other_by_clock", by_clock(right))
+            .with("least_lost_by_full_ring", to_places(left.least_lost()))
+            .with(
+                "least_lost_by_full_ring_of_other",
+                to_places(right.least_lost()),
+            ))
+    };
+    Ok(wanted
+        .into_iter()
+        .map(|(name, left, right)| {
+            compare(name, left, right).unwrap_or_else(|why| Taken::missing(name, why))
+        })
+        .collect())
+}
+
+/// A web server's policy: everybody may connect, and it may connect to everybody.
+const PUBLIC: &str = "\
+groups:
+  web:
+    ingress:
+    - {service: http, from: [0.0.0.0/0, \"::/0\"]}
+interfaces:
+";
+
+/// SYNs to a port that is open to everybody and listens.
+pub(crate) fn open_flood(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    struct Public {
+        _listener: TcpEcho,
+        /// What the server answers ends here.
+        _sink: Bound,
+        wire: Wire,
+        frame: Vec<u8>,
+        rates: Vec<f64>,
+    }
+    let set_up = || -> Result<Public> {
+        let wire = Wire::lay()?;
+        Ok(Public {
+            _listener: TcpEcho::listen(&wire.target, &format!("{HOST}:80"))?,
+            _sink: wire
+                .source
+                .enter(|| Ok(Bound::attach(ReceiveHook::Tc, "far0")?))?,
+            frame: syn_to(&wire, 80)?,
+            rates: Vec::new(),
+            wire,
+        })
+    };
+    let (mut bare, mut protected) = (set_up()?, set_up()?);
+    let sg = Sg::on(&protected.wire.target)?;
+    sg.apply(&format!(
+        "{PUBLIC}  {}: {{groups: [web]}}\n",
+        protected.wire.interface
+    ))?;
+    effort.rounds(11, || {
+        for public in [&mut bare, &mut protected] {
+            let rate = public.wire.flood(&public.frame, effort.span())?;
+            public.rates.push(rate.received);
+        }
+        Ok(())
+    })?;
+    let flows = &sg.json(&["status"])?["flows"];
+    let entries = flows["embryonic"].as_u64().zip(flows["assured"].as_u64());
+    let entries = entries.map_or(u64::MAX, |(embryonic, assured)| embryonic + assured);
+    ensure!(entries == 0, "the flood left {entries} flow entries");
+    let ratios = protected
+        .rates
+        .iter()
+        .zip(&bare.rates)
+        .map(|(protected, bare)| protected / bare);
+    let ratios: Vec<f64> = ratios.collect();
+    let millions = |public: &Public| {
+        public
+            .rates
+            .iter()
+            .map(|rate| rate / 1e6)
+            .collect::<Vec<_>>()
+    };
+    Ok(names
+        .iter()
+        .map(|name| {
+            Taken::new(name, Rounds::of(ratios.iter().copied()))
+                .with("flow_entries", entries)
+                .with_median("mpps", millions(&protected))
+                .with_median("mpps_of_none", millions(&bare))
+        })
+        .collect())
+}

@@ -1,0 +1,186 @@
+//! How long a change takes: one rule among many and among few, and a whole policy of a million.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use sg_ctl::compile::{Limits, compile};
+use sg_ctl::dataplane::Rehearsal;
+use tests::lab::{Host, Lab};
+use tests::sg::Sg;
+
+use crate::measure::{Rounds, Taken};
+use crate::{Effort, judgement, policies};
+
+/// Groups of rules, and interfaces that share the groups out among themselves.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    groups: u32,
+    rules_per_group: u32,
+    interfaces: u32,
+}
+
+impl Shape {
+    fn rules(self) -> u32 {
+        self.groups * self.rules_per_group
+    }
+
+    /// Each rule opens one port to a network of its own.
+    fn policy(self) -> Result<String> {
+        let mut text = String::from("groups:\n");
+        for group in 0..self.groups {
+            writeln!(text, "  g{group}:\n    egress: []\n    ingress:")?;
+            for rule in 0..self.rules_per_group {
+                let (port, net) = (1_000 + rule, group % (1 << 13));
+                writeln!(
+                    text,
+                    "    - {{protocol: tcp, ports: {port}, from: [{}.{}.{}.0/24]}}",
+                    32 + (net >> 8),
+                    net & 0xff,
+                    rule & 0xff
+                )?;
+            }
+        }
+        text.push_str("interfaces:\n");
+        let share = self.groups / self.interfaces;
+        for interface in 0..self.interfaces {
+            let groups: Vec<String> = (0..share)
+                .map(|number| format!("g{}", interface * share + number))
+                .collect();
+            writeln!(text, "  v{interface}: {{groups: [{}]}}", groups.join(", "))?;
+        }
+        Ok(text)
+    }
+
+    /// A machine with these interfaces.
+    fn machine(self, lab: &Lab, name: &str) -> Result<Host> {
+        let host = lab.host(name)?;
+        for interface in 0..self.interfaces {
+            host.ip(&format!(
+                "link add v{interface} type veth peer name w{interface}"
+            ))?;
+        }
+        Ok(host)
+    }
+}
+
+/// `sg-ctl rule add`, which returns when the rule is in force, and `rule remove`.
+pub(crate) fn one_rule(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let few = Shape {
+        groups: 1,
+        rules_per_group: 100,
+        interfaces: 1,
+    };
+    let many = Shape {
+        groups: effort.choose(1_000, 100),
+        rules_per_group: 100,
+        interfaces: effort.choose(100, 10),
+    };
+    let lab = Lab::new()?;
+    let mut contestants = Vec::new();
+    for (name, shape) in [("few", few), ("many", many)] {
+        let sg = Sg::on(&shape.machine(&lab, name)?)?;
+        sg.apply(&shape.policy()?)?;
+        contestants.push((sg, Vec::new(), Vec::new()));
+    }
+    effort.rounds(11, || {
+        for (sg, added, removed) in &mut contestants {
+            let rule = [
+                "g0",
+                "--ingress",
+                "--protocol",
+                "tcp",
+                "--ports",
+                "443",
+                "--from",
+            ];
+            let rule = [&rule[..], &["198.51.100.0/24"]].concat();
+            added.push(milliseconds(sg, &[&["rule", "add"], &rule[..]].concat())?);
+            removed.push(milliseconds(
+                sg,
+                &[&["rule", "remove"], &rule[..]].concat(),
+            )?);
+        }
+        Ok(())
+    })?;
+    let [(_, few_added, few_removed), (_, many_added, many_removed)] = contestants.as_slice()
+    else {
+        return Ok(Vec::new());
+    };
+    let ratios = many_added
+        .iter()
+        .zip(few_added)
+        .map(|(many, few)| many / few);
+    let ratios: Vec<f64> = ratios.collect();
+    Ok(names
+        .iter()
+        .map(|name| {
+            let rounds = match *name {
+                "update_ms_100k" => Rounds::of(many_added.iter().copied()),
+                _ => Rounds::of(ratios.iter().copied()),
+            };
+            Taken::new(name, rounds)
+                .with("rules", many.rules())
+                .with_median("add_ms", many_added.iter().copied())
+                .with_median("add_ms_of_100", few_added.iter().copied())
+                .with_median("remove_ms", many_removed.iter().copied())
+                .with_median("remove_ms_of_100", few_removed.iter().copied())
+        })
+        .collect())
+}
+
+fn milliseconds(sg: &Sg, arguments: &[&str]) -> Result<f64> {
+    let begin = Instant::now();
+    sg.run(arguments)?.succeeded()?;
+    Ok(begin.elapsed().as_secs_f64() * 1e3)
+}
+
+/// `sg-ctl apply` of everything at once, on a machine where nothing is in force; and its compiling.
+pub(crate) fn whole_policy(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let shape = Shape {
+        groups: effort.choose(10_000, 200),
+        rules_per_group: 100,
+        interfaces: effort.choose(100, 10),
+    };
+    let policy = shape.policy()?;
+    let mut taken = Vec::new();
+    for name in names {
+        let measured = match *name {
+            "apply_1m_s" => apply(shape, &policy, effort),
+            _ => compiling(&policy, effort),
+        };
+        taken.push(match measured {
+            Ok(seconds) => Taken::new(name, Rounds::of(seconds)).with("rules", shape.rules()),
+            Err(error) => Taken::missing(name, format!("{error:#}")),
+        });
+    }
+    Ok(taken)
+}
+
+fn apply(shape: Shape, policy: &str, effort: Effort) -> Result<Vec<f64>> {
+    let lab = Lab::new()?;
+    let host = shape.machine(&lab, "whole")?;
+    let mut seconds = Vec::new();
+    effort.rounds(3, || {
+        let sg = Sg::on(&host)?;
+        let path = sg.write_policy(policy)?;
+        seconds.push(milliseconds(&sg, &["apply", &path]).context("applying")? / 1e3);
+        Ok(())
+    })?;
+    Ok(seconds)
+}
+
+fn compiling(policy: &str, effort: Effort) -> Result<Vec<f64>> {
+    let settings = Rehearsal::settings(judgement::FEW_FLOWS, Limits::default())?;
+    let policy = policies::read(policy)?;
+    let attached = policies::attached(&policy);
+    let mut seconds = Vec::new();
+    effort.rounds(5, || {
+        let begin = Instant::now();
+        let image = compile(&policy, &attached, None, &settings)?;
+        seconds.push(begin.elapsed().as_secs_f64());
+        drop(image);
+        Ok(())
+    })?;
+    Ok(seconds)
+}
