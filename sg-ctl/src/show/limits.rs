@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(shown.lines().count(), 1 + Limit::all().count());
         assert!(
             shown
-                .contains("\nflows           262,144    262,144  tracked flows that are assured\n"),
+                .contains("\nflows            262,144     262,144  tracked flows that are assured\n"),
             "{shown}"
         );
     }
