@@ -303,9 +303,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 search.lane = lane.lane;
                 search.stamp = stamp;
                 keep_order();
-                let same = lane.tag().read_volatile() == tag
-                    && (&raw const (*slot).stamp).read_volatile() == stamp;
-                if same {
+                if (&raw const (*slot).stamp).read_volatile() == stamp {
                     return 1;
                 }
             }
@@ -633,6 +631,9 @@ pub(crate) fn insert(
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
+    if let FlowTable::Assured = table {
+        sweep(now);
+    }
     let search = begin_search(table, key, now)?;
     search.state = *state;
     search.deadline = deadline;
@@ -659,9 +660,6 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
     }
     let table = search.table;
     let assured = holds_assured(table);
-    if assured {
-        sweep(search.now);
-    }
     let roomier =
         free_lanes(table, search.first, search.now) >= free_lanes(table, search.second, search.now);
     let index = if roomier { search.first } else { search.second };

@@ -67,9 +67,10 @@ impl<T: Tables> Question<'_, T, ()> {
                 });
             }
             // Another CPU may have moved the flow between the two looks; nothing is dropped for that.
-            let Glance::Absent = self.tables.glance(FlowTable::Assured, key, state) else {
+            let assured = FlowTable::Assured;
+            if self.tables.find_flow(assured, key, state).is_some() {
                 return None;
-            };
+            }
             if headers.protocol == TCP && !self.may_pick_up(headers) {
                 return Some(Decision::without_rule(Reason::NoFlow));
             }

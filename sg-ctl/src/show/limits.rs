@@ -70,8 +70,9 @@ mod tests {
         let shown = limits(&Limits::default(), Style::PLAIN);
         assert_eq!(shown.lines().count(), 1 + Limit::all().count());
         assert!(
-            shown
-                .contains("\nflows            262,144     262,144  tracked flows that are assured\n"),
+            shown.contains(
+                "\nflows            262,144     262,144  tracked flows that are assured\n"
+            ),
             "{shown}"
         );
     }
