@@ -146,7 +146,7 @@ fn sigkill_at_eight_moments_of_a_change_of_size_costs_no_flow() -> Result<()> {
 }
 
 #[test]
-fn room_that_the_living_flows_would_fill_is_refused_and_nothing_changes() -> Result<()> {
+fn a_size_that_cannot_be_is_refused_and_nothing_changes() -> Result<()> {
     let scene = Scene::set()?;
     let refused = scene.sg.run(&["limits", "set", "flows=3"])?;
     ensure!(refused.code == Some(2), "{refused}");
