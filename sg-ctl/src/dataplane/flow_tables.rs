@@ -44,6 +44,14 @@ impl FlowTables {
     pub(super) fn folder(&self, bpffs: &Path) -> PathBuf {
         folder(bpffs, self.number)
     }
+
+    /// Whether all of them are there.
+    pub(super) fn are_made(&self, bpffs: &Path) -> bool {
+        let folder = self.folder(bpffs);
+        ["ASSURED", "EMBRYONIC"]
+            .iter()
+            .all(|name| folder.join(name).exists())
+    }
 }
 
 /// Where the tables with this number are pinned.
