@@ -30,6 +30,8 @@ pub(super) const TC_SEND: &str = "sg_tc_send";
 /// Ends a flow.
 pub(super) const END_FLOW: &str = "sg_end_flow";
 const CLOCK: &str = "sg_clock";
+/// What protecting an interface loads.
+pub(super) const PROGRAMS: [&str; 5] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CLOCK];
 
 /// First fragments that are remembered.
 const FRAGMENTS: u32 = 16_384;

@@ -183,12 +183,13 @@ impl Rehearsal {
 }
 
 /// `memlock` of the map's descriptor (proc_pid_fdinfo(5)).
-fn memory_of(map: &Map) -> Result<u64, Error> {
+pub(super) fn memory_of(map: &Map) -> Result<u64, Error> {
     let (Map::Array(map)
     | Map::PerCpuArray(map)
     | Map::HashMap(map)
     | Map::LruHashMap(map)
-    | Map::LpmTrie(map)) = map
+    | Map::LpmTrie(map)
+    | Map::RingBuf(map)) = map
     else {
         // What constants of the object are kept in.
         return Ok(0);
