@@ -745,6 +745,10 @@ fn quote<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers)
         }
         inner.source = Addr::from_words(packet.load_words::<4>(l3 + 8)?);
         inner.destination = Addr::from_words(packet.load_words::<4>(l3 + 24)?);
+        // It would be taken for a packet of IPv4.
+        if inner.source.is_v4() || inner.destination.is_v4() {
+            return None;
+        }
         extensions(packet, inner, (length_next >> 8) as u8, l3 + 40, true).ok()?;
         if let Part::Later = inner.part {
             return None;

@@ -71,13 +71,13 @@ mod tests {
     fn a_period_has_every_address_once() {
         let mut scatter = Scatter {
             base: 0x2000_0000,
-            mask: 0xffff,
+            mask: 0x0fff,
             ..Scatter::still(1)
         };
-        let addresses: BTreeSet<u32> = (0..1 << 16).map(|_| scatter.next().address).collect();
-        assert_eq!(addresses.len(), 1 << 16);
+        let addresses: BTreeSet<u32> = (0..1 << 12).map(|_| scatter.next().address).collect();
+        assert_eq!(addresses.len(), 1 << 12);
         assert_eq!(addresses.first(), Some(&0x2000_0000));
-        assert_eq!(addresses.last(), Some(&0x2000_ffff));
+        assert_eq!(addresses.last(), Some(&0x2000_0fff));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod inject;
 pub mod lab;
 pub mod packets;
 pub mod pages;
+pub mod properties;
 pub mod random;
 pub mod running;
 pub mod sg;

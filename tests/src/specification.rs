@@ -4,7 +4,7 @@
 //! [`Specified`] stands before an evaluator and complains when it lets anything pass that is
 //! refused here, or says that no rule allows what one does.
 
-mod naive;
+pub(crate) mod naive;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -221,7 +221,11 @@ impl<'a> Place<'a> {
             _ => 0,
         };
         ensure!(ip.l4.len() >= shortest, "its L4 header is cut off");
-        ensure!(ip.protocol != 59, "nothing follows its headers");
+        // Of IPv4 it is a protocol like any other.
+        ensure!(
+            ip.protocol != 59 || ip.source.is_ipv4(),
+            "nothing follows its headers"
+        );
         if ip.protocol == 6 {
             let header = usize::from(ip.l4[12] >> 4) * 4;
             ensure!((20..=ip.l4.len()).contains(&header), "its data offset lies");

@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 
-use crate::{lint, test, tidy};
+use crate::{budget, lint, test, tidy};
 
-/// Runs lint, tidy and test; the first that fails ends it.
+/// Runs tidy, lint, test and budget; the first that fails ends it.
 pub(crate) fn run() -> Result<()> {
     tidy::run()?;
     lint::run()?;
-    test::run(&[])
+    test::run(&[])?;
+    budget::run(false)
 }

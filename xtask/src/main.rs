@@ -4,10 +4,13 @@
 //! and once everything is in place no task touches the network.
 
 mod bench;
+mod budget;
 mod build;
 mod ci;
 mod demo;
+mod fuzz;
 mod lint;
+mod miri;
 mod package;
 mod setup;
 mod test;
@@ -56,11 +59,21 @@ enum Task {
     },
     /// Measures what fast means, beside nftables and beside nothing
     Bench(bench::Arguments),
+    /// Prints what programs and maps take of the kernel's limits; 1 when it is too much
+    Budget {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Looks for inputs that break a property: without a name, by each target in turn
+    Fuzz(fuzz::Arguments),
+    /// Runs the tests of sg-common under Miri, which sees undefined behaviour
+    Miri,
     /// Checks format, lints, documentation, licences and sources
     Lint,
     /// Checks the invariants that a reader of the text can check
     Tidy,
-    /// The gate: lint, tidy and test
+    /// The gate: tidy, lint, test and budget
     Ci,
 }
 
@@ -74,6 +87,9 @@ fn main() -> ExitCode {
         Task::Demo => demo::run(),
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Budget { json } => budget::run(json),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Miri => miri::run(),
         Task::Lint => lint::run(),
         Task::Tidy => tidy::run(),
         Task::Ci => ci::run(),

@@ -107,6 +107,40 @@ pub(crate) fn for_live_traffic() -> Result<()> {
     programs(LIVE)
 }
 
+/// What Miri needs besides a nightly toolchain, whose name is returned: a whole toolchain for one
+/// task is the user's to choose.
+pub(crate) fn for_miri() -> Result<&'static str> {
+    const TOOLCHAIN: &str = "nightly";
+    ensure!(
+        workspace::find_program("rustup").is_some(),
+        "Miri comes with nightly toolchains alone, and there is no rustup to run one: install \
+         rustup from https://rustup.rs"
+    );
+    let mut list = workspace::command("rustup");
+    list.args(["component", "list", "--installed", "--toolchain", TOOLCHAIN]);
+    let present = workspace::output(&mut list).context(
+        "Miri comes with nightly toolchains alone, and there is none: run `rustup toolchain \
+         install nightly --profile minimal --component miri,rust-src`",
+    )?;
+    for name in ["miri", "rust-src"] {
+        if present.lines().any(|line| line.starts_with(name)) {
+            continue;
+        }
+        let add = ["component", "add", name, "--toolchain", TOOLCHAIN];
+        announce(
+            &format!("rustup {}", add.join(" ")),
+            "Miri runs the tests of sg-common",
+        );
+        workspace::run(workspace::command("rustup").args(add)).with_context(|| {
+            format!(
+                "the nightly toolchain can't have {name}: install one that has it, by `rustup \
+                 toolchain install nightly --component miri,rust-src`"
+            )
+        })?;
+    }
+    Ok(TOOLCHAIN)
+}
+
 /// What sg is compared with. A contestant that can't be had is reported by the benchmark, so that
 /// is no failure here.
 pub(crate) fn for_measuring() {

@@ -5,6 +5,7 @@
 //! that does not fit, or follows an interrupted command or another build, makes a new layout and
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
+mod budget;
 mod clock;
 mod counters;
 mod ending;
@@ -23,6 +24,7 @@ mod replay;
 mod replay_flows;
 pub mod report;
 mod sizes;
+mod stack;
 mod state;
 mod sys;
 mod update;
@@ -45,6 +47,7 @@ use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::budget::{Budget, MapCost, ProgramCost};
 pub use self::ending::Ender;
 pub use self::events::EventStream;
 pub use self::flood::{Bound, Flood};
@@ -133,6 +136,9 @@ pub enum Error {
     /// The object is not what it should be.
     #[error("the eBPF object has no program {0}")]
     ProgramMissing(&'static str),
+    /// The object's instructions cannot be read.
+    #[error("the eBPF object cannot be read: {0}")]
+    Unreadable(Box<dyn std::error::Error + Send + Sync>),
     /// The kernel refuses the maps.
     #[error(
         "the kernel does not take the eBPF object: {0}; sg needs Linux 6.6 or later with BPF, BTF and TCX"

@@ -77,6 +77,25 @@ pub struct Rehearsal {
     reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
 }
 
+/// The record of an image's first layout, with nothing attached.
+pub(super) fn unattached(image: &Image, settings: &Settings) -> Record {
+    let sizes = FlowSizes::for_capacity(settings.assured_flows);
+    Record {
+        fingerprint: object::fingerprint(),
+        layout: 1,
+        sizes: Sizes::roomy(image),
+        flows: FlowTables { number: 1, sizes },
+        other_flows: None,
+        interface_slots: settings.limits.interface_slots(),
+        generation: 0,
+        jiffies_per_second: settings.jiffies_per_second,
+        hash_key: random(),
+        netns: Vec::new(),
+        devices: Vec::new(),
+        next_incarnation: 0,
+    }
+}
+
 impl Rehearsal {
     /// The number of the only network namespace.
     pub const NETNS: u32 = 1;
@@ -94,21 +113,7 @@ impl Rehearsal {
 
     /// Fills new maps below a new folder of a bpf filesystem.
     pub fn stage(folder: &Path, image: &Image, settings: &Settings) -> Result<Self, Error> {
-        let sizes = FlowSizes::for_capacity(settings.assured_flows);
-        let record = Record {
-            fingerprint: object::fingerprint(),
-            layout: 1,
-            sizes: Sizes::roomy(image),
-            flows: FlowTables { number: 1, sizes },
-            other_flows: None,
-            interface_slots: settings.limits.interface_slots(),
-            generation: 0,
-            jiffies_per_second: settings.jiffies_per_second,
-            hash_key: random(),
-            netns: Vec::new(),
-            devices: Vec::new(),
-            next_incarnation: 0,
-        };
+        let record = unattached(image, settings);
         let mut object = object::load(folder, &record, Self::NETNS)?;
         let globals = Dataplane::globals(&record);
         let mut maps = LayoutMaps::open(&layout_folder(folder, record.layout))?;
@@ -182,12 +187,13 @@ impl Rehearsal {
 }
 
 /// `memlock` of the map's descriptor (proc_pid_fdinfo(5)).
-fn memory_of(map: &Map) -> Result<u64, Error> {
+pub(super) fn memory_of(map: &Map) -> Result<u64, Error> {
     let (Map::Array(map)
     | Map::PerCpuArray(map)
     | Map::HashMap(map)
     | Map::LruHashMap(map)
-    | Map::LpmTrie(map)) = map
+    | Map::LpmTrie(map)
+    | Map::RingBuf(map)) = map
     else {
         // What constants of the object are kept in.
         return Ok(0);

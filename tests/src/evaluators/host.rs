@@ -1,11 +1,11 @@
-//! The decision over the host's tables, by the long way; where the short way has an answer, it must be
+//! The decision over the host's tables, by the long way; where a short way has an answer, it must be
 //! the same, and do the same to the flows.
 
 use anyhow::{Context, Result, ensure};
-use sg_common::decide::Desk;
+use sg_common::decide::{Desk, refuses_syn};
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
-use sg_common::report::Reason;
+use sg_common::report::{Decision, Reason};
 use sg_common::tables::{Generation, Interface, InterfaceFlags};
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
@@ -122,7 +122,12 @@ impl Evaluator for HostEvaluator {
         let received = (direction == Direction::Ingress) != is_guest;
         let apart = self.tables.clone();
         let short = apart.judge_at_once(interface, received, frame, &mut self.desk);
+        let is_refused = refuses_syn(frame, direction, interface, &self.tables);
         let long = self.tables.judge(interface, received, frame, &());
+        ensure!(
+            !is_refused || long == Decision::without_rule(Reason::NoRule),
+            "its SYN is refused at once, and else {long:?}"
+        );
         if let Some(short) = short {
             ensure!(short == long, "at once it is {short:?}, and else {long:?}");
             let flows = super::flows(apart.flows_alive());

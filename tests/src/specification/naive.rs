@@ -6,34 +6,34 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 /// What the link layer carries, behind at most two tags.
-pub(super) struct Link<'a> {
-    pub(super) ethertype: u16,
-    pub(super) content: &'a [u8],
+pub(crate) struct Link<'a> {
+    pub(crate) ethertype: u16,
+    pub(crate) content: &'a [u8],
 }
 
 /// An IP packet.
 #[derive(Clone, Debug)]
-pub(super) struct Ip {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-    pub(super) hop_limit: u8,
+pub(crate) struct Ip {
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) hop_limit: u8,
     /// The upper protocol.
-    pub(super) protocol: u8,
+    pub(crate) protocol: u8,
     /// What its header and that of its fragment say it is a part of.
-    pub(super) fragment: Option<Fragment>,
+    pub(crate) fragment: Option<Fragment>,
     /// From the L4 header, or the fragment's bytes, to the packet's end.
-    pub(super) l4: Vec<u8>,
+    pub(crate) l4: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Fragment {
-    pub(super) id: u32,
-    pub(super) offset: usize,
+pub(crate) struct Fragment {
+    pub(crate) id: u32,
+    pub(crate) offset: usize,
     /// The protocol field next to the identification.
-    pub(super) protocol: u8,
+    pub(crate) protocol: u8,
 }
 
-pub(super) fn link(frame: &[u8], bare: bool) -> Option<Link<'_>> {
+pub(crate) fn link(frame: &[u8], bare: bool) -> Option<Link<'_>> {
     if bare {
         let ethertype = match frame.first()? >> 4 {
             4 => 0x0800,
@@ -61,7 +61,7 @@ pub(super) fn link(frame: &[u8], bare: bool) -> Option<Link<'_>> {
 }
 
 /// Reads a whole packet; `quoted` ones may be cut short anywhere.
-pub(super) fn ip(link: &Link<'_>, quoted: bool) -> Option<Ip> {
+pub(crate) fn ip(link: &Link<'_>, quoted: bool) -> Option<Ip> {
     match link.ethertype {
         0x0800 => ipv4(link.content, quoted),
         0x86dd => ipv6(link.content, quoted),
@@ -143,12 +143,12 @@ fn ipv6(bytes: &[u8], quoted: bool) -> Option<Ip> {
 }
 
 impl Ip {
-    pub(super) fn is_later_fragment(&self) -> bool {
+    pub(crate) fn is_later_fragment(&self) -> bool {
         self.fragment.is_some_and(|fragment| fragment.offset > 0)
     }
 
     /// Source and destination port; the identifier twice for ICMP that has one; zeros otherwise.
-    pub(super) fn ports(&self) -> Option<(u16, u16)> {
+    pub(crate) fn ports(&self) -> Option<(u16, u16)> {
         match self.protocol {
             6 | 17 => Some((number(&self.l4, 0)?, number(&self.l4, 2)?)),
             1 | 58 if self.is_icmp_question_or_answer() => {
@@ -167,7 +167,7 @@ impl Ip {
     }
 
     /// What an ICMP error quotes.
-    pub(super) fn quoted(&self) -> Option<Self> {
+    pub(crate) fn quoted(&self) -> Option<Self> {
         let ethertype = match (self.protocol, self.l4.first()?) {
             (1, 3 | 11 | 12) if self.source.is_ipv4() => 0x0800,
             (58, 1..=4) if self.source.is_ipv6() => 0x86dd,
@@ -178,12 +178,12 @@ impl Ip {
     }
 
     /// The address that a neighbor message speaks of.
-    pub(super) fn target(&self) -> Option<IpAddr> {
+    pub(crate) fn target(&self) -> Option<IpAddr> {
         address(&self.l4, 8)
     }
 }
 
-pub(super) fn number(bytes: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
