@@ -667,20 +667,18 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
     }
 
-    /// Looks into both tables; most packets belong to assured flows.
+    /// Looks into both tables; most packets belong to assured flows. Another CPU may move the flow
+    /// between the two looks, so what is in neither is looked for among the assured again.
     #[inline(always)]
     fn find_either(&self, desk: &mut Desk) -> Option<Found<T::Flow>> {
-        if let Some(flow) = self.find(FlowTable::Assured, desk) {
-            return Some(Found {
-                table: FlowTable::Assured,
-                flow,
-            });
+        const LOOKS: [FlowTable; 3] =
+            [FlowTable::Assured, FlowTable::Embryonic, FlowTable::Assured];
+        for table in LOOKS {
+            if let Some(flow) = self.find(table, desk) {
+                return Some(Found { table, flow });
+            }
         }
-        let flow = self.find(FlowTable::Embryonic, desk)?;
-        Some(Found {
-            table: FlowTable::Embryonic,
-            flow,
-        })
+        None
     }
 
     #[inline(always)]

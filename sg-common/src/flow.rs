@@ -8,7 +8,7 @@
 //! both sides and are never forgotten before their deadline.
 
 use crate::addr::Addr;
-use crate::packet::{Direction, Packet};
+use crate::packet::Direction;
 use crate::parse::{Headers, TcpFlags};
 use crate::tables::{Generation, RuleSlot, TimeoutTicks};
 
@@ -131,40 +131,6 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
-    /// Bytes of a key that is sent to a program.
-    pub const LENGTH: usize = 44;
-
-    /// Writes the key for [`FlowKey::read`].
-    pub fn to_bytes(&self) -> [u8; Self::LENGTH] {
-        let mut bytes = [0; Self::LENGTH];
-        let fields = self.local.octets().into_iter().chain(self.peer.octets());
-        let fields = fields
-            .chain(self.zone.to_be_bytes())
-            .chain(self.local_port.to_be_bytes())
-            .chain(self.peer_port.to_be_bytes())
-            .chain([self.protocol, self.asker]);
-        for (to, byte) in bytes.iter_mut().zip(fields) {
-            *to = byte;
-        }
-        bytes
-    }
-
-    /// Reads a key that is all there is in a packet; `None` when the packet is shorter.
-    #[inline(always)]
-    pub fn read<P: Packet + ?Sized>(packet: &P) -> Option<Self> {
-        let [protocol, asker] = packet.load(40)?;
-        Some(Self {
-            local: Addr::from_v6(packet.load(0)?),
-            peer: Addr::from_v6(packet.load(16)?),
-            zone: u32::from_be_bytes(packet.load(32)?),
-            local_port: u16::from_be_bytes(packet.load(36)?),
-            peer_port: u16::from_be_bytes(packet.load(38)?),
-            protocol,
-            asker,
-            padding: [0; 2],
-        })
-    }
-
     /// Whether the keys are equal, without a branch for each field.
     #[inline(always)]
     pub const fn is(&self, other: &Self) -> bool {
@@ -339,8 +305,8 @@ pub struct FlowSearch {
     pub second: u32,
     /// What is compared before the key.
     pub tag: u32,
-    /// 1 for assured flows, 0 for embryonic ones.
-    pub assured: u32,
+    /// Which table, as the kernel's half numbers them.
+    pub table: u32,
     /// The time.
     pub now: Ticks,
     /// Where it was found.
@@ -369,7 +335,7 @@ pub struct FlowSlot {
     pub state: FlowState,
     /// When it opened.
     pub opened: Ticks,
-    /// Grows with each flow that takes the place, so that a late writer notices.
+    /// Grows with each flow that takes the place, so that a late writer notices; odd while one does.
     pub stamp: u32,
 }
 
@@ -399,6 +365,16 @@ pub struct FlowBucket {
 impl FlowBucket {
     /// Flows a bucket holds.
     pub const SLOTS: usize = 8;
+}
+
+/// How far flows have been carried from tables of one size to tables of another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Carrying {
+    /// The next bucket to be carried.
+    pub bucket: u32,
+    /// Flows that found no room, and are where they were.
+    pub left: u32,
 }
 
 const _: () = {

@@ -269,7 +269,7 @@ impl Headers {
             local_port,
             peer_port,
             protocol: self.protocol,
-            asker: question | asker,
+            asker: question << 2 | asker,
             padding: [0; 2],
         }
     }

@@ -92,6 +92,10 @@ pub struct Globals {
     pub embryonic_mask: u32,
     /// As above, for assured flows.
     pub assured_mask: u32,
+    /// The same for the tables that flows are carried from; zero when there are none.
+    pub other_embryonic_mask: u32,
+    /// As above, for assured flows.
+    pub other_assured_mask: u32,
     /// A random key, so that nobody outside can aim at a bucket.
     pub hash_key: HashKey,
     /// The layout these maps have: [`ABI`].
@@ -665,7 +669,7 @@ pub trait Tables {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 64);
+    assert!(size_of::<Globals>() == 72);
     assert!(size_of::<Interface>() == 84);
     assert!(size_of::<InterfaceEntry>() == 176);
     assert!(size_of::<PortEntry>() == 8);

@@ -150,9 +150,9 @@ fn opening(flow: &FlowReport) -> Question {
 
 /// The type of an ICMP flow's question: the key tells those that are no echo by their reply's type.
 fn asked(key: &FlowKey) -> u8 {
-    match (key.protocol, key.asker & !3) {
+    match (key.protocol, key.asker >> 2) {
         (ICMP, 0) => 8,
-        (ICMP, _) => (key.asker & !1).saturating_sub(1),
+        (ICMP, reply) => reply.saturating_sub(1),
         (ICMPV6, _) => 128,
         _ => 0,
     }

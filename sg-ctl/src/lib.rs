@@ -11,6 +11,7 @@ pub mod dirs;
 pub mod doctor;
 pub mod explain;
 pub mod interfaces;
+pub mod limits;
 pub mod observe;
 pub mod policy;
 pub mod privileges;

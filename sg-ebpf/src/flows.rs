@@ -1,23 +1,29 @@
 //! Flows in buckets of eight, in two arrays.
 //!
-//! Readers take no lock: they compare tags, then the key, and look at the tag and the stamp again
-//! after copying. Writers of one bucket are serialised by its spin lock, under which the verifier
-//! allows no call; so time and places are computed before. Two CPUs that open one flow at once may
-//! leave it in both its buckets: searches find the first, and the other runs out.
+//! Readers take no lock: they compare tags, then the key, and look at the stamp again after copying;
+//! it is odd while a flow moves in, and another one afterwards. Writers of one bucket are
+//! serialised by its spin lock, under which the verifier allows no call; so time and places are
+//! computed before. Two CPUs that open one flow at once may leave it in both its buckets: searches
+//! find the first, and the other runs out.
 //!
 //! Expired flows are no flows: their places are reused by whoever needs one, and each new assured
 //! flow sweeps one more bucket, so that quotas become true again without any process.
 //!
+//! While the tables change their size there are two pairs, and a flow is in one of them: what the
+//! current pair does not have is looked for in the *other* one, used there in place, and carried over
+//! by a program that the controller runs.
+//!
 //! What is called from several places is a function of its own in the kernel too: a call costs less
 //! than the instructions and the stack of another copy.
 
+use core::arch::asm;
 use core::intrinsics::{self, AtomicOrdering};
 
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
-use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
 use sg_common::flow::{
-    FlowBucket, FlowKey, FlowSearch, FlowSlot, FlowState, FlowTable, Leg, Ticks,
+    Carrying, FlowBucket, FlowKey, FlowSearch, FlowSlot, FlowState, FlowTable, Leg, Ticks,
 };
 use sg_common::packet::Direction;
 use sg_common::tables::{Glance, Globals};
@@ -28,6 +34,14 @@ use crate::maps::{GLOBALS, hidden};
 static EMBRYONIC: Array<FlowBucket, 1> = Array::new();
 #[btf_map]
 static ASSURED: Array<FlowBucket, 1> = Array::new();
+/// The tables of another size, while flows are carried over; else one bucket that nobody looks at.
+#[btf_map]
+static OTHER_EMBRYONIC: Array<FlowBucket, 1> = Array::new();
+#[btf_map]
+static OTHER_ASSURED: Array<FlowBucket, 1> = Array::new();
+/// How far the carrying has come.
+#[btf_map]
+static CARRYING: Array<Carrying, 1> = Array::new();
 /// Assured flows by owner.
 #[btf_map]
 static OWNED: Array<u32, 1> = Array::new();
@@ -39,10 +53,50 @@ const SLOTS: u32 = FlowBucket::SLOTS as u32;
 /// No owner.
 const NOBODY: u32 = u32::MAX;
 
+/// The stamp after a flow has moved in, or gone.
+#[inline(always)]
+fn next_stamp(stamp: u32) -> u32 {
+    stamp.wrapping_add(2)
+}
+
+/// Whether a flow is moving into the place with this stamp: what is read there may be of two flows.
+#[inline(always)]
+fn is_moving_in(stamp: u32) -> bool {
+    stamp & 1 == 1
+}
+
+/// Keeps the compiler from moving reads and writes of memory from one side to the other. BPF has no
+/// instruction that keeps the processor from it, and x86 does not.
+#[inline(always)]
+fn keep_order() {
+    // SAFETY: it is empty; the compiler must think that it touches memory.
+    unsafe { asm!("", options(nostack, preserves_flags)) };
+}
+
+/// The tables as [`FlowSearch::table`] numbers them: a bit tells assured flows from embryonic ones,
+/// another tells the tables that flows are carried from.
+const EMBRYONIC_FLOWS: u32 = 0;
+const ASSURED_FLOWS: u32 = 1;
+const OTHER: u32 = 2;
+const OTHER_EMBRYONIC_FLOWS: u32 = OTHER | EMBRYONIC_FLOWS;
+
+#[inline(always)]
+fn number(table: FlowTable) -> u32 {
+    match table {
+        FlowTable::Embryonic => EMBRYONIC_FLOWS,
+        FlowTable::Assured => ASSURED_FLOWS,
+    }
+}
+
+#[inline(always)]
+fn holds_assured(table: u32) -> bool {
+    table & ASSURED_FLOWS != 0
+}
+
 /// Where a flow was found.
 #[derive(Clone, Copy)]
 pub(crate) struct FoundFlow {
-    table: FlowTable,
+    table: u32,
     bucket: u32,
     lane: u32,
     stamp: u32,
@@ -59,10 +113,22 @@ impl FoundFlow {
 }
 
 #[inline(always)]
-fn bucket(table: FlowTable, index: u32) -> Option<*mut FlowBucket> {
+fn bucket(table: u32, index: u32) -> Option<*mut FlowBucket> {
     match table {
-        FlowTable::Embryonic => EMBRYONIC.get_ptr_mut(index),
-        FlowTable::Assured => ASSURED.get_ptr_mut(index),
+        EMBRYONIC_FLOWS => EMBRYONIC.get_ptr_mut(index),
+        ASSURED_FLOWS => ASSURED.get_ptr_mut(index),
+        OTHER_EMBRYONIC_FLOWS => OTHER_EMBRYONIC.get_ptr_mut(index),
+        _ => OTHER_ASSURED.get_ptr_mut(index),
+    }
+}
+
+/// A bucket of a table where flows open.
+#[inline(always)]
+fn current_bucket(table: u32, index: u32) -> Option<*mut FlowBucket> {
+    if holds_assured(table) {
+        ASSURED.get_ptr_mut(index)
+    } else {
+        EMBRYONIC.get_ptr_mut(index)
     }
 }
 
@@ -149,7 +215,7 @@ fn begin_search(table: FlowTable, key: &FlowKey, now: Ticks) -> Option<&'static 
     let search = unsafe { &mut *search };
     // Hidden from LLVM, which otherwise keeps all words of the key on the stack.
     search.key = *hidden(key);
-    search.assured = u32::from(table == FlowTable::Assured);
+    search.table = number(table);
     search.now = now;
     Some(search)
 }
@@ -160,7 +226,7 @@ fn set_places(search: &mut FlowSearch) -> Option<()> {
     let globals = GLOBALS.get(0)?;
     // As in `begin_search`.
     let places = hidden(&search.key).places(&globals.hash_key);
-    let mask = mask(globals, table_of(search));
+    let mask = mask(globals, search.table);
     search.first = places.first & mask;
     search.second = places.second & mask;
     search.tag = u32::from(places.tag);
@@ -168,19 +234,22 @@ fn set_places(search: &mut FlowSearch) -> Option<()> {
 }
 
 #[inline(always)]
-fn mask(globals: &Globals, table: FlowTable) -> u32 {
+fn mask(globals: &Globals, table: u32) -> u32 {
+    // All are read before one is chosen: LLVM would work out an address instead, which the verifier
+    // cannot follow.
+    let read = |mask: &u32| {
+        // SAFETY: a reference is good to read from.
+        unsafe { (&raw const *mask).read_volatile() }
+    };
+    let embryonic = read(&globals.embryonic_mask);
+    let assured = read(&globals.assured_mask);
+    let other_embryonic = read(&globals.other_embryonic_mask);
+    let other_assured = read(&globals.other_assured_mask);
     match table {
-        FlowTable::Embryonic => globals.embryonic_mask,
-        FlowTable::Assured => globals.assured_mask,
-    }
-}
-
-#[inline(always)]
-fn table_of(search: &FlowSearch) -> FlowTable {
-    if search.assured == 0 {
-        FlowTable::Embryonic
-    } else {
-        FlowTable::Assured
+        EMBRYONIC_FLOWS => embryonic,
+        ASSURED_FLOWS => assured,
+        OTHER_EMBRYONIC_FLOWS => other_embryonic,
+        _ => other_assured,
     }
 }
 
@@ -201,7 +270,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     let tag = search.tag as u16;
     let mut index = search.first;
     for _ in 0..2 {
-        let Some(bucket) = bucket(table_of(search), index) else {
+        let Some(bucket) = bucket(search.table, index) else {
             return 0;
         };
         // SAFETY: array elements live as long as the program; what is read may change meanwhile,
@@ -222,7 +291,9 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 };
                 let slot = lane.slot();
                 let stamp = (&raw const (*slot).stamp).read_volatile();
-                if lane.deadline().read_volatile().has_passed(search.now)
+                keep_order();
+                if is_moving_in(stamp)
+                    || lane.deadline().read_volatile().has_passed(search.now)
                     || !(*slot).key.is(&search.key)
                 {
                     continue;
@@ -231,9 +302,8 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 search.bucket = index;
                 search.lane = lane.lane;
                 search.stamp = stamp;
-                let same = lane.tag().read_volatile() == tag
-                    && (&raw const (*slot).stamp).read_volatile() == stamp;
-                if same {
+                keep_order();
+                if (&raw const (*slot).stamp).read_volatile() == stamp {
                     return 1;
                 }
             }
@@ -254,23 +324,29 @@ pub(crate) fn glance(
     state: &mut FlowState,
 ) -> Glance<FoundFlow> {
     let places = key.places(&globals.hash_key);
-    let mask = mask(globals, table);
-    match glance_into(table, places.first & mask, places.tag, key, now, state) {
-        Glance::Absent => glance_into(table, places.second & mask, places.tag, key, now, state),
+    let mask = match table {
+        FlowTable::Embryonic => globals.embryonic_mask,
+        FlowTable::Assured => globals.assured_mask,
+    };
+    let table = number(table);
+    let first = glance_into(table, places.first & mask, places.tag, key, now, state);
+    let Glance::Absent = first else { return first };
+    match glance_into(table, places.second & mask, places.tag, key, now, state) {
+        Glance::Absent if globals.other_assured_mask != 0 => Glance::Unsure,
         sure => sure,
     }
 }
 
 #[inline(always)]
 fn glance_into(
-    table: FlowTable,
+    table: u32,
     index: u32,
     tag: u16,
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
 ) -> Glance<FoundFlow> {
-    let Some(bucket) = bucket(table, index) else {
+    let Some(bucket) = current_bucket(table, index) else {
         return Glance::Unsure;
     };
     // SAFETY: as in `sg_search_flow`.
@@ -287,12 +363,17 @@ fn glance_into(
         };
         let slot = lane.slot();
         let stamp = (&raw const (*slot).stamp).read_volatile();
+        keep_order();
         // Read again from memory: the words that were hashed would be kept on the stack.
         let key = hidden(key);
-        if lane.deadline().read_volatile().has_passed(now) || !(*slot).key.is(key) {
+        if is_moving_in(stamp)
+            || lane.deadline().read_volatile().has_passed(now)
+            || !(*slot).key.is(key)
+        {
             return Glance::Unsure;
         }
         *state = (*slot).state;
+        keep_order();
         if (&raw const (*slot).stamp).read_volatile() != stamp {
             return Glance::Unsure;
         }
@@ -369,17 +450,45 @@ pub(crate) fn find(
     state: &mut FlowState,
 ) -> Option<FoundFlow> {
     let search = begin_search(table, key, now)?;
-    if sg_search_flow(search) == 0 {
+    if sg_search_flow(search) == 0 && !(is_carrying() && sg_search_other_flow(search) != 0) {
         return None;
     }
     *state = search.state;
     Some(found(search))
 }
 
+/// Whether a flow may be in the other tables.
+#[inline(always)]
+fn is_carrying() -> bool {
+    GLOBALS
+        .get(0)
+        .is_some_and(|globals| globals.other_assured_mask != 0)
+}
+
+/// Looks where flows are carried from. One that moves is in its new place before it leaves the old
+/// one, so who misses it in both finds it in the new one.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_search_other_flow(search: *mut FlowSearch) -> u32 {
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    search.table |= OTHER;
+    if sg_search_flow(search) != 0 {
+        return 1;
+    }
+    search.table &= !OTHER;
+    sg_search_flow(search)
+}
+
 #[inline(always)]
 fn found(search: &FlowSearch) -> FoundFlow {
     FoundFlow {
-        table: table_of(search),
+        table: search.table,
         bucket: search.bucket,
         lane: search.lane,
         stamp: search.stamp,
@@ -451,8 +560,15 @@ pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
     let (Some(from), Some(to)) = (from.lane(), to.lane()) else {
         return;
     };
-    let (from, to) = (from.slot(), to.slot());
     // SAFETY: both lie in their buckets.
+    unsafe { copy_counts(from.slot(), to.slot()) };
+}
+
+/// # Safety
+/// Both must lie in buckets.
+#[inline(always)]
+unsafe fn copy_counts(from: *const FlowSlot, to: *mut FlowSlot) {
+    // SAFETY: the caller vouches for the pointers.
     unsafe {
         (*to).packets = (*from).packets;
         (*to).bytes = (*from).bytes;
@@ -464,7 +580,7 @@ pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
 pub(crate) fn remove(flow: FoundFlow, owner: u32) {
     let Some(lane) = flow.lane() else { return };
     let removed = clear(lane.bucket, lane.lane, flow.stamp);
-    if removed != 0 && flow.table == FlowTable::Assured {
+    if removed != 0 && holds_assured(flow.table) {
         own(owner, NOBODY);
     }
 }
@@ -482,7 +598,7 @@ fn clear(bucket: *mut FlowBucket, lane: u32, stamp: u32) -> u32 {
         if (*slot).stamp == stamp {
             lane.tag().write_volatile(0);
             lane.deadline().write_volatile(Ticks(0));
-            (*slot).stamp = stamp.wrapping_add(1);
+            (&raw mut (*slot).stamp).write_volatile(next_stamp(stamp));
             removed = 1;
         }
         bpf_spin_unlock(lock.cast());
@@ -515,6 +631,9 @@ pub(crate) fn insert(
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
+    if let FlowTable::Assured = table {
+        sweep(now);
+    }
     let search = begin_search(table, key, now)?;
     search.state = *state;
     search.deadline = deadline;
@@ -539,15 +658,12 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
     if set_places(search).is_none() {
         return 0;
     }
-    let table = table_of(search);
-    let assured = table == FlowTable::Assured;
-    if assured {
-        sweep(search.now);
-    }
+    let table = search.table;
+    let assured = holds_assured(table);
     let roomier =
         free_lanes(table, search.first, search.now) >= free_lanes(table, search.second, search.now);
     let index = if roomier { search.first } else { search.second };
-    let Some(bucket) = bucket(table, index) else {
+    let Some(bucket) = current_bucket(table, index) else {
         return 0;
     };
     let mut expired_owner = NOBODY;
@@ -574,14 +690,17 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
                 expired_owner = (*slot).state.owner;
             }
             lane.tag().write_volatile(0);
-            let stamp = (*slot).stamp.wrapping_add(1);
-            (&raw mut (*slot).stamp).write_volatile(stamp);
+            let stamp = next_stamp((*slot).stamp);
+            (&raw mut (*slot).stamp).write_volatile(stamp.wrapping_sub(1));
+            keep_order();
             (*slot).key = search.key;
             (*slot).state = search.state;
             (*slot).packets = [0; 2];
             (*slot).bytes = [0; 2];
             (*slot).opened = search.now;
             lane.deadline().write_volatile(search.deadline);
+            keep_order();
+            (&raw mut (*slot).stamp).write_volatile(stamp);
             lane.tag().write_volatile(search.tag as u16);
             search.bucket = index;
             search.lane = least as u32 & (SLOTS - 1);
@@ -603,8 +722,8 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
 
 /// How many places of a bucket are free, or hold an expired flow.
 #[inline(always)]
-fn free_lanes(table: FlowTable, index: u32, now: Ticks) -> u32 {
-    let Some(bucket) = bucket(table, index) else {
+fn free_lanes(table: u32, index: u32, now: Ticks) -> u32 {
+    let Some(bucket) = current_bucket(table, index) else {
         return 0;
     };
     let mut free = 0;
@@ -644,7 +763,7 @@ extern "C" fn sg_sweep_flows(now: u32) -> u32 {
     // SAFETY: an aligned word in a map value. The old value is used, so the order is AcqRel: a
     // relaxed addition compiles to the instruction that does not return it.
     let next = unsafe { intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(next, 1) };
-    let Some(bucket) = bucket(FlowTable::Assured, next & globals.assured_mask) else {
+    let Some(bucket) = current_bucket(ASSURED_FLOWS, next & globals.assured_mask) else {
         return 0;
     };
     for lane in 0..SLOTS {
@@ -660,7 +779,7 @@ extern "C" fn sg_sweep_flows(now: u32) -> u32 {
             bpf_spin_lock(lock.cast());
             if *lane.tag() != 0 && (*lane.deadline()).has_passed(now) {
                 owner = (*slot).state.owner;
-                (*slot).stamp = (*slot).stamp.wrapping_add(1);
+                (*slot).stamp = next_stamp((*slot).stamp);
                 lane.tag().write_volatile(0);
             }
             bpf_spin_unlock(lock.cast());
@@ -670,4 +789,127 @@ extern "C" fn sg_sweep_flows(now: u32) -> u32 {
         }
     }
     0
+}
+
+/// Carries the flows of one more bucket, of each of the other tables, to where they belong.
+#[inline(always)]
+pub(crate) fn carry() {
+    let Some(carrying) = CARRYING.get_ptr_mut(0) else {
+        return;
+    };
+    let Some(globals) = GLOBALS.get(0) else {
+        return;
+    };
+    // SAFETY: only the controller runs this, one run after the other.
+    let carrying = unsafe { &mut *carrying };
+    let index = carrying.bucket;
+    carrying.bucket = index.wrapping_add(1);
+    for lane in 0..SLOTS {
+        if index <= globals.other_assured_mask {
+            carrying.left += sg_carry_flow(OTHER | ASSURED_FLOWS, index, lane);
+        }
+        if index <= globals.other_embryonic_mask {
+            carrying.left += sg_carry_flow(OTHER_EMBRYONIC_FLOWS, index, lane);
+        }
+    }
+}
+
+/// Carries one flow. Returns 1 when there is no room for it; it then stays where it is.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
+    let Some(search) = SEARCHES.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: as in `begin_search`.
+    let search = unsafe { &mut *search };
+    let Some(old_bucket) = bucket(table, index) else {
+        return 0;
+    };
+    // SAFETY: the helper only reads a clock.
+    let now = Ticks::from_jiffies(unsafe { bpf_jiffies64() });
+    let old = Lane {
+        bucket: old_bucket,
+        lane,
+    };
+    let mut is_live = false;
+    let mut expired_owner = NOBODY;
+    let slot = old.slot();
+    let stamp;
+    // SAFETY: lock and slot lie in one map value; between lock and unlock are plain loads and
+    // stores.
+    unsafe {
+        let lock = &raw mut (*old_bucket).lock;
+        bpf_spin_lock(lock.cast());
+        stamp = (*slot).stamp;
+        if *old.tag() != 0 {
+            if (*old.deadline()).has_passed(now) {
+                expired_owner = (*slot).state.owner;
+                (*slot).stamp = next_stamp(stamp);
+                old.tag().write_volatile(0);
+            } else {
+                search.key = (*slot).key;
+                search.state = (*slot).state;
+                search.deadline = *old.deadline();
+                is_live = true;
+            }
+        }
+        bpf_spin_unlock(lock.cast());
+    }
+    if expired_owner != NOBODY && holds_assured(table) {
+        own(expired_owner, NOBODY);
+    }
+    if !is_live {
+        return 0;
+    }
+    search.now = now;
+    search.table = table & ASSURED_FLOWS;
+    if sg_place_flow(search) == 0 {
+        return 1;
+    }
+    leave(old_bucket, lane, stamp, search);
+    0
+}
+
+/// Ends a flow where it was carried from; what happened to it meanwhile happens to it where it is
+/// now.
+#[inline(always)]
+fn leave(old_bucket: *mut FlowBucket, lane: u32, stamp: u32, search: &FlowSearch) {
+    let new = found(search);
+    let old = Lane {
+        bucket: old_bucket,
+        lane,
+    };
+    let Some(new_lane) = new.lane() else { return };
+    let slot = old.slot();
+    let owner = search.state.owner;
+    let mut has_left = false;
+    let mut last = search.state;
+    // SAFETY: both lie in their buckets; lock and slot as in `write_state`.
+    unsafe {
+        copy_counts(slot, new_lane.slot());
+        let lock = &raw mut (*old_bucket).lock;
+        bpf_spin_lock(lock.cast());
+        if (*slot).stamp == stamp {
+            last = (*slot).state;
+            old.tag().write_volatile(0);
+            old.deadline().write_volatile(Ticks(0));
+            (*slot).stamp = next_stamp(stamp);
+            has_left = true;
+        }
+        bpf_spin_unlock(lock.cast());
+    }
+    if !has_left {
+        // It ended while it was carried.
+        remove(new, owner);
+        return;
+    }
+    if holds_assured(new.table) {
+        own(owner, NOBODY);
+    }
+    if last != search.state {
+        write_state(new_lane.bucket, new_lane.lane, new.stamp, &last);
+    }
 }

@@ -21,6 +21,7 @@ mod stages;
 mod yardsticks;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
+use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use sg_common::decide::{at_once, direction_of, refuses_syn};
@@ -127,26 +128,41 @@ pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
     xdp_action::XDP_ABORTED
 }
 
-/// Ends the flow whose key the frame is; run by the controller as [`sg_clock`] is. Returns how many
-/// tables held it.
+/// Ends the flow whose key the frame is, as it lies in memory; run by the controller as [`sg_clock`]
+/// is. Returns how many tables held it.
 #[xdp(frags)]
 pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
     let Some(job) = maps::job() else { return 0 };
-    let frame = Frame::of_xdp(&context, &mut job.scratch);
-    let Some(key) = FlowKey::read(&frame) else {
+    let key = &raw mut job.desk.key;
+    // SAFETY: the key is in a map value and as long as what is copied, and every pattern of bytes is
+    // a key.
+    let copied =
+        unsafe { bpf_xdp_load_bytes(context.ctx, 0, key.cast(), size_of::<FlowKey>() as u32) };
+    if copied != 0 {
         return 0;
-    };
+    }
     let Some(maps) = Maps::<false>::open(job) else {
         return 0;
     };
-    let mut ended = 0;
-    for table in [FlowTable::Assured, FlowTable::Embryonic] {
-        if let Some(flow) = maps.find_flow(table, &key, &mut job.desk.state) {
-            maps.remove_flow(flow, job.desk.state.owner);
-            ended += 1;
-        }
-    }
-    ended
+    end_flow(&maps, job, FlowTable::Assured) + end_flow(&maps, job, FlowTable::Embryonic)
+}
+
+#[inline(always)]
+fn end_flow(maps: &Maps<false>, job: &mut Job, table: FlowTable) -> u32 {
+    let Some(flow) = maps.find_flow(table, &job.desk.key, &mut job.desk.state) else {
+        return 0;
+    };
+    maps.remove_flow(flow, job.desk.state.owner);
+    1
+}
+
+/// Carries flows between tables of two sizes, a bucket a run; run by the controller through
+/// `BPF_PROG_TEST_RUN`, attached nowhere. No XDP program: to repeat one, the kernel waits for a grace
+/// period each time.
+#[classifier]
+pub(crate) fn sg_carry(_context: TcContext) -> i32 {
+    flows::carry();
+    TC_ACT_SHOT
 }
 
 /// Reads an XDP frame onto this CPU's desk. Global functions are checked by the verifier once and

@@ -119,6 +119,10 @@ static NETNS: Global<u32> = Global::new(0);
 
 /// The reference as it is, of which LLVM then knows nothing.
 #[inline(always)]
+#[expect(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "the pointer is copied, and nothing is read through it"
+)]
 pub(crate) fn hidden<T>(known: &T) -> &T {
     let unknown: *const T;
     // SAFETY: it copies the pointer.
@@ -430,7 +434,8 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
                 vpc,
                 address: *address,
             });
-            MEMBERS.get(&*key)
+            let key: &MemberKey = &*key;
+            MEMBERS.get(key)
         };
         let Some(index) = found else {
             return Identity::NONE;
@@ -447,7 +452,8 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
         let found = unsafe {
             let place = &raw mut (*self.job).grant_key;
             place.write(*key);
-            GRANTS.get(&*place)
+            let key: &GrantKey = &*place;
+            GRANTS.get(key)
         };
         let Some(index) = found else {
             return PortTable::EMPTY;

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::lab::Lab;
@@ -20,6 +21,7 @@ const WAYS: [&str; 6] = [
     "sg:clients",
 ];
 const CHANGES: usize = 60;
+const KILLS: u32 = 30;
 
 /// One way only, so that each change takes the last one away. Egress is not open to everyone, so
 /// that every connection is tracked whatever the way: a reset that closes an untracked one just
@@ -45,8 +47,9 @@ interfaces:
     )
 }
 
-#[test]
-fn an_allowed_packet_is_never_lost_while_the_rule_that_allows_it_changes() -> Result<()> {
+/// Makes changes while packets that rules allow, and packets that none allows, come without a pause.
+/// `changes` says how many it made.
+fn nothing_is_lost_during(changes: impl FnOnce(&Sg) -> Result<usize>) -> Result<()> {
     let pair = Lab::pair()?;
     let sg = Sg::on(&pair.host)?;
     sg.apply(&policy(WAYS[0], 0))?;
@@ -76,10 +79,7 @@ fn an_allowed_packet_is_never_lost_while_the_rule_that_allows_it_changes() -> Re
             }
             Ok(())
         });
-        let changed = (1..=CHANGES).try_for_each(|change| {
-            sg.apply(&policy(WAYS[change % WAYS.len()], change))
-                .map(drop)
-        });
+        let changed = changes(&sg);
         over.store(true, Ordering::Relaxed);
         let refused = refused
             .join()
@@ -87,12 +87,11 @@ fn an_allowed_packet_is_never_lost_while_the_rule_that_allows_it_changes() -> Re
         let traffic = traffic
             .join()
             .unwrap_or_else(|_| Err(anyhow::anyhow!("panicked")));
-        (traffic, changed.and(refused))
+        (
+            traffic,
+            changed.and_then(|changed| refused.map(|()| changed)),
+        )
     });
-    changed?;
-    let asked = asked?;
-    ensure!(asked > 100, "only {asked} questions were asked");
-
     // A lost SYN or datagram would have come again; the counters know of every drop.
     let stats = sg.json(&["stats"])?;
     let reasons = stats["interfaces"][0]["reasons"]
@@ -119,6 +118,57 @@ fn an_allowed_packet_is_never_lost_while_the_rule_that_allows_it_changes() -> Re
         drops.iter().all(|drop| drop["reason"] == "no-rule"),
         "dropped: {drops:?}"
     );
-    println!("{asked} questions each were answered during {CHANGES} changes");
+    let asked = asked.with_context(|| format!("of what is counted: {reasons:?}"))?;
+    let changed = changed?;
+    ensure!(asked > 100, "only {asked} questions were asked");
+    println!("{asked} questions each were answered during {changed} changes");
     Ok(())
+}
+
+#[test]
+fn an_allowed_packet_is_never_lost_while_the_rule_that_allows_it_changes() -> Result<()> {
+    nothing_is_lost_during(|sg| {
+        for change in 1..=CHANGES {
+            sg.apply(&policy(WAYS[change % WAYS.len()], change))?;
+        }
+        Ok(CHANGES)
+    })
+}
+
+/// The words of a command about the rules that let the traffic in by one way.
+fn rules<'a>(change: &'a str, way: &'a str, service: (&'a str, &'a str)) -> Vec<&'a str> {
+    let (protocol, ports) = service;
+    let what = ["rule", change, "g", "--ingress", "--protocol", protocol];
+    [&what[..], &["--ports", ports, "--from", way]].concat()
+}
+
+#[test]
+fn rules_that_come_and_go_one_by_one_lose_no_packet_that_another_allows() -> Result<()> {
+    nothing_is_lost_during(|sg| {
+        let steps = 2 * WAYS.len();
+        for step in 0..steps {
+            let [old, new] = [step, step + 1].map(|at| WAYS[at % WAYS.len()]);
+            for service in [("udp", "53"), ("tcp", "7")] {
+                sg.run(&rules("add", new, service))?.succeeded()?;
+                sg.run(&rules("remove", old, service))?.succeeded()?;
+            }
+        }
+        Ok(4 * steps)
+    })
+}
+
+#[test]
+fn a_change_of_one_rule_that_is_killed_loses_no_packet_either() -> Result<()> {
+    nothing_is_lost_during(|sg| {
+        for kill in 0..KILLS {
+            let port = (20_000 + kill).to_string();
+            let mut change = sg.spawn(&rules("add", "10.0.0.0/9", ("tcp", &port)))?;
+            // Most of a change's time are its grace periods.
+            thread::sleep(Duration::from_millis(u64::from(kill)));
+            change.kill()?;
+            change.wait()?;
+            sg.run(&["restore"])?.succeeded()?;
+        }
+        Ok(KILLS as usize)
+    })
 }

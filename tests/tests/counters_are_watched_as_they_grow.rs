@@ -139,7 +139,7 @@ impl Screen {
 
     /// Whether it ends well, off the other screen, with the cursor shown and the terminal as it
     /// was.
-    fn is_left_as_it_was(mut self) -> Result<()> {
+    fn leaves_it_as_it_was(mut self) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(20);
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
@@ -181,7 +181,7 @@ fn top_shows_drops_with_their_peer_and_q_ends_it() -> Result<()> {
     refused(&pair)?;
     top.shows("198.51.100.7")?;
     top.press("q")?;
-    top.is_left_as_it_was()
+    top.leaves_it_as_it_was()
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn a_terminated_top_leaves_the_terminal_as_it_was() -> Result<()> {
         screen.shows("eth0")?;
         let pid = i32::try_from(screen.child.id()).context("a pid")?;
         kill(Pid::from_raw(pid), Signal::SIGTERM)?;
-        screen.is_left_as_it_was()?;
+        screen.leaves_it_as_it_was()?;
     }
     Ok(())
 }

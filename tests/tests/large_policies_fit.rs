@@ -120,7 +120,7 @@ fn many_prefixes() -> Result<String> {
     }
     for number in 0..PREFIXES_V6 {
         let network = IpAddr::V6(block_v6(number).into());
-        let length = if number % 4 == 0 { 128 } else { 64 };
+        let length = if number.is_multiple_of(4) { 128 } else { 64 };
         writeln!(text, "    - \"{network}/{length}\"")?;
     }
     text.push_str("groups:\n  g:\n    ingress:\n");
@@ -142,7 +142,7 @@ fn many_prefixes() -> Result<String> {
 fn spots(rng: &mut fastrand::Rng) -> Vec<(IpAddr, bool, bool)> {
     let number = rng.u32(..PREFIXES_V4);
     let (first, last) = (block_v4(number), block_v4(number) + (1 << 13) - 1);
-    let is_rule = number % 50 == 0;
+    let is_rule = number.is_multiple_of(50);
     let mut spots: Vec<(IpAddr, bool, bool)> = vec![
         (IpAddr::V4(first.into()), true, is_rule),
         (IpAddr::V4(last.into()), true, is_rule),
@@ -151,7 +151,7 @@ fn spots(rng: &mut fastrand::Rng) -> Vec<(IpAddr, bool, bool)> {
         (IpAddr::V4(rng.u32(first..=last).into()), true, is_rule),
     ];
     let number = rng.u32(..PREFIXES_V6);
-    let is_alone = number % 4 == 0;
+    let is_alone = number.is_multiple_of(4);
     let first = block_v6(number);
     let last = if is_alone {
         first

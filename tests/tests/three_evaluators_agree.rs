@@ -13,9 +13,10 @@ use sg_common::decide::{Desk, direction_of};
 use sg_common::packet::{Direction, Framing};
 use sg_common::parse::{Content, Part};
 use sg_common::report::{Reason, Verdict};
+use sg_ctl::compile::Limits;
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
-use sg_ctl::dataplane::{Dataplane, Device, Judged, Replay, ReplayHook, Wanted};
+use sg_ctl::dataplane::{DEFAULT_CAPACITY, Dataplane, Device, Judged, Replay, ReplayHook, Wanted};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Netns};
 use sg_ctl::policy::allows::{FirstPacket, L4, ReadAddresses};
@@ -235,7 +236,8 @@ fn install(
         policy,
         devices,
         terminate: false,
-        capacity: None,
+        capacity: DEFAULT_CAPACITY,
+        limits: Limits::default(),
     };
     let prepared = dataplane.prepare(&wanted)?;
     dataplane.install(prepared)?;

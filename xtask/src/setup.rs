@@ -51,6 +51,11 @@ const LIVE: &[Program] = &[
     },
     ETHTOOL,
     NFT,
+    Program {
+        name: "bpftool",
+        package: "bpftool",
+        why: "somebody else who detaches programs and changes maps",
+    },
 ];
 
 const ETHTOOL: Program = Program {

@@ -66,6 +66,11 @@ impl<T: Tables> Question<'_, T, ()> {
                     rule,
                 });
             }
+            // Another CPU may have moved the flow between the two looks; nothing is dropped for that.
+            let assured = FlowTable::Assured;
+            if self.tables.find_flow(assured, key, state).is_some() {
+                return None;
+            }
             if headers.protocol == TCP && !self.may_pick_up(headers) {
                 return Some(Decision::without_rule(Reason::NoFlow));
             }

@@ -12,6 +12,7 @@ use crate::dataplane;
 use crate::diagnose;
 use crate::explain;
 use crate::interfaces;
+use crate::limits::OutOfBounds;
 use crate::policy::findings::Findings;
 use crate::policy::model::Permission;
 use crate::policy::names::{GroupName, InterfaceName, NameError, RuleId, VpcName};
@@ -36,6 +37,8 @@ pub(super) enum Error {
     Dataplane(#[from] dataplane::Error),
     #[error(transparent)]
     Interfaces(#[from] interfaces::Error),
+    #[error(transparent)]
+    Limit(#[from] OutOfBounds),
     #[error(transparent)]
     Rule(#[from] RuleError),
     #[error(transparent)]

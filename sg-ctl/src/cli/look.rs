@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::controller::View;
+use crate::dataplane::room_for_flows;
 use crate::dirs::DirOptions;
 use crate::observe;
 use crate::policy::model::Policy;
@@ -42,8 +43,12 @@ impl Status {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
         let dataplane = view.dataplane()?;
-        let status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?
+        let mut status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?
             .with_confirmations(&view);
+        if status.flows.capacity == 0 {
+            // What there will be when something is attached.
+            status.flows.capacity = room_for_flows(view.limits.flows).into();
+        }
         match self.json {
             true => print_json(&status)?,
             false => print(&show::status(&status, Style::of_stdout()))?,

@@ -18,6 +18,7 @@ mod import;
 mod interface;
 mod interrupt;
 mod json;
+mod limits;
 mod look;
 mod output;
 mod policy_file;
@@ -102,6 +103,8 @@ enum Command {
     Stats(look::Stats),
     /// Watch everything at once, full-screen: verdicts, rules, dropped peers, flows
     Top(top::Top),
+    /// Show how much may be held, or change it
+    Limits(limits::Command),
     /// Tell of dropped packets, and of new flows, as they come
     Events(events::Events),
     /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
@@ -167,6 +170,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
         Command::Top(command) => command.run(dirs),
+        Command::Limits(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
         Command::Diagnose(command) => command.run(dirs),

@@ -11,7 +11,7 @@ use sg_common::tables::RuleSlot;
 use super::image::{GroupSet, Image};
 use super::interfaces::Protected;
 use super::limits::{CompileError, Limits, Subject};
-use super::numbers::Numbers;
+use super::numbers::{Circle, Numbers};
 use crate::policy::defaults::everywhere;
 use crate::policy::model::{Peer, Rule, Vpc};
 use crate::policy::names::{GroupName, PrefixListName, RuleId, VpcName};
@@ -282,7 +282,13 @@ fn number_rules(
         .collect();
     sorted.sort_unstable();
 
-    let mut numbers = Numbers::new(1, previous.ids.rules.values().map(|slot| slot.0));
+    // Flows that outlive their rule go on counting to its slot.
+    let mut numbers = Circle::new(
+        previous.ids.last_rule,
+        previous.ids.rules.values().map(|slot| slot.0),
+        previous.ids.rules.len() + ids.len(),
+        limits.rules,
+    );
     let mut known = previous.ids.rules.iter().peekable();
     let mut given = Vec::with_capacity(sorted.len());
     let mut slots = vec![RuleSlot::NONE; ids.len()];
@@ -329,6 +335,7 @@ fn number_rules(
             subject: subject.unwrap_or(Subject::Policy),
         });
     }
+    let last_rule = numbers.last();
     let groups = domains
         .iter_mut()
         .flat_map(|domain| domain.compiled.values_mut());
@@ -337,5 +344,6 @@ fn number_rules(
         number.slot = slot;
     }
     image.ids.rules = given.into_iter().collect();
+    image.ids.last_rule = last_rule;
     Ok(())
 }

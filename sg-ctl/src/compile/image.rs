@@ -50,6 +50,9 @@ pub struct Image {
 pub struct Ids {
     /// Where each rule's counters are.
     pub rules: BTreeMap<RuleId, RuleSlot>,
+    /// The slot that was given last. Those behind it come next: flows that outlive their rule go on
+    /// counting where it was.
+    pub last_rule: u32,
     /// The number of each set of groups that an interface has.
     pub policies: BTreeMap<GroupSet, u32>,
     /// The number of each VPC that has an attached interface.

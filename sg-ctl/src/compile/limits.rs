@@ -42,7 +42,108 @@ impl Default for Limits {
     }
 }
 
+/// The limits by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// [`Limits::rules`].
+    Rules,
+    /// [`Limits::policies`].
+    Policies,
+    /// [`Limits::port_entries`].
+    PortEntries,
+    /// [`Limits::intervals`].
+    Intervals,
+    /// [`Limits::sets`].
+    Sets,
+    /// [`Limits::members`].
+    Members,
+    /// [`Limits::grants`].
+    Grants,
+    /// [`Limits::interfaces`].
+    Interfaces,
+}
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Rules,
+        Self::Policies,
+        Self::PortEntries,
+        Self::Intervals,
+        Self::Sets,
+        Self::Members,
+        Self::Grants,
+        Self::Interfaces,
+    ];
+
+    /// As people set it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Policies => "policies",
+            Self::PortEntries => "port_entries",
+            Self::Intervals => "intervals",
+            Self::Sets => "sets",
+            Self::Members => "members",
+            Self::Grants => "grants",
+            Self::Interfaces => "interfaces",
+        }
+    }
+
+    /// What it limits.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Rules => "rules of groups that attached interfaces are in",
+            Self::Policies => "different sets of groups that attached interfaces have",
+            Self::PortEntries => "port intervals of all rules that share a peer",
+            Self::Intervals => "intervals of addresses that prefixes make, about two each",
+            Self::Sets => "addresses of guests, and link-local services",
+            Self::Members => "addresses of groups that rules name",
+            Self::Grants => "pairs of a policy and a set of groups or lists that it names",
+            Self::Interfaces => "attached interfaces, at most; set while none is attached",
+        }
+    }
+
+    /// The lowest and the highest value there can be.
+    pub fn bounds(self) -> (u32, u32) {
+        match self {
+            Self::Interfaces => (8, 1 << 20),
+            // Scopes of prefixes need two bits more, and identifiers of policies one.
+            Self::Policies => (1, 1 << 24),
+            _ => (1, 1 << 26),
+        }
+    }
+}
+
 impl Limits {
+    /// The value of a limit.
+    pub fn value(&self, limit: Limit) -> u32 {
+        match limit {
+            Limit::Rules => self.rules,
+            Limit::Policies => self.policies,
+            Limit::PortEntries => self.port_entries,
+            Limit::Intervals => self.intervals,
+            Limit::Sets => self.sets,
+            Limit::Members => self.members,
+            Limit::Grants => self.grants,
+            Limit::Interfaces => self.interfaces,
+        }
+    }
+
+    /// Changes a limit.
+    pub fn set(&mut self, limit: Limit, value: u32) {
+        *match limit {
+            Limit::Rules => &mut self.rules,
+            Limit::Policies => &mut self.policies,
+            Limit::PortEntries => &mut self.port_entries,
+            Limit::Intervals => &mut self.intervals,
+            Limit::Sets => &mut self.sets,
+            Limit::Members => &mut self.members,
+            Limit::Grants => &mut self.grants,
+            Limit::Interfaces => &mut self.interfaces,
+        } = value;
+    }
+
     /// The slots of INTERFACES: the next power of two, as their search needs it.
     pub fn interface_slots(&self) -> u32 {
         self.interfaces.clamp(1, 1 << 20).next_power_of_two()
@@ -79,8 +180,9 @@ pub enum CompileError {
     /// A map is too small.
     #[error(
         "{subject} goes beyond what {map} holds: {needs} entries are needed, with those that stay \
-         until the old policy has gone, and the limit `{limit}` is {allowed}; raise the limit or \
-         make the policy smaller"
+         until the old policy has gone, and the limit `{limit}` is {allowed}; raise it with \
+         `sg-ctl limits set {limit}={}`, or make the policy smaller",
+        room(*needs)
     )]
     Full {
         /// The kernel map.
@@ -108,8 +210,9 @@ pub enum CompileError {
     },
     /// Interfaces with like numbers have taken every slot that this one may have.
     #[error(
-        "{subject} finds no free slot among the {slots} of INTERFACES; raise the limit \
-         `interfaces`"
+        "{subject} finds no free slot among the {slots} of INTERFACES; detach all interfaces and \
+         raise it with `sg-ctl limits set interfaces={}`",
+        slots.saturating_mul(4)
     )]
     NoInterfaceSlot {
         /// The interface.
@@ -144,6 +247,11 @@ pub enum CompileError {
         /// The number as given.
         incarnation: u32,
     },
+}
+
+/// A limit that leaves as much room again.
+fn room(needs: u64) -> u64 {
+    needs.saturating_mul(2).next_power_of_two()
 }
 
 /// Entries of one map in the making, never stored beyond their limit but counted.
@@ -245,8 +353,8 @@ mod tests {
         assert_eq!(
             refused,
             "VPC \"vpc4\" goes beyond what SETS holds: 5 entries are needed, with those that \
-             stay until the old policy has gone, and the limit `sets` is 3; raise the limit or \
-             make the policy smaller"
+             stay until the old policy has gone, and the limit `sets` is 3; raise it with \
+             `sg-ctl limits set sets=16`, or make the policy smaller"
         );
     }
 

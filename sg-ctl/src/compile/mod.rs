@@ -30,7 +30,7 @@ use image::{Image, ScopedPrefix};
 pub use interfaces::AttachedInterface;
 use interfaces::Protected;
 use limits::Entries;
-pub use limits::{CompileError, Limits, Subject};
+pub use limits::{CompileError, Limit, Limits, Subject};
 use policies::PolicyTables;
 use ranges::RangeTables;
 

@@ -15,8 +15,9 @@ mod view;
 use std::mem;
 use std::time::Duration;
 
-use crate::dataplane::{self, Attachment, Dataplane, Prepared, Wanted};
+use crate::dataplane::{self, Attachment, Dataplane, Outcome, Prepared, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock, Place};
+use crate::limits::Limits;
 use crate::policy::change::Change;
 use crate::policy::diff::diff;
 use crate::policy::model::Policy;
@@ -39,6 +40,7 @@ pub struct Controller {
     store: SqliteStore,
     revision: Revision,
     policy: Policy,
+    limits: Limits,
     unconfirmed: Option<Unconfirmed>,
     /// What has been done on the way here, for whoever asks next.
     news: Vec<Warning>,
@@ -112,6 +114,12 @@ pub enum Warning {
          process in it"
     )]
     PrivatePins,
+    /// Some flows are still in tables of the former size.
+    #[error(
+        "{0} flows have no room in the tables of the new size yet; they go on in the old ones, and \
+         the next change moves them"
+    )]
+    FlowsLeft(u32),
     /// An earlier change was not confirmed in time.
     #[error(
         "an earlier change was not confirmed in time and has been taken back: the policy is that \
@@ -140,12 +148,14 @@ impl Controller {
     fn read(dirs: Dirs, lock: Lock) -> Result<Self> {
         let store = SqliteStore::open(dirs.state())?;
         let (revision, policy) = store.snapshot()?;
+        let limits = Limits::read(&store)?;
         let mut controller = Self {
             unconfirmed: Unconfirmed::find(&store)?,
             dirs,
             store,
             revision,
             policy,
+            limits,
             news: Vec::new(),
             lock,
         };
@@ -167,6 +177,35 @@ impl Controller {
     /// The policy as it is stored.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// How much the instance may hold.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Stores other limits and makes the kernel's tables match them, or fails and leaves both as
+    /// they were.
+    pub fn set_limits(&mut self, limits: Limits) -> Result<Done> {
+        let before = mem::replace(&mut self.limits, limits);
+        self.limits.write(&mut self.store)?;
+        let as_it_is = |controller: &mut Self| {
+            let policy = controller.policy.clone();
+            controller.install(Plan {
+                policy,
+                needed: Needed::None,
+                terminate: false,
+            })
+        };
+        let done = as_it_is(self);
+        if let Err(error) = &done {
+            self.limits = before;
+            self.limits.write(&mut self.store)?;
+            if matches!(error, Error::TakenBack(_) | Error::Stuck { .. }) {
+                as_it_is(self)?;
+            }
+        }
+        done
     }
 
     /// What the kernel protects, whether the policy knows of it or not.
@@ -209,7 +248,8 @@ impl Controller {
             policy: &plan.policy,
             devices: found,
             terminate: plan.terminate,
-            capacity: None,
+            capacity: self.limits.flows,
+            limits: self.limits.tables,
         };
         // Nothing that could be confirmed has changed.
         let confirm_within = care.confirm_within.filter(|_| !changes.is_empty());
@@ -220,7 +260,13 @@ impl Controller {
         let dataplane = self.dataplane(!wanted.devices.is_empty(), &mut warnings)?;
         match dataplane {
             None => self.store(&changes, &care)?,
-            Some(dataplane) => self.enforce(dataplane, &wanted, &changes, &care)?,
+            Some(dataplane) => {
+                let Outcome { flows_left, .. } =
+                    self.enforce(dataplane, &wanted, &changes, &care)?;
+                if flows_left > 0 {
+                    warnings.push(Warning::FlowsLeft(flows_left));
+                }
+            }
         }
         if let (Some(within), Some(unconfirmed)) = (confirm_within, &mut self.unconfirmed) {
             confirmation::restart(&mut self.store, unconfirmed, within)?;
@@ -241,7 +287,7 @@ impl Controller {
         wanted: &Wanted<'_>,
         changes: &[Change],
         care: &Care<'_>,
-    ) -> Result<()> {
+    ) -> Result<Outcome> {
         let prepared = kernel.prepare(wanted)?;
         if !changes.is_empty()
             && let Some(image) = K::image(&prepared)
@@ -253,7 +299,7 @@ impl Controller {
         self.store(changes, care)?;
         (care.tell)(News::Step(Step::Install));
         match kernel.install(prepared) {
-            Ok(()) => Ok(()),
+            Ok(outcome) => Ok(outcome),
             Err(error) => {
                 let told = self.undo(kernel, wanted.policy, error);
                 if matches!(told, Error::TakenBack(_)) && self.unconfirmed.take().is_some() {
@@ -312,9 +358,11 @@ impl Controller {
                 policy: &self.policy,
                 devices: found,
                 terminate: false,
-                capacity: None,
+                capacity: self.limits.flows,
+                limits: self.limits.tables,
             })?;
-            Ok(kernel.install(prepared)?)
+            kernel.install(prepared)?;
+            Ok(())
         };
         match back() {
             Ok(()) => Error::TakenBack(why),
@@ -335,7 +383,7 @@ trait Kernel {
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Self::Prepared, dataplane::Error>;
 
-    fn install(&mut self, prepared: Self::Prepared) -> Result<(), dataplane::Error>;
+    fn install(&mut self, prepared: Self::Prepared) -> Result<Outcome, dataplane::Error>;
 }
 
 impl Kernel for Dataplane {
@@ -349,8 +397,8 @@ impl Kernel for Dataplane {
         self.prepare(wanted)
     }
 
-    fn install(&mut self, prepared: Prepared) -> Result<(), dataplane::Error> {
-        self.install(prepared).map(drop)
+    fn install(&mut self, prepared: Prepared) -> Result<Outcome, dataplane::Error> {
+        self.install(prepared)
     }
 }
 

@@ -28,7 +28,7 @@ impl Kernel for Refusing<'_> {
         }
     }
 
-    fn install(&mut self, policy: Policy) -> Result<(), dataplane::Error> {
+    fn install(&mut self, policy: Policy) -> Result<Outcome, dataplane::Error> {
         match self.installations.checked_sub(1) {
             Some(left) => {
                 self.installations = left;
@@ -36,7 +36,10 @@ impl Kernel for Refusing<'_> {
             }
             None => {
                 self.installed.push(policy);
-                Ok(())
+                Ok(Outcome {
+                    generation: 0,
+                    flows_left: 0,
+                })
             }
         }
     }
@@ -56,6 +59,7 @@ fn controller(folder: &TempDir) -> Controller {
         store,
         revision,
         policy,
+        limits: Limits::default(),
         unconfirmed: None,
         news: Vec::new(),
         lock,
@@ -74,7 +78,8 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         policy: &policy,
         devices: Vec::new(),
         terminate: false,
-        capacity: None,
+        capacity: controller.limits.flows,
+        limits: controller.limits.tables,
     };
     let mut installed = Vec::new();
     let kernel = Refusing {
@@ -86,7 +91,9 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         confirm_within: None,
         tell: &|_| (),
     };
-    let told = controller.enforce(kernel, &wanted, &changes, &care);
+    let told = controller
+        .enforce(kernel, &wanted, &changes, &care)
+        .map(drop);
     let (revision, stored) = controller.store.snapshot().unwrap();
     assert_eq!(revision, controller.revision);
     (

@@ -34,7 +34,8 @@ impl View {
                 policy: &self.policy,
                 devices: found,
                 terminate: false,
-                capacity: None,
+                capacity: self.limits.flows,
+                limits: self.limits.tables,
             })?,
             None => {
                 let names = found.into_iter().map(|device| device.name);

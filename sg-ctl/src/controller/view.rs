@@ -9,6 +9,7 @@ use super::error::{Error, Result};
 use crate::consequences::{Consequences, foresee};
 use crate::dataplane::{Dataplane, Device, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock};
+use crate::limits::Limits;
 use crate::policy::model::Policy;
 use crate::store::{SqliteStore, Store as _};
 
@@ -19,6 +20,8 @@ pub struct View {
     pub revision: u64,
     /// The policy as it is stored; without VPCs before there is a store.
     pub policy: Policy,
+    /// How much the instance may hold.
+    pub limits: Limits,
     /// The change that waits for its confirmation.
     pub unconfirmed: Option<Unconfirmed>,
     /// What was taken back last, unless something was changed since.
@@ -37,6 +40,7 @@ impl View {
         let mut view = Self {
             revision: 0,
             policy: Policy::default(),
+            limits: Limits::default(),
             unconfirmed: None,
             taken_back: None,
             dirs,
@@ -46,6 +50,7 @@ impl View {
         {
             let store = SqliteStore::open(dirs.state())?;
             let (revision, policy) = store.snapshot()?;
+            view.limits = Limits::read(&store)?;
             view.unconfirmed = Unconfirmed::find(&store)?;
             view.taken_back = TakenBack::find(&store)?;
             (view.revision, view.policy) = (revision.number(), policy);
@@ -78,7 +83,8 @@ impl View {
             policy,
             devices: Devices::find(policy, needed)?.found,
             terminate,
-            capacity: None,
+            capacity: self.limits.flows,
+            limits: self.limits.tables,
         };
         Ok(foresee(&dataplane, &self.policy, &wanted)?)
     }

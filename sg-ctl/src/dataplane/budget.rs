@@ -5,21 +5,19 @@
 
 use std::path::Path;
 
-use aya::maps::Map;
 use aya::programs::ProgramError;
 
-use super::object::{self, FlowSizes};
-use super::rehearsal::memory_of;
-use super::sizes::Sizes;
+use super::object;
+use super::rehearsal::{Rehearsal, memory_of};
 use super::stack::{self, Stacks};
-use super::{DEFAULT_CAPACITY, Error, remove_folder};
+use super::{DEFAULT_CAPACITY, Error};
 use crate::compile::Limits;
 use crate::compile::image::Image;
 
 /// What everything takes.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Every program that protecting an interface loads.
+    /// Every program but those for measuring.
     pub programs: Vec<ProgramCost>,
     /// Every map, in the order of their names.
     pub maps: Vec<MapCost>,
@@ -60,24 +58,13 @@ impl Budget {
     /// Loads programs and maps, as large as a first small policy has them, below a new folder of a
     /// bpf filesystem, and leaves nothing there.
     pub fn measure(folder: &Path) -> Result<Self, Error> {
-        let measured = Self::load(folder);
-        remove_folder(folder)?;
-        measured
-    }
-
-    fn load(folder: &Path) -> Result<Self, Error> {
-        let mut object = object::load(
-            &folder.join("layout"),
-            &folder.join("flows"),
-            1,
-            &Sizes::roomy(&Image::default()),
-            FlowSizes::for_capacity(DEFAULT_CAPACITY),
-            &Limits::default(),
-        )?;
+        let settings = Rehearsal::settings(DEFAULT_CAPACITY, Limits::default())?;
+        let mut rehearsal = Rehearsal::stage(folder, &Image::default(), &settings)?;
+        let object = &mut rehearsal.object;
         let stacks = Stacks::of_object()?;
         let mut programs = Vec::new();
         for name in object::PROGRAMS {
-            object::load_program(&mut object, name)?;
+            object::load_program(object, name)?;
             let wrong = |source: ProgramError| Error::Program {
                 name,
                 source: Box::new(source),
@@ -92,15 +79,13 @@ impl Budget {
                 stack: stacks.deepest(name)?,
             });
         }
-        let mut maps: Vec<MapCost> = object
-            .maps()
-            .map(|(name, map): (&str, &Map)| {
-                Ok(MapCost {
-                    name: name.to_owned(),
-                    bytes: memory_of(map)?,
-                })
-            })
-            .collect::<Result<_, Error>>()?;
+        let mut maps = Vec::new();
+        for (name, map) in object.maps() {
+            maps.push(MapCost {
+                name: name.to_owned(),
+                bytes: memory_of(map)?,
+            });
+        }
         maps.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { programs, maps })
     }

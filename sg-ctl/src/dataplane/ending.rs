@@ -8,10 +8,8 @@ use aya::programs::{Program, Xdp};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use sg_common::flow::FlowKey;
 
-use super::maps::{flows_folder, layout_folder};
-use super::object::{self, END_FLOW, FlowSizes};
+use super::object::{self, END_FLOW};
 use super::{Dataplane, Error};
-use crate::compile::Limits;
 
 /// The program, over the maps of the installed layout.
 pub struct Ender {
@@ -24,14 +22,7 @@ impl Dataplane {
         let Some(record) = self.record() else {
             return Ok(None);
         };
-        let mut object = object::load(
-            &layout_folder(&self.bpffs, record.layout),
-            &flows_folder(&self.bpffs),
-            0,
-            &record.sizes,
-            FlowSizes::of_buckets(record.assured_buckets),
-            &Limits::default(),
-        )?;
+        let mut object = object::load(&self.bpffs, record, 0)?;
         object::load_program(&mut object, END_FLOW)?;
         Ok(Some(Ender { object }))
     }
@@ -43,7 +34,7 @@ impl Ender {
         let Some(Program::Xdp(program)) = self.object.program(END_FLOW) else {
             return Err(Error::ProgramMissing(END_FLOW));
         };
-        Ok(run(program, &key.to_bytes())? > 0)
+        Ok(run(program, &in_memory(key))? > 0)
     }
 }
 
@@ -59,26 +50,21 @@ fn run(program: &Xdp, key: &[u8]) -> Result<u32, Error> {
     Ok(result.return_value)
 }
 
-#[cfg(test)]
-mod tests {
-    use sg_common::addr::Addr;
-
-    use super::*;
-
-    #[test]
-    fn a_key_is_read_as_it_was_written() {
-        let key = FlowKey {
-            local: Addr::from_v4([10, 0, 0, 1]),
-            peer: Addr::from_v6([0xfd, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]),
-            zone: 0x0102_0304,
-            local_port: 22,
-            peer_port: 40_000,
-            protocol: 6,
-            asker: 2,
-            padding: [0; 2],
-        };
-        let bytes = key.to_bytes();
-        assert_eq!(FlowKey::read(bytes.as_slice()), Some(key));
-        assert_eq!(FlowKey::read(&bytes[..41]), None);
+/// The bytes of a key as the kernel's half holds it.
+#[expect(
+    clippy::host_endian_bytes,
+    reason = "a key is the host's memory, not a packet's"
+)]
+fn in_memory(key: &FlowKey) -> [u8; size_of::<FlowKey>()] {
+    let mut bytes = [0; size_of::<FlowKey>()];
+    let fields = key.local.octets().into_iter().chain(key.peer.octets());
+    let fields = fields
+        .chain(key.zone.to_ne_bytes())
+        .chain(key.local_port.to_ne_bytes())
+        .chain(key.peer_port.to_ne_bytes())
+        .chain([key.protocol, key.asker]);
+    for (to, byte) in bytes.iter_mut().zip(fields) {
+        *to = byte;
     }
+    bytes
 }

@@ -45,7 +45,7 @@ impl Dataplane {
         let flows = flows_folder(&self.bpffs);
         let layout = layout_folder(&self.bpffs, record.layout);
         let seat = Seat::take(&self.run)?;
-        let ticks = u64::from(LEASE_S) * u64::from(record.jiffies_per_second) >> Ticks::SHIFT;
+        let ticks = (u64::from(LEASE_S) * u64::from(record.jiffies_per_second)) >> Ticks::SHIFT;
         let mut stream = EventStream {
             ring: open(&flows, seat.ring())?,
             leases: open(&flows, "READERS")?,

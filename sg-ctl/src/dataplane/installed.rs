@@ -24,7 +24,8 @@ use sg_common::tables::{
     interface_home,
 };
 
-use super::counters::{Clock, FlowNames, flow_report};
+use super::clock::Clock;
+use super::flow_reports::{FlowNames, flow_report};
 use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder, open};
 use super::report::FlowReport;
 use super::state::Record;
@@ -86,7 +87,7 @@ impl Dataplane {
             record,
             image,
             maps: LayoutMaps::open(&layout_folder(&self.bpffs, record.layout))?,
-            flows: FlowMaps::open(&flows)?,
+            flows: FlowMaps::open(&self.bpffs, record)?,
             owned: open(&flows, "OWNED")?,
         }))
     }

@@ -1,7 +1,8 @@
 //! The pinned maps, opened by name.
 //!
-//! There are two folders: the maps of one *layout* hold a policy and are made anew when they are
-//! too small or their making was interrupted; the maps of the *flows* outlive them.
+//! The maps of one *layout* hold a policy and are made anew when they are too small or their making
+//! was interrupted; the maps of the *flows* outlive them, and so do the tables that flows are in,
+//! which have a folder for each size they have had.
 
 use std::path::{Path, PathBuf};
 
@@ -12,15 +13,17 @@ use sg_common::flow::FlowBucket;
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, ReasonCounter, RuleCounter,
+    PrefixKey, RuleCounter,
 };
 
 use super::Error;
+use super::state::Record;
 use super::wire::Wire;
 use crate::compile::image::ScopedPrefix;
 
 /// Maps of a layout.
-pub(super) const LAYOUT_MAPS: [&str; 19] = [
+pub(super) const LAYOUT_MAPS: [&str; 20] = [
+    "CARRYING",
     "CLOCK",
     "GLOBALS",
     "GRANTED",
@@ -42,9 +45,7 @@ pub(super) const LAYOUT_MAPS: [&str; 19] = [
     "SETS",
 ];
 /// Maps that outlive layouts.
-pub(super) const FLOW_MAPS: [&str; 16] = [
-    "ASSURED",
-    "EMBRYONIC",
+pub(super) const FLOW_MAPS: [&str; 14] = [
     "EVENTS_0",
     "EVENTS_1",
     "EVENTS_2",
@@ -62,6 +63,12 @@ pub(super) const FLOW_MAPS: [&str; 16] = [
 ];
 /// Each reader's ring of events.
 pub(super) const RINGS: [&str; EVENT_READERS] = ["EVENTS_0", "EVENTS_1", "EVENTS_2", "EVENTS_3"];
+
+/// Tables of flows: as what is current, and as what flows are carried from.
+pub(super) const FLOW_TABLES: [(&str, &str); 2] = [
+    ("ASSURED", "OTHER_ASSURED"),
+    ("EMBRYONIC", "OTHER_EMBRYONIC"),
+];
 
 type Word = u32;
 
@@ -110,19 +117,19 @@ impl LayoutMaps {
     }
 }
 
-/// The maps of the flows that the controller reads.
+/// The maps that outlive layouts, as far as flows are judged by them.
 pub(super) struct FlowMaps {
     pub(super) embryonic: Array<MapData, Wire<FlowBucket>>,
     pub(super) assured: Array<MapData, Wire<FlowBucket>>,
-    pub(super) reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
 }
 
 impl FlowMaps {
-    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
+    /// The tables where flows open.
+    pub(super) fn open(bpffs: &Path, record: &Record) -> Result<Self, Error> {
+        let tables = record.flows.folder(bpffs);
         Ok(Self {
-            embryonic: open(folder, "EMBRYONIC")?,
-            assured: open(folder, "ASSURED")?,
-            reasons: open(folder, "REASONS")?,
+            embryonic: open(&tables, "EMBRYONIC")?,
+            assured: open(&tables, "ASSURED")?,
         })
     }
 }
@@ -151,8 +158,11 @@ pub(super) fn prefix_key(prefix: &ScopedPrefix) -> Key<Wire<PrefixKey>> {
 
 /// Where a layout's maps are pinned.
 pub(super) fn layout_folder(bpffs: &Path, layout: u32) -> PathBuf {
-    bpffs.join(format!("layout-{layout}"))
+    bpffs.join(format!("{LAYOUT_FOLDER}{layout}"))
 }
+
+/// What the names of the layouts' folders begin with.
+pub(super) const LAYOUT_FOLDER: &str = "layout-";
 
 /// Where the flows' maps are pinned.
 pub(super) fn flows_folder(bpffs: &Path) -> PathBuf {

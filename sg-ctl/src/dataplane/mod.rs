@@ -6,10 +6,13 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod budget;
+mod clock;
 mod counters;
 mod ending;
 mod events;
 mod flood;
+mod flow_reports;
+mod flow_tables;
 mod foreign;
 mod hooks;
 mod installed;
@@ -48,9 +51,9 @@ pub use self::budget::{Budget, MapCost, ProgramCost};
 pub use self::ending::Ender;
 pub use self::events::EventStream;
 pub use self::flood::{Bound, Flood};
+use self::flow_tables::{FlowSizes, FlowTables};
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
-use self::object::FlowSizes;
 pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
@@ -69,6 +72,11 @@ const SKIPPED_NUMBERS: u32 = 1 << 10;
 
 /// Assured flows there is room for unless told otherwise.
 pub const DEFAULT_CAPACITY: u32 = 262_144;
+
+/// How many assured flows there is room for when so many are asked for: the next size up.
+pub fn room_for_flows(asked: u32) -> u32 {
+    FlowSizes::for_capacity(asked).capacity()
+}
 
 /// Why the kernel could not be made to hold a policy.
 #[derive(Debug, Error)]
@@ -95,11 +103,23 @@ pub enum Error {
         /// The kernel's number of that program.
         program: u32,
     },
-    /// The room for flows is fixed while interfaces are attached.
+    /// Less room than the flows need that are alive.
     #[error(
-        "there is room for {has} flows, not {asked}; it is set when the first interface is attached"
+        "{live} flows are alive, and tables half full are the most that they are moved to; let \
+         them expire, or make the limit `flows` {least} or more"
     )]
-    CapacityFixed {
+    FlowsDoNotFit {
+        /// Assured flows.
+        live: u64,
+        /// The lowest limit that can be set.
+        least: u64,
+    },
+    /// What is counted by interface slots outlives layouts.
+    #[error(
+        "there are slots for {has} interfaces, not {asked}; the limit `interfaces` takes effect \
+         when no interface is attached"
+    )]
+    InterfacesFixed {
         /// What there is.
         has: u32,
         /// What was asked.
@@ -262,8 +282,10 @@ pub struct Wanted<'a> {
     pub devices: Vec<Device>,
     /// Judge every flow again by this policy.
     pub terminate: bool,
-    /// The most assured flows; `None` leaves what is, or takes [`DEFAULT_CAPACITY`].
-    pub capacity: Option<u32>,
+    /// The most assured flows, see [`room_for_flows`].
+    pub capacity: u32,
+    /// How much a policy may need.
+    pub limits: Limits,
 }
 
 /// A policy that fits, not yet installed.
@@ -272,7 +294,8 @@ pub struct Prepared {
     netns: Vec<NetnsRecord>,
     next_incarnation: u32,
     devices: Vec<PreparedDevice>,
-    capacity: u32,
+    flow_sizes: FlowSizes,
+    interface_slots: u32,
     jiffies_per_second: u32,
 }
 
@@ -289,7 +312,8 @@ impl Prepared {
             netns: Vec::new(),
             next_incarnation: 1,
             devices: Vec::new(),
-            capacity: 0,
+            flow_sizes: FlowSizes::for_capacity(0),
+            interface_slots: 0,
             jiffies_per_second: 0,
         }
     }
@@ -308,6 +332,8 @@ struct PreparedDevice {
 pub struct Outcome {
     /// The number of the policy now in force.
     pub generation: u32,
+    /// Flows that found no room in tables of a new size, and are kept in the old ones.
+    pub flows_left: u32,
 }
 
 /// The kernel's part of one run folder.
@@ -365,11 +391,6 @@ impl Dataplane {
         self.installed.as_ref().map(|(record, _)| record)
     }
 
-    fn capacity(&self) -> Option<u32> {
-        self.record()
-            .map(|record| FlowSizes::of_buckets(record.assured_buckets).capacity())
-    }
-
     /// Compiles a policy and looks whether it can be installed. Changes nothing.
     pub fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, Error> {
         if !sys::can_wait_for_readers() {
@@ -378,13 +399,13 @@ impl Dataplane {
         let record = self.record();
         self.refuse_lost_devices(wanted)?;
         let our_programs = hooks::our_programs(&self.bpffs);
-        let capacity = match (wanted.capacity, self.capacity()) {
-            (Some(asked), Some(has)) if FlowSizes::for_capacity(asked).capacity() != has => {
-                return Err(Error::CapacityFixed { has, asked });
-            }
-            (_, Some(has)) => has,
-            (asked, None) => FlowSizes::for_capacity(asked.unwrap_or(DEFAULT_CAPACITY)).capacity(),
-        };
+        let flow_sizes = FlowSizes::for_capacity(wanted.capacity);
+        let interface_slots = wanted.limits.interface_slots();
+        if let Some(record) = record
+            && !wanted.devices.is_empty()
+        {
+            self.refuse_sizes(record, flow_sizes, interface_slots)?;
+        }
         let mut netns = record.map_or_else(Vec::new, |record| record.netns.clone());
         let mut next_incarnation = record.map_or(1, |record| record.next_incarnation);
         let generation = Generation(record.map_or(0, |record| record.generation)).next();
@@ -461,8 +482,8 @@ impl Dataplane {
         }
         let settings = Settings {
             jiffies_per_second: self.jiffies_per_second()?,
-            assured_flows: capacity,
-            limits: Limits::default(),
+            assured_flows: flow_sizes.capacity(),
+            limits: wanted.limits,
         };
         let previous = self.installed.as_ref().map(|(_, image)| image);
         let image = compile(wanted.policy, &attached, previous, &settings)?;
@@ -472,9 +493,37 @@ impl Dataplane {
             netns,
             next_incarnation,
             devices,
-            capacity,
+            flow_sizes,
+            interface_slots,
             jiffies_per_second,
         })
+    }
+
+    /// What cannot be changed while flows are alive.
+    fn refuse_sizes(
+        &self,
+        record: &Record,
+        flow_sizes: FlowSizes,
+        interface_slots: u32,
+    ) -> Result<(), Error> {
+        if interface_slots != record.interface_slots {
+            return Err(Error::InterfacesFixed {
+                has: record.interface_slots,
+                asked: interface_slots,
+            });
+        }
+        if flow_sizes.assured >= record.flows.sizes.assured {
+            return Ok(());
+        }
+        // In tables half full there is hardly ever a flow that both its buckets have no place for.
+        let live = self.flow_usage()?.assured;
+        match live * 2 <= u64::from(flow_sizes.capacity()) {
+            true => Ok(()),
+            false => Err(Error::FlowsDoNotFit {
+                live,
+                least: live * 2,
+            }),
+        }
     }
 
     /// A device that the policy still names, that is still protected, and that is no longer found
@@ -513,7 +562,10 @@ impl Dataplane {
         if prepared.devices.is_empty() {
             let generation = self.record().map_or(0, |record| record.generation);
             self.remove_everything()?;
-            return Ok(Outcome { generation });
+            return Ok(Outcome {
+                generation,
+                flows_left: 0,
+            });
         }
         let interrupted = self.files.is_marked();
         self.files.mark()?;
@@ -530,33 +582,37 @@ impl Dataplane {
         let fits = self.installed.as_ref().is_some_and(|(record, image)| {
             !interrupted
                 && record.fingerprint == object::fingerprint()
+                && record.flows.sizes == prepared.flow_sizes
+                && record.other_flows.is_none()
                 && record.sizes.fit(image, &prepared.image)
         });
         // What is known of the kernel stays known until something newer is.
-        let (record, image) = match &self.installed {
-            Some((record, image)) if fits => self.update(record.clone(), image, prepared)?,
-            installed => {
-                let before = installed.as_ref().map(|(record, _)| record);
-                self.lay_out_anew(before, prepared)?
-            }
+        let (record, flows_left) = match &self.installed {
+            Some((record, image)) if fits => (self.update(record.clone(), image, &prepared)?, 0),
+            _ => self.lay_out_anew(&prepared)?,
         };
-        self.files.settle(&record, &image)?;
-        self.remove_other_layouts(record.layout)?;
+        self.files.settle(&record, &prepared.image)?;
+        self.remove_unused(&record)?;
         let generation = record.generation;
-        self.installed = Some((record, image));
-        Ok(Outcome { generation })
+        self.installed = Some((record, prepared.image));
+        Ok(Outcome {
+            generation,
+            flows_left,
+        })
     }
 
     fn globals(record: &Record) -> Globals {
-        let limits = Limits::default();
-        let buckets = FlowSizes::of_buckets(record.assured_buckets);
+        let flows = record.flows.sizes;
+        let other = record.other_flows.map(|other| other.sizes);
         Globals {
             generation: Generation(record.generation),
-            embryonic_mask: buckets.embryonic - 1,
-            assured_mask: buckets.assured - 1,
+            embryonic_mask: flows.embryonic - 1,
+            assured_mask: flows.assured - 1,
+            other_embryonic_mask: other.map_or(0, |other| other.embryonic - 1),
+            other_assured_mask: other.map_or(0, |other| other.assured - 1),
             hash_key: HashKey(record.hash_key),
             abi: ABI,
-            interface_mask: limits.interface_slots() - 1,
+            interface_mask: record.interface_slots - 1,
             jiffies_per_second: record.jiffies_per_second,
         }
     }
@@ -565,46 +621,111 @@ impl Dataplane {
         &self,
         mut record: Record,
         image: &Image,
-        prepared: Prepared,
-    ) -> Result<(Record, Image), Error> {
+        prepared: &Prepared,
+    ) -> Result<Record, Error> {
         let folder = layout_folder(&self.bpffs, record.layout);
         let mut maps = LayoutMaps::open(&folder)?;
         let after = update::update(&mut maps, &Self::globals(&record), image, &prepared.image)?;
         record.generation = after.0;
-        let image = self.attach_all(&mut record, prepared, false)?;
-        Ok((record, image))
+        self.attach_all(&mut record, prepared, false)?;
+        Ok(record)
     }
 
-    /// Makes new maps, fills them, and puts programs that look at them under the links.
-    fn lay_out_anew(
+    /// Makes new maps, and tables of flows of another size where that is wanted. Returns how many
+    /// flows found no room in them; those are kept where they are.
+    fn lay_out_anew(&mut self, prepared: &Prepared) -> Result<(Record, u32), Error> {
+        let Some(before) = self.record().cloned() else {
+            self.remove_flows()?;
+            let flows = FlowTables {
+                number: 1,
+                sizes: prepared.flow_sizes,
+            };
+            return Ok((self.lay_out(None, flows, None, prepared)?, 0));
+        };
+        let mut before = before;
+        if before.other_flows.is_some() {
+            let (record, left) = self.join_tables(&before, prepared)?;
+            if left > 0 {
+                return Ok((record, left));
+            }
+            before = record;
+        }
+        if before.flows.sizes != prepared.flow_sizes {
+            let old = before.flows;
+            let new = FlowTables {
+                number: old.number + 1,
+                sizes: prepared.flow_sizes,
+            };
+            self.remember_tables(old, Some(new))?;
+            before = self.lay_out(Some(&before), old, Some(new), prepared)?;
+            // Until no program is left that knows the old tables only.
+            sys::wait_for_readers().map_err(Error::Grace)?;
+            (before.flows, before.other_flows) = (new, Some(old));
+            let (record, left) = self.join_tables(&before, prepared)?;
+            if left > 0 {
+                return Ok((record, left));
+            }
+            before = record;
+        }
+        let record = self.lay_out(Some(&before), before.flows, None, prepared)?;
+        Ok((record, 0))
+    }
+
+    /// Carries flows over, from the record's other tables to its current ones. Returns how many
+    /// found no room.
+    fn join_tables(
+        &mut self,
+        before: &Record,
+        prepared: &Prepared,
+    ) -> Result<(Record, u32), Error> {
+        let (flows, other) = (before.flows, before.other_flows);
+        let record = self.lay_out(Some(before), flows, other, prepared)?;
+        self.files.write_image(&prepared.image)?;
+        self.files.write_record(&record)?;
+        self.installed = Some((record.clone(), prepared.image.clone()));
+        let left = flow_tables::carry(&self.bpffs, &record)?;
+        Ok((record, left))
+    }
+
+    /// Whoever continues after an interruption must know of both pairs of tables.
+    fn remember_tables(
+        &mut self,
+        flows: FlowTables,
+        other: Option<FlowTables>,
+    ) -> Result<(), Error> {
+        if let Some((record, _)) = &mut self.installed {
+            (record.flows, record.other_flows) = (flows, other);
+            self.files.write_record(record)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the maps of a layout, fills them, and puts programs that look at them under the links.
+    fn lay_out(
         &self,
         before: Option<&Record>,
-        prepared: Prepared,
-    ) -> Result<(Record, Image), Error> {
-        let layout = self.free_layout();
-        let folder = layout_folder(&self.bpffs, layout);
-        let flows = flows_folder(&self.bpffs);
-        if before.is_none() {
-            remove_folder(&flows)?;
-        }
-        let flow_sizes = FlowSizes::for_capacity(prepared.capacity);
-        let sizes = Sizes::roomy(&prepared.image);
-        let mut object = object::load(&folder, &flows, 0, &sizes, flow_sizes, &Limits::default())?;
-        object::pin_clock(&mut object, &folder)?;
-        drop(object);
-        let generation = Generation(before.map_or(0, |before| before.generation));
+        flows: FlowTables,
+        other_flows: Option<FlowTables>,
+        prepared: &Prepared,
+    ) -> Result<Record, Error> {
         let mut record = Record {
             fingerprint: object::fingerprint(),
-            layout,
-            sizes,
-            assured_buckets: flow_sizes.assured,
-            generation: generation.0,
+            layout: self.free_layout(),
+            sizes: Sizes::roomy(&prepared.image),
+            flows,
+            other_flows,
+            interface_slots: prepared.interface_slots,
+            generation: before.map_or(0, |before| before.generation),
             jiffies_per_second: prepared.jiffies_per_second,
             hash_key: before.map_or_else(random, |before| before.hash_key),
             netns: prepared.netns.clone(),
             devices: Vec::new(),
             next_incarnation: prepared.next_incarnation,
         };
+        let folder = layout_folder(&self.bpffs, record.layout);
+        let mut object = object::load(&self.bpffs, &record, 0)?;
+        object::pin_clock(&mut object, &folder)?;
+        drop(object);
         let mut maps = LayoutMaps::open(&folder)?;
         if let Some(before) = before {
             copy_rule_counts(&self.bpffs, before.layout, &mut maps, &prepared.image)?;
@@ -620,8 +741,8 @@ impl Dataplane {
             &prepared.image,
         )?;
         record.generation = after.0;
-        let image = self.attach_all(&mut record, prepared, true)?;
-        Ok((record, image))
+        self.attach_all(&mut record, prepared, true)?;
+        Ok(record)
     }
 
     /// Every wanted device gets the layout's programs under its links; other links go. `replace`
@@ -629,15 +750,15 @@ impl Dataplane {
     fn attach_all(
         &self,
         record: &mut Record,
-        prepared: Prepared,
+        prepared: &Prepared,
         replace: bool,
-    ) -> Result<Image, Error> {
+    ) -> Result<(), Error> {
         let folder = layout_folder(&self.bpffs, record.layout);
-        record.netns = prepared.netns;
+        record.netns.clone_from(&prepared.netns);
         record.next_incarnation = prepared.next_incarnation;
         record.devices.clear();
-        for device in prepared.devices {
-            let mut wanted = device.record;
+        for device in &prepared.devices {
+            let mut wanted = device.record.clone();
             // A device that is attached keeps its hook; another takes the first that works.
             let hooks = if hooks::is_attached(&self.bpffs, &wanted) {
                 vec![wanted.hook]
@@ -664,8 +785,7 @@ impl Dataplane {
             .iter()
             .flat_map(|device| [device.send_link(), device.receive_link()])
             .collect();
-        hooks::remove_links(&self.bpffs, |link| kept.contains(link))?;
-        Ok(prepared.image)
+        hooks::remove_links(&self.bpffs, |link| kept.contains(link))
     }
 
     /// Loads the programs a device needs, unless an earlier one of its namespace needed them.
@@ -680,15 +800,7 @@ impl Dataplane {
         if missing.is_empty() {
             return Ok(());
         }
-        let flow_sizes = FlowSizes::of_buckets(record.assured_buckets);
-        let mut object = object::load(
-            &folder,
-            &flows_folder(&self.bpffs),
-            device.netns,
-            &record.sizes,
-            flow_sizes,
-            &Limits::default(),
-        )?;
+        let mut object = object::load(&self.bpffs, record, device.netns)?;
         for (name, path) in missing {
             object::pin_program(&mut object, name, &path)?;
         }
@@ -701,13 +813,28 @@ impl Dataplane {
         highest.max(self.record().map_or(0, |record| record.layout)) + 1
     }
 
-    fn remove_other_layouts(&self, kept: u32) -> Result<(), Error> {
+    /// Removes the layouts and tables of flows that a record does not speak of.
+    fn remove_unused(&self, record: &Record) -> Result<(), Error> {
         for layout in layouts(&self.bpffs) {
-            if layout != kept {
+            if layout != record.layout {
                 remove_folder(&layout_folder(&self.bpffs, layout))?;
             }
         }
+        let kept = [Some(record.flows), record.other_flows];
+        for number in numbered(&self.bpffs, flow_tables::FOLDER) {
+            let is_kept = |tables: &FlowTables| tables.number == number;
+            if !kept.iter().flatten().any(is_kept) {
+                remove_folder(&flow_tables::folder(&self.bpffs, number))?;
+            }
+        }
         Ok(())
+    }
+
+    fn remove_flows(&self) -> Result<(), Error> {
+        for number in numbered(&self.bpffs, flow_tables::FOLDER) {
+            remove_folder(&flow_tables::folder(&self.bpffs, number))?;
+        }
+        remove_folder(&flows_folder(&self.bpffs))
     }
 
     fn remove_everything(&mut self) -> Result<(), Error> {
@@ -716,7 +843,7 @@ impl Dataplane {
         for layout in layouts(&self.bpffs) {
             remove_folder(&layout_folder(&self.bpffs, layout))?;
         }
-        remove_folder(&flows_folder(&self.bpffs))?;
+        self.remove_flows()?;
         self.installed = None;
         self.files.clear()
     }
@@ -761,7 +888,7 @@ impl Dataplane {
     /// Calls `each` with every live flow.
     pub fn flows(&self, each: &mut dyn FnMut(FlowReport)) -> Result<(), Error> {
         match &self.installed {
-            Some((record, image)) => counters::flows(&self.bpffs, record, image, each),
+            Some((record, image)) => flow_reports::flows(&self.bpffs, record, image, each),
             None => Ok(()),
         }
     }
@@ -769,7 +896,7 @@ impl Dataplane {
     /// How full the flow tables are.
     pub fn flow_usage(&self) -> Result<FlowUsage, Error> {
         match &self.installed {
-            Some((record, _)) => counters::flow_usage(&self.bpffs, record),
+            Some((record, _)) => flow_reports::flow_usage(&self.bpffs, record),
             None => Ok(FlowUsage::default()),
         }
     }
@@ -777,11 +904,16 @@ impl Dataplane {
 
 /// The layouts that have a folder.
 fn layouts(bpffs: &Path) -> BTreeSet<u32> {
+    numbered(bpffs, maps::LAYOUT_FOLDER)
+}
+
+/// The numbers behind the names of folders that begin so.
+fn numbered(bpffs: &Path, prefix: &str) -> BTreeSet<u32> {
     let entries = fs::read_dir(bpffs).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| {
             let name = entry.file_name();
-            name.to_str()?.strip_prefix("layout-")?.parse().ok()
+            name.to_str()?.strip_prefix(prefix)?.parse().ok()
         })
         .collect()
 }

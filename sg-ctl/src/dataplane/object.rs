@@ -10,13 +10,12 @@ use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
 use aya_obj::programs::XdpAttachType;
-use sg_common::flow::FlowBucket;
 use sg_common::report::Reason;
 
 use super::Error;
-use super::maps::{FLOW_MAPS, LAYOUT_MAPS, RINGS};
-use super::sizes::Sizes;
-use crate::compile::Limits;
+use super::flow_tables::FlowSizes;
+use super::maps::{FLOW_MAPS, FLOW_TABLES, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
+use super::state::Record;
 
 /// The object that the build script has compiled, aligned as its headers ask.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
@@ -29,9 +28,11 @@ pub(super) const TC_RECEIVE: &str = "sg_tc_receive";
 pub(super) const TC_SEND: &str = "sg_tc_send";
 /// Ends a flow.
 pub(super) const END_FLOW: &str = "sg_end_flow";
+/// Carries flows between tables of two sizes.
+pub(super) const CARRY: &str = "sg_carry";
 const CLOCK: &str = "sg_clock";
-/// What protecting an interface loads.
-pub(super) const PROGRAMS: [&str; 5] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CLOCK];
+/// All but yardsticks.
+pub(super) const PROGRAMS: [&str; 6] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CARRY, CLOCK];
 
 /// First fragments that are remembered.
 const FRAGMENTS: u32 = 16_384;
@@ -47,54 +48,32 @@ pub(super) fn fingerprint() -> u64 {
     })
 }
 
-/// How large the maps that outlive layouts are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FlowSizes {
-    /// Buckets; a power of two.
-    pub(super) embryonic: u32,
-    /// Buckets; a power of two.
-    pub(super) assured: u32,
-}
-
-impl FlowSizes {
-    /// Room for so many assured flows, and a quarter as many embryonic ones.
-    pub(super) fn for_capacity(flows: u32) -> Self {
-        let buckets = flows.div_ceil(FlowBucket::SLOTS as u32).clamp(64, 1 << 20);
-        let assured = buckets.next_power_of_two();
-        Self {
-            embryonic: (assured / 4).max(64),
-            assured,
-        }
-    }
-
-    /// The sizes that go with so many buckets of assured flows.
-    pub(super) fn of_buckets(assured: u32) -> Self {
-        Self::for_capacity(assured * FlowBucket::SLOTS as u32)
-    }
-
-    /// The most assured flows there can be.
-    pub(super) fn capacity(self) -> u32 {
-        self.assured * FlowBucket::SLOTS as u32
-    }
-}
-
 /// Loads the object for one network namespace. Maps that are pinned are used, others are made and
 /// pinned.
-pub(super) fn load(
-    layout: &Path,
-    flows: &Path,
-    netns: u32,
-    sizes: &Sizes,
-    flow_sizes: FlowSizes,
-    limits: &Limits,
-) -> Result<Ebpf, Error> {
-    for folder in [layout, flows] {
+pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Error> {
+    let layout = layout_folder(bpffs, record.layout);
+    let shared = flows_folder(bpffs);
+    let tables = record.flows.folder(bpffs);
+    let other_tables = record.other_flows.map(|other| other.folder(bpffs));
+    let folders = [&layout, &shared, &tables].into_iter();
+    for folder in folders.chain(&other_tables) {
         fs::create_dir_all(folder).map_err(|source| Error::Folder {
-            path: folder.to_path_buf(),
+            path: folder.clone(),
             source,
         })?;
     }
-    let slots = limits.interface_slots();
+    let Record {
+        sizes,
+        flows,
+        interface_slots: slots,
+        ..
+    } = *record;
+    // Tables that there are not have one bucket, as the object says.
+    let other = record.other_flows.map(|other| other.sizes);
+    let other = other.unwrap_or(FlowSizes {
+        embryonic: 1,
+        assured: 1,
+    });
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::STATS);
     for (name, entries) in [
@@ -117,8 +96,10 @@ pub(super) fn load(
         ("INTERFACES", slots),
         ("OWNED", slots),
         ("REASONS", slots * 2 * Reason::COUNT as u32),
-        ("EMBRYONIC", flow_sizes.embryonic),
-        ("ASSURED", flow_sizes.assured),
+        ("EMBRYONIC", flows.sizes.embryonic),
+        ("ASSURED", flows.sizes.assured),
+        ("OTHER_EMBRYONIC", other.embryonic),
+        ("OTHER_ASSURED", other.assured),
         ("FRAGMENTS", FRAGMENTS),
     ] {
         loader.map_max_entries(name, entries);
@@ -130,7 +111,13 @@ pub(super) fn load(
         loader.map_pin_path(name, layout.join(name));
     }
     for name in FLOW_MAPS {
-        loader.map_pin_path(name, flows.join(name));
+        loader.map_pin_path(name, shared.join(name));
+    }
+    for (name, other_name) in FLOW_TABLES {
+        loader.map_pin_path(name, tables.join(name));
+        if let Some(folder) = &other_tables {
+            loader.map_pin_path(other_name, folder.join(name));
+        }
     }
     loader.override_global("NETNS", &netns, true);
     loader
@@ -164,18 +151,6 @@ pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) ->
         path: path.to_path_buf(),
         source,
     })
-}
-
-/// Reads `jiffies64` by running a layout's clock program once.
-pub(super) fn jiffies(layout: &Path) -> Result<u64, Error> {
-    let clock = Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| {
-        Error::Program {
-            name: CLOCK,
-            source: Box::new(source),
-        }
-    })?;
-    let readings: Array<_, u64> = super::maps::open(layout, "CLOCK")?;
-    run_clock(&clock, &readings)
 }
 
 /// Opens a layout's clock program.

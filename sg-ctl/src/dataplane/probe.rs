@@ -2,13 +2,17 @@
 
 use aya::programs::{SchedClassifier, TcAttachType};
 
-pub use super::sys::can_wait_for_readers;
-use super::{Error, object};
+use super::{Error, object, sys};
 
 /// Loads the smallest of the programs, runs it, and gives the ticks of the kernel's clock in a
 /// second.
 pub fn load() -> Result<u32, Error> {
     object::measure_jiffies_per_second()
+}
+
+/// Whether the kernel tells when no program reads any more, as each change has to know.
+pub fn can_wait_for_readers() -> bool {
+    sys::can_wait_for_readers()
 }
 
 /// Asks the loopback's hook for its programs, which a kernel without TCX refuses.

@@ -14,16 +14,17 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
-use sg_common::flow::HashKey;
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
-use sg_common::tables::{ABI, Generation, Globals, ReasonCounter};
+use sg_common::tables::ReasonCounter;
 
-use super::maps::{LayoutMaps, open};
-use super::object::{self, FlowSizes};
+use super::flow_tables::{FlowSizes, FlowTables};
+use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
+use super::object;
 use super::sizes::Sizes;
+use super::state::Record;
 use super::wire::Wire;
-use super::{Error, remove_folder, update};
+use super::{Dataplane, Error, remove_folder, update};
 use crate::compile::image::Image;
 use crate::compile::{Limits, Settings};
 
@@ -69,7 +70,7 @@ impl Yardstick {
 /// The programs over the maps.
 pub struct Rehearsal {
     folder: PathBuf,
-    object: Ebpf,
+    pub(super) object: Ebpf,
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
@@ -93,26 +94,24 @@ impl Rehearsal {
 
     /// Fills new maps below a new folder of a bpf filesystem.
     pub fn stage(folder: &Path, image: &Image, settings: &Settings) -> Result<Self, Error> {
-        let (layout, flows) = (folder.join("layout"), folder.join("flows"));
-        let flow_sizes = FlowSizes::for_capacity(settings.assured_flows);
-        let mut object = object::load(
-            &layout,
-            &flows,
-            Self::NETNS,
-            &Sizes::roomy(image),
-            flow_sizes,
-            &settings.limits,
-        )?;
-        let globals = Globals {
-            generation: Generation(0),
-            embryonic_mask: flow_sizes.embryonic - 1,
-            assured_mask: flow_sizes.assured - 1,
-            hash_key: HashKey(random()),
-            abi: ABI,
-            interface_mask: settings.limits.interface_slots() - 1,
+        let sizes = FlowSizes::for_capacity(settings.assured_flows);
+        let record = Record {
+            fingerprint: object::fingerprint(),
+            layout: 1,
+            sizes: Sizes::roomy(image),
+            flows: FlowTables { number: 1, sizes },
+            other_flows: None,
+            interface_slots: settings.limits.interface_slots(),
+            generation: 0,
             jiffies_per_second: settings.jiffies_per_second,
+            hash_key: random(),
+            netns: Vec::new(),
+            devices: Vec::new(),
+            next_incarnation: 0,
         };
-        let mut maps = LayoutMaps::open(&layout)?;
+        let mut object = object::load(folder, &record, Self::NETNS)?;
+        let globals = Dataplane::globals(&record);
+        let mut maps = LayoutMaps::open(&layout_folder(folder, record.layout))?;
         let nothing = Image {
             ids: image.ids.clone(),
             ..Image::default()
@@ -125,7 +124,7 @@ impl Rehearsal {
             folder: folder.to_path_buf(),
             loaded: Vec::new(),
             scatter: scatter.try_into().map_err(Error::Read)?,
-            reasons: open(&flows, "REASONS")?,
+            reasons: open(&flows_folder(folder), "REASONS")?,
             object,
         })
     }

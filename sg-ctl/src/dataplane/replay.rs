@@ -11,11 +11,10 @@ use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{ReasonCounter, reason_index};
 
 use super::maps::{flows_folder, layout_folder, open};
-use super::object::{self, FlowSizes};
+use super::object;
 use super::replay_flows::ReplayFlows;
 use super::wire::Wire;
 use super::{Dataplane, Error};
-use crate::compile::Limits;
 
 const ETHERNET_HEADER: usize = 14;
 
@@ -67,15 +66,7 @@ impl Dataplane {
         let Some(record) = self.record() else {
             return Ok(None);
         };
-        let flow_sizes = FlowSizes::of_buckets(record.assured_buckets);
-        let mut object = object::load(
-            &layout_folder(&self.bpffs, record.layout),
-            &flows_folder(&self.bpffs),
-            netns,
-            &record.sizes,
-            flow_sizes,
-            &Limits::default(),
-        )?;
+        let mut object = object::load(&self.bpffs, record, netns)?;
         for hook in ReplayHook::ALL {
             object::load_program(&mut object, hook.program())?;
         }
@@ -85,7 +76,7 @@ impl Dataplane {
             reasons: open(&flows_folder(&self.bpffs), "REASONS")?,
             clock: object::open_clock(&layout)?,
             readings: open(&layout, "CLOCK")?,
-            flows: ReplayFlows::open(&flows_folder(&self.bpffs))?,
+            flows: ReplayFlows::open(&self.bpffs, record)?,
             jiffies_per_second: record.jiffies_per_second,
             layout: record.layout,
         }))

@@ -11,7 +11,8 @@ use sg_common::flow::{FlowBucket, FlowKey, FlowState, FlowTable, Ticks};
 use sg_common::tables::{FragmentKey, FragmentVerdict};
 
 use super::Error;
-use super::maps::{FlowMaps, open};
+use super::maps::{FlowMaps, flows_folder, open};
+use super::state::Record;
 use super::wire::Wire;
 
 type Buckets = Array<MapData, Wire<FlowBucket>>;
@@ -24,11 +25,12 @@ pub struct ReplayFlows {
 }
 
 impl ReplayFlows {
-    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
+    pub(super) fn open(bpffs: &Path, record: &Record) -> Result<Self, Error> {
+        let folder = flows_folder(bpffs);
         Ok(Self {
-            maps: FlowMaps::open(folder)?,
-            owned: open(folder, "OWNED")?,
-            fragments: open(folder, "FRAGMENTS")?,
+            maps: FlowMaps::open(bpffs, record)?,
+            owned: open(&folder, "OWNED")?,
+            fragments: open(&folder, "FRAGMENTS")?,
         })
     }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sg_common::tables::ABI;
 
 use super::Error;
+use super::flow_tables::FlowTables;
 use super::report::ReceiveHook;
 use super::sizes::Sizes;
 use crate::compile::image::Image;
@@ -30,8 +31,12 @@ pub(super) struct Record {
     /// The number of the maps' folder.
     pub(super) layout: u32,
     pub(super) sizes: Sizes,
-    /// Buckets of assured flows.
-    pub(super) assured_buckets: u32,
+    /// Where flows open.
+    pub(super) flows: FlowTables,
+    /// Where flows may still be as well, while they are carried over.
+    pub(super) other_flows: Option<FlowTables>,
+    /// Slots of INTERFACES, and of what is counted by them.
+    pub(super) interface_slots: u32,
     pub(super) generation: u32,
     pub(super) jiffies_per_second: u32,
     pub(super) hash_key: [u32; 10],
@@ -153,12 +158,22 @@ impl Files {
         self.replace(&self.mark, &[])
     }
 
-    /// Writes the record and takes the mark away.
+    /// Writes the record, the image, and takes the mark away.
     pub(super) fn settle(&self, record: &Record, image: &Image) -> Result<(), Error> {
+        self.write_image(image)?;
+        self.write_record(record)?;
+        self.unmark()
+    }
+
+    pub(super) fn write_image(&self, image: &Image) -> Result<(), Error> {
         let image = image.to_bytes().map_err(|error| Error::Folder {
             path: self.image.clone(),
             source: io::Error::other(error),
         })?;
+        self.replace(&self.image, &image)
+    }
+
+    pub(super) fn write_record(&self, record: &Record) -> Result<(), Error> {
         let mut bytes = FORMAT.to_le_bytes().to_vec();
         bytes.extend(
             postcard::to_allocvec(record).map_err(|error| Error::Folder {
@@ -166,9 +181,7 @@ impl Files {
                 source: io::Error::other(error),
             })?,
         );
-        self.replace(&self.image, &image)?;
-        self.replace(&self.record, &bytes)?;
-        self.unmark()
+        self.replace(&self.record, &bytes)
     }
 
     fn unmark(&self) -> Result<(), Error> {

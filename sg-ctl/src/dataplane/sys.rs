@@ -4,12 +4,17 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use aya::maps::{MapData, MapError};
+
+use super::wire::Entry;
+
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
 
@@ -161,8 +166,87 @@ impl Drop for MappedArray {
     }
 }
 
+/// The elements of an array map, many a system call.
+///
+/// Each is a copy that a writer may have torn. Its lock would not help: packets count without it.
+pub(super) struct ArrayBatches<T> {
+    map: MapData,
+    last: Option<u32>,
+    keys: Vec<u32>,
+    values: Vec<T>,
+}
+
+impl<T: Entry + Default> ArrayBatches<T> {
+    /// Begins at the first element of a pinned map.
+    pub(super) fn open(path: &Path, at_once: usize) -> Result<Self, MapError> {
+        let map = MapData::from_pin(path)?;
+        let size = map.info()?.value_size() as usize;
+        if size != size_of::<T>() {
+            return Err(MapError::InvalidValueSize {
+                size: size_of::<T>(),
+                expected: size,
+            });
+        }
+        Ok(Self {
+            map,
+            last: None,
+            keys: vec![0; at_once],
+            values: vec![T::default(); at_once],
+        })
+    }
+
+    /// The next elements; none after the last.
+    pub(super) fn next(&mut self) -> io::Result<&[T]> {
+        #[repr(C)]
+        struct Arguments {
+            in_batch: u64,
+            out_batch: u64,
+            keys: u64,
+            values: u64,
+            count: u32,
+            map: u32,
+            element_flags: u64,
+            flags: u64,
+        }
+        let mut reached = 0_u32;
+        let mut arguments = Arguments {
+            in_batch: self.last.as_ref().map_or(0, |last| &raw const *last as u64),
+            out_batch: &raw mut reached as u64,
+            keys: self.keys.as_mut_ptr() as u64,
+            values: self.values.as_mut_ptr() as u64,
+            count: self.values.len() as u32,
+            map: self.map.fd().as_fd().as_raw_fd() as u32,
+            element_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the arguments and what they point to outlive the call; keys and values have room
+        // for `count`, and `open` has compared the size of the map's values with that of `T`, of
+        // which every pattern of bytes is one.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_MAP_LOOKUP_BATCH,
+                &raw mut arguments,
+                size_of::<Arguments>(),
+            )
+        };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            // What the kernel says with the last elements, and after them.
+            if error.raw_os_error() != Some(libc::ENOENT) {
+                return Err(error);
+            }
+        }
+        self.last = Some(reached);
+        Ok(self
+            .values
+            .get(..arguments.count as usize)
+            .unwrap_or_default())
+    }
+}
+
 /// Whether [`wait_for_readers`] works: on machines with `nohz_full` CPUs the kernel refuses.
-pub fn can_wait_for_readers() -> bool {
+pub(super) fn can_wait_for_readers() -> bool {
     const MEMBARRIER_CMD_QUERY: libc::c_long = 0;
     // SAFETY: takes no pointers.
     let supported = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0) };

@@ -6,7 +6,7 @@
 
 use aya::Pod;
 use sg_common::event::{Event, EventDesk, EventReader};
-use sg_common::flow::FlowBucket;
+use sg_common::flow::{Carrying, FlowBucket};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::scatter::Scatter;
 use sg_common::tables::{
@@ -44,6 +44,7 @@ entries!(
     GrantKey,
     ReasonCounter,
     RuleCounter,
+    Carrying,
     FlowBucket,
     Event,
     EventDesk,

@@ -78,16 +78,13 @@ pub enum Matter {
     #[error("\"{0}\" matches nobody: that group has no interface and no members")]
     EmptyPeer(Permission),
     /// SSH beside the application's rules.
-    #[error(
-        "has rules for administration among others; keep them in a group of their own, so that \
-         nobody who changes the application opens or closes the way in"
-    )]
+    #[error("has rules for administration among others; keep them in a group of their own")]
     MixedAdministration,
     /// Nothing uses the group.
     #[error("is used by no interface and no rule; delete it, or attach it")]
     UnusedGroup,
     /// In force, and nothing has come by it.
-    #[error("\"{0}\" has admitted nothing since it is counted; remove it if it is not needed")]
+    #[error("\"{0}\" has admitted nothing yet; is it needed?")]
     NeverHit(Permission),
 }
 
@@ -297,19 +294,27 @@ fn is_mixed(group: &Group) -> bool {
 }
 
 /// The rules of one group by whom they speak of, to find one that admits all of another.
-struct Wider<'a>(HashMap<(Direction, &'a Peer), Vec<&'a Rule>>);
+struct Wider<'a> {
+    by_peer: HashMap<(Direction, &'a Peer), Vec<&'a Rule>>,
+    /// The lengths of the prefixes among them: what has to be tried.
+    lengths: BTreeSet<u8>,
+}
 
 impl<'a> Wider<'a> {
     fn of(group: &'a Group) -> Self {
         let mut by_peer: HashMap<_, Vec<&Rule>> = HashMap::new();
+        let mut lengths = BTreeSet::new();
         for rule in &group.rules {
             let permission = &rule.permission;
+            if let Peer::Prefix(prefix) = permission.peer {
+                lengths.insert(prefix.prefix_len());
+            }
             by_peer
                 .entry((permission.direction, &permission.peer))
                 .or_default()
                 .push(rule);
         }
-        Self(by_peer)
+        Self { by_peer, lengths }
     }
 
     fn shadow(&self, vpc: &Vpc, rule: &Rule) -> Option<Matter> {
@@ -334,7 +339,7 @@ impl<'a> Wider<'a> {
     /// A rule for the same peer.
     fn among(&self, rule: &Rule, peer: &Peer) -> Option<&'a Rule> {
         let permission = &rule.permission;
-        let rules = self.0.get(&(permission.direction, peer))?;
+        let rules = self.by_peer.get(&(permission.direction, peer))?;
         let mut wider = rules.iter().filter(|other| {
             other.id != rule.id && other.permission.traffic.covers(permission.traffic)
         });
@@ -343,8 +348,8 @@ impl<'a> Wider<'a> {
 
     /// A rule for a prefix that holds this one.
     fn over(&self, rule: &Rule, prefix: IpNet) -> Option<&'a Rule> {
-        (0..=prefix.prefix_len()).find_map(|bits| {
-            let held = IpNet::new(prefix.addr(), bits).ok()?.trunc();
+        self.lengths.range(..=prefix.prefix_len()).find_map(|bits| {
+            let held = IpNet::new(prefix.addr(), *bits).ok()?.trunc();
             self.among(rule, &Peer::Prefix(held))
         })
     }

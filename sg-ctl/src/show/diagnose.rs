@@ -50,18 +50,18 @@ fn sentences(found: &Diagnosis, transport: Transport) -> Vec<String> {
     }
     match found.answer {
         Answer::Fine => sentences.push(format!("answered after {seconds}")),
-        Answer::Refused => sentences.push(format!(
-            "a machine answered after {seconds} that nobody listens there: start the service, or \
-             look for a filter that rejects"
-        )),
+        Answer::Refused => {
+            sentences.push(format!(
+                "a machine answered after {seconds} that nobody listens there"
+            ));
+            sentences.push("start the service, or look for a filter that rejects".to_owned());
+        }
         Answer::Dropped => {
             sentences.extend(found.dropped.as_ref().map(dropped).into_iter().flatten())
         }
         Answer::NoAnswer => {
-            sentences.push(format!(
-                "nothing came back in {seconds}: look for a filter elsewhere, or for a machine that \
-                 is down"
-            ));
+            sentences.push(format!("nothing came back in {seconds}"));
+            sentences.push("look for a filter elsewhere, or a machine that is down".to_owned());
             if transport == Transport::Udp {
                 sentences
                     .push("a UDP service need not answer what it does not understand".to_owned());

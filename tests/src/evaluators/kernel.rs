@@ -11,7 +11,10 @@ use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::tables::{Interface, InterfaceFlags};
-use sg_ctl::dataplane::{Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted};
+use sg_ctl::compile::Limits;
+use sg_ctl::dataplane::{
+    DEFAULT_CAPACITY, Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted,
+};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Link, Netns};
 use sg_ctl::policy::model::{Hook, Policy};
@@ -146,7 +149,8 @@ pub fn uninstall(run: &Path, bpffs: &Path) -> Result<()> {
         policy: &Policy::default(),
         devices: Vec::new(),
         terminate: false,
-        capacity: None,
+        capacity: DEFAULT_CAPACITY,
+        limits: Limits::default(),
     };
     let prepared = dataplane.prepare(&nothing)?;
     dataplane.install(prepared)?;
@@ -200,7 +204,8 @@ impl Kernel {
             policy: &policy,
             devices,
             terminate: false,
-            capacity: Some(self.capacity),
+            capacity: self.capacity,
+            limits: Limits::default(),
         };
         let prepared = self.dataplane.prepare(&wanted)?;
         self.dataplane.install(prepared)?;

@@ -16,7 +16,7 @@ mod streams;
 mod updates;
 mod wire;
 
-use std::process::{self, Command, ExitCode, Stdio};
+use std::process::{self, Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -72,14 +72,14 @@ impl Effort {
     }
 }
 
-/// Gives a thread, and what it starts, the highest of the usual priorities.
+/// Gives a thread, and what it starts, a real-time priority: a nice value counts only among the
+/// tasks of one session (sched(7), autogroups).
 pub(crate) fn put_first(thread: i32) -> Result<()> {
-    let status = Command::new("renice")
-        .args(["-n", "-20", "-p", &thread.to_string()])
-        .stdout(Stdio::null())
+    let status = Command::new("chrt")
+        .args(["--rr", "--pid", "1", &thread.to_string()])
         .status()
-        .context("cannot run renice")?;
-    ensure!(status.success(), "renice: {status}");
+        .context("cannot run chrt")?;
+    ensure!(status.success(), "chrt: {status}");
     Ok(())
 }
 

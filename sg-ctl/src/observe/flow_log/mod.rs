@@ -11,9 +11,9 @@ mod record;
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
 
 use sg_common::event::EventKind;
+use sg_common::flow::FlowKey;
 use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
 
@@ -47,12 +47,7 @@ pub struct FlowLog {
 /// One flow, and no later one between the same ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct FlowIdentity {
-    zone: u32,
-    protocol: u8,
-    local: IpAddr,
-    local_port: u16,
-    peer: IpAddr,
-    peer_port: u16,
+    key: FlowKey,
     opened: u32,
 }
 
@@ -98,12 +93,7 @@ impl FlowLog {
 
     fn flow(&mut self, flow: &FlowReport, now: i64) {
         let identity = FlowIdentity {
-            zone: flow.zone,
-            protocol: flow.protocol,
-            local: flow.local,
-            local_port: flow.local_port,
-            peer: flow.peer,
-            peer_port: flow.peer_port,
+            key: flow.key,
             opened: flow.opened,
         };
         let counters = Counters {
@@ -296,7 +286,7 @@ mod tests {
 
     fn flow(packets: u64) -> FlowReport {
         FlowReport {
-            key: sg_common::flow::FlowKey::default(),
+            key: FlowKey::default(),
             zone: 1,
             local: "10.0.0.1".parse().unwrap(),
             local_port: 22,

@@ -5,6 +5,7 @@
 //! `interfaces`, when left out as a whole, leaves them as they are.
 
 mod interfaces;
+mod plain;
 mod problem;
 mod read;
 mod rules;

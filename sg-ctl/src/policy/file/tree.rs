@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
 use super::super::findings::Place;
+use super::plain;
 use super::problem::TextProblem;
 
 const MAX_BYTES: usize = 128 << 20;
-const MAX_NODES: usize = 16_000_000;
+pub(super) const MAX_NODES: usize = 16_000_000;
 const MAX_ALIASED_NODES: usize = 100_000;
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 
 /// A value and where it starts.
 #[derive(Clone, Debug)]
@@ -71,6 +72,15 @@ pub(super) fn parse(text: &str) -> Result<Node<'_>, (Place, TextProblem)> {
     if let Some(found) = control_character(text) {
         return Err(found);
     }
+    match plain::parse(text) {
+        Some(root) => Ok(root),
+        None => parse_whole(text),
+    }
+}
+
+/// Reads all of YAML.
+pub(super) fn parse_whole(text: &str) -> Result<Node<'_>, (Place, TextProblem)> {
+    let start = Place { line: 1, column: 1 };
     let mut builder = Builder::default();
     // Unlike the parser, editors do not count a byte order mark as a column.
     for event in Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)) {

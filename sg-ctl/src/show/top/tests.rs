@@ -1,3 +1,5 @@
+//! What is drawn for what is known, on screens of every size.
+
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use sg_common::packet::Direction;
