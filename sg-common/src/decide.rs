@@ -102,7 +102,7 @@ impl Desk {
     }
 }
 
-/// Reads and judges one packet, the long way, which is the reference for [`at_once`], and leaves on
+/// Reads and judges one packet, the long way, which is the reference for [`at_once()`], and leaves on
 /// the desk what was read of it.
 pub fn decide<P: Packet + ?Sized, T: Tables, R: Trace>(
     packet: &P,
@@ -754,7 +754,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     fn assure(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
         let grown = desk.state;
         let Some(embryo) = self.find(FlowTable::Embryonic, desk) else {
-            return Reason::NoFlow;
+            // Another CPU has moved it since.
+            let Some(flow) = self.find(FlowTable::Assured, desk) else {
+                return Reason::NoFlow;
+            };
+            *rule = desk.state.rule;
+            self.live_on_desk(flow, desk);
+            return Reason::Tracked;
         };
         let Desk {
             headers,

@@ -231,7 +231,7 @@ impl PortTable {
         length: 0,
     };
     /// The most entries one table may have: every boundary of every protocol's ports would be more,
-    /// but the search is bounded at [`PORT_SEARCH_STEPS`] halvings.
+    /// but the search is bounded in its halvings.
     pub const MAX_LENGTH: u32 = (1 << PORT_SEARCH_STEPS) - 1;
 }
 

@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(Limits::read(&store).unwrap(), Limits::default());
         let mut changed = Limits::default();
         for limit in Limit::all() {
-            changed = changed.with(limit, changed.value(limit) * 2).unwrap();
+            changed = changed.with(limit, changed.value(limit) / 2).unwrap();
         }
         changed.write(&mut store).unwrap();
         assert_eq!(Limits::read(&store).unwrap(), changed);

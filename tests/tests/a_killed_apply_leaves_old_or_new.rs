@@ -10,7 +10,7 @@ use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{TcpEcho, tcp_connects};
 
-const KILLS: u32 = 40;
+const KILLS: u32 = 20;
 
 /// Port 80 is open under one policy, port 443 under the other, port 22 under neither.
 fn policy(port: u16) -> String {

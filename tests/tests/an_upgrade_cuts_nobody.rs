@@ -14,7 +14,7 @@ use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{TcpEcho, UdpEcho, tcp_connects, udp_roundtrip};
 
 const UPGRADES: usize = 100;
-const KILLS: u32 = 10;
+const KILLS: u32 = 5;
 
 /// Egress is not open to everyone, so that every connection is tracked.
 const POLICY: &str = "

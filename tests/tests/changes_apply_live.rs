@@ -21,7 +21,7 @@ const WAYS: [&str; 6] = [
     "sg:clients",
 ];
 const CHANGES: usize = 60;
-const KILLS: u32 = 30;
+const KILLS: u32 = 12;
 
 /// One way only, so that each change takes the last one away. Egress is not open to everyone, so
 /// that every connection is tracked whatever the way: a reset that closes an untracked one just

@@ -1,7 +1,8 @@
 //! The short way to a decision, for the packets that come most often: those of assured flows, those
 //! that rules open to everyone admit, and those that no rule admits.
 //!
-//! It comes to the same decision as the long way or to none. It opens, grows and ends no flow, and remembers no fragment.
+//! It comes to the same decision as the long way or to none. It opens no flow, moves none between the
+//! tables, and remembers no fragment.
 
 use super::{Desk, Question, is_plain_syn, may_be_exempt};
 use crate::flow::{FlowState, FlowTable};

@@ -39,6 +39,10 @@ const EPHEMERAL_PORT: u16 = 50_000;
 ///   sg-ctl explain eth0 egress udp [2001:db8::1]:53
 ///
 ///   sg-ctl explain eth0 ingress icmp:8 198.51.100.7
+#[expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "an address in brackets is no link, and help shows a backslash"
+)]
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct Explain {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use sg_common::ranges::RangeTable;
+
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 
 /// The most entries of each kind; the maps are made as large when they are made.
@@ -110,6 +112,8 @@ impl Limit {
             Self::Interfaces => (8, 1 << 20),
             // Scopes of prefixes need two bits more, and identifiers of policies one.
             Self::Policies => (1, 1 << 24),
+            // What one search reaches.
+            Self::Intervals => (1, RangeTable::MAX_INTERVALS),
             _ => (1, 1 << 26),
         }
     }

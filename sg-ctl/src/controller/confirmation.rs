@@ -241,8 +241,15 @@ pub fn await_confirmation(options: &DirOptions) -> Result<()> {
         if !fs::exists(&store).unwrap_or(false) {
             return Ok(());
         }
-        let Some(unconfirmed) = Unconfirmed::find(&SqliteStore::open(&options.state_dir)?)? else {
-            return Ok(());
+        // A store that cannot be read now may be readable later.
+        let found = SqliteStore::open(&options.state_dir).map(|store| Unconfirmed::find(&store));
+        let unconfirmed = match found {
+            Ok(Ok(Some(unconfirmed))) => unconfirmed,
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Err(_)) | Err(_) => {
+                thread::sleep(RETRY);
+                continue;
+            }
         };
         if *id.get_or_insert(unconfirmed.id) != unconfirmed.id {
             return Ok(());
@@ -252,30 +259,34 @@ pub fn await_confirmation(options: &DirOptions) -> Result<()> {
             thread::sleep(left.min(PULSE));
             continue;
         }
-        // Opening completes what is overdue.
-        let Err(error) = Controller::open(options) else {
-            return Ok(());
-        };
-        note_failure(options, unconfirmed, &error)?;
-        thread::sleep(RETRY);
+        // Opening completes what is overdue. What is not any more, because the change took longer
+        // to make than it had to be confirmed, is waited for again.
+        if let Err(error) = Controller::open(options) {
+            // Where nothing can be noted, the next attempt may still succeed.
+            let _ = note_failure(options, &unconfirmed, &error);
+            thread::sleep(RETRY);
+        }
     }
 }
 
 /// Lets `status` say why a change is still there.
-fn note_failure(options: &DirOptions, unconfirmed: Unconfirmed, why: &Error) -> Result<()> {
+fn note_failure(options: &DirOptions, unconfirmed: &Unconfirmed, why: &Error) -> Result<()> {
     // Whoever holds the lock may be confirming.
     let Ok(_lock) = Dirs::create(options)?.lock() else {
         return Ok(());
     };
     let mut store = SqliteStore::open(&options.state_dir)?;
-    if Unconfirmed::find(&store)?.is_none_or(|found| found.id != unconfirmed.id) {
-        return Ok(());
+    // Its deadline may have been moved meanwhile.
+    match Unconfirmed::find(&store)? {
+        Some(found) if found.id == unconfirmed.id && found.left().is_zero() => {
+            let failed = Unconfirmed {
+                failure: Some(why.to_string()),
+                ..found
+            };
+            failed.store(&mut store)
+        }
+        _ => Ok(()),
     }
-    let failed = Unconfirmed {
-        failure: Some(why.to_string()),
-        ..unconfirmed
-    };
-    failed.store(&mut store)
 }
 
 /// A pipe or a lock that the command was given must not stay open until the deadline.

@@ -187,6 +187,10 @@ impl Controller {
     /// Stores other limits and makes the kernel's tables match them, or fails and leaves both as
     /// they were.
     pub fn set_limits(&mut self, limits: Limits) -> Result<Done> {
+        // The policy to return to must still fit.
+        if let Some(unconfirmed) = &self.unconfirmed {
+            return Err(Error::Unconfirmed(unconfirmed.left_s()));
+        }
         let before = mem::replace(&mut self.limits, limits);
         self.limits.write(&mut self.store)?;
         let as_it_is = |controller: &mut Self| {

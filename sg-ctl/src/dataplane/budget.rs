@@ -5,12 +5,13 @@
 
 use std::path::Path;
 
+use aya::maps::Map;
 use aya::programs::ProgramError;
 
 use super::object;
-use super::rehearsal::{Rehearsal, memory_of};
+use super::rehearsal::{Rehearsal, memory_of, unattached};
 use super::stack::{self, Stacks};
-use super::{DEFAULT_CAPACITY, Error};
+use super::{DEFAULT_CAPACITY, Error, remove_folder};
 use crate::compile::Limits;
 use crate::compile::image::Image;
 
@@ -58,13 +59,19 @@ impl Budget {
     /// Loads programs and maps, as large as a first small policy has them, below a new folder of a
     /// bpf filesystem, and leaves nothing there.
     pub fn measure(folder: &Path) -> Result<Self, Error> {
+        let measured = Self::load(folder);
+        remove_folder(folder)?;
+        measured
+    }
+
+    fn load(folder: &Path) -> Result<Self, Error> {
         let settings = Rehearsal::settings(DEFAULT_CAPACITY, Limits::default())?;
-        let mut rehearsal = Rehearsal::stage(folder, &Image::default(), &settings)?;
-        let object = &mut rehearsal.object;
+        let record = unattached(&Image::default(), &settings);
+        let mut object = object::load(folder, &record, Rehearsal::NETNS)?;
         let stacks = Stacks::of_object()?;
         let mut programs = Vec::new();
         for name in object::PROGRAMS {
-            object::load_program(object, name)?;
+            object::load_program(&mut object, name)?;
             let wrong = |source: ProgramError| Error::Program {
                 name,
                 source: Box::new(source),
@@ -79,13 +86,15 @@ impl Budget {
                 stack: stacks.deepest(name)?,
             });
         }
-        let mut maps = Vec::new();
-        for (name, map) in object.maps() {
-            maps.push(MapCost {
-                name: name.to_owned(),
-                bytes: memory_of(map)?,
-            });
-        }
+        let mut maps: Vec<MapCost> = object
+            .maps()
+            .map(|(name, map): (&str, &Map)| {
+                Ok(MapCost {
+                    name: name.to_owned(),
+                    bytes: memory_of(map)?,
+                })
+            })
+            .collect::<Result<_, Error>>()?;
         maps.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self { programs, maps })
     }

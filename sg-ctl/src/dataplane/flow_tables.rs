@@ -22,7 +22,7 @@ use aya::{TestRun as _, TestRunOptions};
 use serde::{Deserialize, Serialize};
 use sg_common::flow::{Carrying, FlowBucket};
 
-use super::maps::{layout_folder, open};
+use super::maps::{FLOW_TABLES, layout_folder, open};
 use super::object::{self, CARRY};
 use super::state::Record;
 use super::wire::Wire;
@@ -43,6 +43,14 @@ impl FlowTables {
     /// Where they are pinned.
     pub(super) fn folder(&self, bpffs: &Path) -> PathBuf {
         folder(bpffs, self.number)
+    }
+
+    /// Whether all of them are there.
+    pub(super) fn are_made(&self, bpffs: &Path) -> bool {
+        let folder = self.folder(bpffs);
+        FLOW_TABLES
+            .iter()
+            .all(|(name, _)| folder.join(name).exists())
     }
 }
 

@@ -643,6 +643,13 @@ impl Dataplane {
             return Ok((self.lay_out(None, flows, None, prepared)?, 0));
         };
         let mut before = before;
+        // Tables that were named and could not be made hold nothing, and no program knows them.
+        if let Some(other) = before.other_flows
+            && !other.are_made(&self.bpffs)
+        {
+            remove_folder(&other.folder(&self.bpffs))?;
+            before.other_flows = None;
+        }
         if before.other_flows.is_some() {
             let (record, left) = self.join_tables(&before, prepared)?;
             if left > 0 {
@@ -652,8 +659,11 @@ impl Dataplane {
         }
         if before.flows.sizes != prepared.flow_sizes {
             let old = before.flows;
+            // An interrupted attempt may have left tables of another size.
+            let used = numbered(&self.bpffs, flow_tables::FOLDER);
+            let last = used.last().map_or(old.number, |last| old.number.max(*last));
             let new = FlowTables {
-                number: old.number + 1,
+                number: last + 1,
                 sizes: prepared.flow_sizes,
             };
             self.remember_tables(old, Some(new))?;

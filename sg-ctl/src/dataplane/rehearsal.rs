@@ -70,11 +70,30 @@ impl Yardstick {
 /// The programs over the maps.
 pub struct Rehearsal {
     folder: PathBuf,
-    pub(super) object: Ebpf,
+    object: Ebpf,
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
     reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
+}
+
+/// The record of an image's first layout, with nothing attached.
+pub(super) fn unattached(image: &Image, settings: &Settings) -> Record {
+    let sizes = FlowSizes::for_capacity(settings.assured_flows);
+    Record {
+        fingerprint: object::fingerprint(),
+        layout: 1,
+        sizes: Sizes::roomy(image),
+        flows: FlowTables { number: 1, sizes },
+        other_flows: None,
+        interface_slots: settings.limits.interface_slots(),
+        generation: 0,
+        jiffies_per_second: settings.jiffies_per_second,
+        hash_key: random(),
+        netns: Vec::new(),
+        devices: Vec::new(),
+        next_incarnation: 0,
+    }
 }
 
 impl Rehearsal {
@@ -94,21 +113,7 @@ impl Rehearsal {
 
     /// Fills new maps below a new folder of a bpf filesystem.
     pub fn stage(folder: &Path, image: &Image, settings: &Settings) -> Result<Self, Error> {
-        let sizes = FlowSizes::for_capacity(settings.assured_flows);
-        let record = Record {
-            fingerprint: object::fingerprint(),
-            layout: 1,
-            sizes: Sizes::roomy(image),
-            flows: FlowTables { number: 1, sizes },
-            other_flows: None,
-            interface_slots: settings.limits.interface_slots(),
-            generation: 0,
-            jiffies_per_second: settings.jiffies_per_second,
-            hash_key: random(),
-            netns: Vec::new(),
-            devices: Vec::new(),
-            next_incarnation: 0,
-        };
+        let record = unattached(image, settings);
         let mut object = object::load(folder, &record, Self::NETNS)?;
         let globals = Dataplane::globals(&record);
         let mut maps = LayoutMaps::open(&layout_folder(folder, record.layout))?;

@@ -1,6 +1,6 @@
 //! Why a packet passes or not: the kernel's own decision, told step by step.
 //!
-//! The verdict is that of [`Standpoint::judge`] over the maps in force. The policy as it is stored
+//! The verdict is that of [`Standpoint::judge`](crate::dataplane::Standpoint::judge) over the maps in force. The policy as it is stored
 //! only adds names: which rules match, which nearly do, and which one is missing. How people are
 //! told is for [`crate::show`] to know.
 

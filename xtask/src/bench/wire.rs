@@ -94,8 +94,9 @@ impl Wire {
 
     /// Sends copies of a frame from random sources, and counts for this long.
     pub(crate) fn flood(&mut self, frame: &[u8], span: Duration) -> Result<Rate> {
-        /// Some milliseconds' worth.
-        const AT_ONCE: u32 = 16_384;
+        /// A tenth of a second's worth: beginning and ending a call takes the kernel milliseconds.
+        const AT_ONCE: u32 = 1 << 19;
+        const TO_BEGIN_WITH: u32 = 1 << 12;
         let Self {
             source,
             flood,
@@ -107,7 +108,7 @@ impl Wire {
         } = self;
         source.enter(|| {
             keep_to(Pid::from_raw(0), 0)?;
-            flood.send(*ifindex, frame, AT_ONCE)?;
+            flood.send(*ifindex, frame, TO_BEGIN_WITH)?;
             let begin = Instant::now();
             let (before, ran_before) = (received(counters, interface)?, seconds_run(poller)?);
             let mut sent = 0.0;
