@@ -18,7 +18,7 @@ use crate::compile::image::Image;
 /// What everything takes.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Every program that protecting an interface loads.
+    /// Every program but those for measuring.
     pub programs: Vec<ProgramCost>,
     /// Every map, in the order of their names.
     pub maps: Vec<MapCost>,

@@ -31,8 +31,8 @@ pub(super) const END_FLOW: &str = "sg_end_flow";
 /// Carries flows between tables of two sizes.
 pub(super) const CARRY: &str = "sg_carry";
 const CLOCK: &str = "sg_clock";
-/// What protecting an interface loads.
-pub(super) const PROGRAMS: [&str; 5] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CLOCK];
+/// All but yardsticks.
+pub(super) const PROGRAMS: [&str; 6] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CARRY, CLOCK];
 
 /// First fragments that are remembered.
 const FRAGMENTS: u32 = 16_384;
