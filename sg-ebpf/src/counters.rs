@@ -54,7 +54,7 @@ pub(crate) fn count_refused<P: Packet>(interface_slot: u32, direction: Direction
     add(REASONS.get_ptr_mut(index), packets, bytes);
 }
 
-/// Counts a frame of an interface that has no entry.
+/// Counts a frame of an interface that has no entry, or one that is not in force.
 #[inline(always)]
 pub(crate) fn count_stray() {
     add(STRAYS.get_ptr_mut(0), 1, 0);

@@ -98,6 +98,7 @@ fn judge<P: Packet>(
         return Verdict::Drop;
     };
     let Some(interface) = maps.in_force(entry) else {
+        counters::count_stray();
         return Verdict::Drop;
     };
     let direction = direction_of(interface, received);
