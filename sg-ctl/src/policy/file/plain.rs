@@ -153,14 +153,31 @@ impl<'t> Plain<'t> {
         self.enter()?;
         let place = self.place();
         let value = match self.is_dash() {
-            true => self.block_list(indent)?,
+            true => {
+                let items = self.block_list(indent)?;
+                if self.is_at(indent) {
+                    return None;
+                }
+                Value::List(items)
+            }
             false => self.block_map(indent)?,
         };
         self.depth -= 1;
         self.node(place, value)
     }
 
-    fn block_list(&mut self, indent: usize) -> Option<Value<'t>> {
+    /// A list that stands no deeper than its key, as many programs write it. The library finds such
+    /// a list where its first item is.
+    fn list_below_key(&mut self, indent: usize) -> Option<Node<'t>> {
+        self.enter()?;
+        let items = self.block_list(indent)?;
+        self.depth -= 1;
+        let place = items.first()?.place;
+        self.node(place, Value::List(items))
+    }
+
+    /// Ends at the first line that is no item.
+    fn block_list(&mut self, indent: usize) -> Option<Vec<Node<'t>>> {
         let mut items = Vec::new();
         while self.is_dash() {
             self.at += 2;
@@ -176,10 +193,10 @@ impl<'t> Plain<'t> {
             };
             items.push(item);
             if !self.is_at(indent) {
-                return Some(Value::List(items));
+                break;
             }
         }
-        None
+        Some(items)
     }
 
     fn block_map(&mut self, indent: usize) -> Option<Value<'t>> {
@@ -195,7 +212,8 @@ impl<'t> Plain<'t> {
                         _ => self.line_value(indent)?,
                     }
                 }
-                _ => self.below(indent)?,
+                Some(b'\n') => self.below(indent)?,
+                _ => return None,
             };
             entries.push((key, value));
             if !self.is_at(indent) {
@@ -217,10 +235,11 @@ impl<'t> Plain<'t> {
         }
         self.take_line_end();
         let deeper = self.next_content()?;
-        if deeper <= indent {
-            return None;
-        }
-        let value = self.block(deeper)?;
+        let value = match deeper == indent && self.is_dash() {
+            true => self.list_below_key(indent)?,
+            false if deeper > indent => self.block(deeper)?,
+            false => return None,
+        };
         self.is_next(indent)?;
         Some(value)
     }
@@ -458,6 +477,7 @@ interfaces:
         check("{\n  \"groups\": {\n    \"a\": {},\n    \"b\": null\n  }\n}\n");
         check("a: 1");
         check("a:\n  b:\n    - c\nd: e\n");
+        check("a:\n- b\n- c: d\n  e:\n  - f\n  g: h\ni:\n- j\n");
     }
 
     #[test]
@@ -473,7 +493,9 @@ interfaces:
             "a: b\n  c\n",
             "a: \"\\n\"\n",
             "a: 'it''s'\n",
-            "a:\n- b\n",
+            "a:\n- b\n - c\n",
+            "- a\nb: c\n",
+            "a:#\n- b\n",
             "? a\n: b\n",
             "a: [b\n",
             "a: [b,]\n",
