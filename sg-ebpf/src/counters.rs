@@ -1,7 +1,9 @@
 //! Counts, per CPU, so that no two CPUs write one line.
 
-use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::Global;
+use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::bpf_jiffies64;
+use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use sg_common::flow::Ticks;
 use sg_common::packet::{Direction, Packet};
@@ -9,10 +11,17 @@ use sg_common::parse::Headers;
 use sg_common::report::{Decision, Reason};
 use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
 
+use crate::maps::MMAPABLE;
+
 #[btf_map]
 static REASONS: PerCpuArray<ReasonCounter, 1> = PerCpuArray::new();
+/// The rules as one CPU counts them, then as the next one does. The controller reads them through
+/// memory, as it could not read per-CPU values.
 #[btf_map]
-static RULES: PerCpuArray<RuleCounter, 1> = PerCpuArray::new();
+static RULES: Array<RuleCounter, 1, MMAPABLE> = Array::new();
+/// How many rules each CPU counts.
+#[unsafe(no_mangle)]
+static RULES_A_CPU: Global<u32> = Global::new(1);
 /// Frames that came to an interface without an entry.
 #[btf_map]
 static STRAYS: PerCpuArray<ReasonCounter, 1> = PerCpuArray::new();
@@ -62,7 +71,14 @@ pub(crate) fn count_stray() {
 
 #[inline(always)]
 fn count_rule(rule: RuleSlot, packets: u64, bytes: u64, opened: bool) {
-    if let Some(counter) = RULES.get_ptr_mut(rule.0) {
+    let rules = RULES_A_CPU.load();
+    // A flow may have outlived its rule, and the layout that had room for it.
+    if rule.0 >= rules {
+        return;
+    }
+    // SAFETY: the kernel has no condition for this call.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(counter) = RULES.get_ptr_mut(cpu * rules + rule.0) {
         // SAFETY: as in `add`.
         unsafe {
             (*counter).packets += packets;

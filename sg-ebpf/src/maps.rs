@@ -33,7 +33,7 @@ use crate::stages;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 /// What the controller writes much of at once: a system call an entry would take a microsecond.
-const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+pub(crate) const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 pub(crate) static GLOBALS: Array<Globals, 1> = Array::new();

@@ -10,8 +10,9 @@ use sg_common::tables::{ReasonCounter, reason_index};
 
 use super::Error;
 use super::clock::Clock;
-use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
+use super::maps::{flows_folder, layout_folder, open};
 use super::report::{ReasonCount, RuleCount};
+use super::rule_counters::RuleCounters;
 use super::state::Record;
 use super::wire::Wire;
 use crate::compile::image::Image;
@@ -49,14 +50,15 @@ pub(super) fn rule_counts(
     record: &Record,
     image: &Image,
 ) -> Result<HashMap<RuleId, RuleCount>, Error> {
-    let maps = LayoutMaps::open(&layout_folder(bpffs, record.layout))?;
+    let counters = open(&layout_folder(bpffs, record.layout), "RULES")?;
+    let counters = RuleCounters::open(&counters)?;
     let clock = Clock::read(bpffs, record)?;
     let mut counts = HashMap::new();
     for (rule, slot) in &image.ids.rules {
-        let cpus = maps.rules.get(&slot.0, 0).map_err(Error::Read)?;
         let mut count = RuleCount::default();
         let mut ago = None;
-        for Wire(cpu) in cpus.iter() {
+        for cpu in counters.read(*slot) {
+            let cpu = cpu?;
             count.packets += cpu.packets;
             count.bytes += cpu.bytes;
             count.flows += cpu.flows;

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError};
 use sg_common::event::EVENT_READERS;
 use sg_common::flow::FlowBucket;
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
@@ -90,7 +90,7 @@ pub(super) struct LayoutMaps {
     pub(super) identities: Array<MapData, Wire<Faces<Identity>>>,
     pub(super) grants: HashMap<MapData, Wire<GrantKey>, Word>,
     pub(super) granted: Array<MapData, Wire<Faces<PortTable>>>,
-    pub(super) rules: PerCpuArray<MapData, Wire<RuleCounter>>,
+    pub(super) rules: Array<MapData, Wire<RuleCounter>>,
 }
 
 impl LayoutMaps {

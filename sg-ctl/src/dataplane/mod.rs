@@ -23,6 +23,7 @@ mod rehearsal;
 mod replay;
 mod replay_flows;
 pub mod report;
+mod rule_counters;
 mod sizes;
 mod stack;
 mod state;
@@ -58,6 +59,7 @@ pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
+use self::rule_counters::RuleCounters;
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
@@ -738,7 +740,7 @@ impl Dataplane {
         drop(object);
         let mut maps = LayoutMaps::open(&folder)?;
         if let Some(before) = before {
-            copy_rule_counts(&self.bpffs, before.layout, &mut maps, &prepared.image)?;
+            copy_rule_counts(&self.bpffs, before.layout, &maps, &prepared.image)?;
         }
         let nothing = Image {
             ids: prepared.image.ids.clone(),
@@ -992,19 +994,19 @@ fn refuse_foreign_xdp(
 fn copy_rule_counts(
     bpffs: &Path,
     from: u32,
-    to: &mut LayoutMaps,
+    to: &LayoutMaps,
     image: &Image,
 ) -> Result<(), Error> {
     // An interrupted command may have left maps that cannot be read; counters then begin anew.
     let Ok(from) = LayoutMaps::open(&layout_folder(bpffs, from)) else {
         return Ok(());
     };
-    for slot in image.ids.rules.values() {
-        if let Ok(counts) = from.rules.get(&slot.0, 0) {
-            to.rules.set(slot.0, counts, 0).map_err(Error::Write)?;
-        }
-    }
-    Ok(())
+    let (from, mut to) = (
+        RuleCounters::open(&from.rules)?,
+        RuleCounters::open(&to.rules)?,
+    );
+    let mut slots = image.ids.rules.values();
+    slots.try_for_each(|slot| to.continue_from(&from, *slot))
 }
 
 fn remove_folder(path: &Path) -> Result<(), Error> {

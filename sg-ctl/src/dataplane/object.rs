@@ -13,6 +13,7 @@ use aya_obj::programs::XdpAttachType;
 use sg_common::report::Reason;
 
 use super::Error;
+use super::rule_counters;
 use super::flow_tables::FlowSizes;
 use super::maps::{FLOW_MAPS, FLOW_TABLES, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
 use super::state::Record;
@@ -92,7 +93,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         ("IDENTITIES", sizes.identities),
         ("GRANTS", sizes.grants),
         ("GRANTED", sizes.granted),
-        ("RULES", sizes.rules),
+        ("RULES", sizes.rules.saturating_mul(rule_counters::cpus()?)),
         ("INTERFACES", slots),
         ("OWNED", slots),
         ("REASONS", slots * 2 * Reason::COUNT as u32),
@@ -120,6 +121,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         }
     }
     loader.override_global("NETNS", &netns, true);
+    loader.override_global("RULES_A_CPU", &sizes.rules, true);
     loader
         .load(OBJECT)
         .map_err(|source| Error::Object(Box::new(source)))

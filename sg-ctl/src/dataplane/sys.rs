@@ -157,6 +157,19 @@ impl MappedArray {
         }
         Ok(())
     }
+
+    /// Reads bytes at an offset, while others may write them. What lies beyond is an error.
+    pub(super) fn read(&self, at: usize, bytes: &mut [u8]) -> io::Result<()> {
+        let end = at.checked_add(bytes.len());
+        if end.is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: just checked to lie within the mapping, and `bytes` is somewhere else.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.start.add(at), bytes.as_mut_ptr(), bytes.len());
+        }
+        Ok(())
+    }
 }
 
 impl Drop for MappedArray {

@@ -16,15 +16,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, IterableMap as _, MapData, MapError};
-use aya::util::nr_cpus;
 use sg_common::addr::Addr;
 use sg_common::ranges::RangeTable;
 use sg_common::tables::{
     Faces, Generation, Globals, Identity, Interface, InterfaceEntry, Policy, PortTable, PrefixKey,
-    RuleCounter,
 };
 
 use super::maps::{LayoutMaps, prefix_key};
+use super::rule_counters::RuleCounters;
 use super::sys::MappedArray;
 use super::wire::{Entry, Wire, bytes_of};
 use super::{Error, sys};
@@ -151,20 +150,16 @@ impl Changes {
     /// A slot that a new rule takes may have counted for another one.
     fn clear_new_rules(
         &self,
-        maps: &mut LayoutMaps,
+        maps: &LayoutMaps,
         old: &Image,
         new: &Image,
     ) -> Result<(), Error> {
-        let cpus = nr_cpus().map_err(|(_, source)| Error::Grace(source))?;
-        for (rule, slot) in &new.ids.rules {
-            if old.ids.rules.get(rule) == Some(slot) {
-                continue;
-            }
-            let zeros = vec![Wire(RuleCounter::default()); cpus];
-            let zeros = zeros.try_into().map_err(Error::Grace)?;
-            maps.rules.set(slot.0, zeros, 0).map_err(Error::Write)?;
-        }
-        Ok(())
+        let mut counters = RuleCounters::open(&maps.rules)?;
+        let mut rules = new.ids.rules.iter();
+        rules.try_for_each(|(rule, slot)| match old.ids.rules.get(rule) {
+            Some(known) if known == slot => Ok(()),
+            _ => counters.clear(*slot),
+        })
     }
 
     /// Writes every changed entry.
