@@ -58,11 +58,11 @@ impl Ranges for RangeArenas {
 
 /// The tables of prefixes of an image in the making.
 pub(super) struct RangeTables<'a> {
-    slots: Slices<'a, RangeSlot>,
-    intervals_v4: Slices<'a, IntervalV4>,
-    intervals_v6: Slices<'a, IntervalV6>,
-    nested: Slices<'a, RangeTable>,
-    numbers: Slices<'a, PortTable>,
+    pub(super) slots: Slices<'a, RangeSlot>,
+    pub(super) intervals_v4: Slices<'a, IntervalV4>,
+    pub(super) intervals_v6: Slices<'a, IntervalV6>,
+    pub(super) nested: Slices<'a, RangeTable>,
+    pub(super) numbers: Slices<'a, PortTable>,
     pub(super) of_policies: BTreeMap<u32, RangeTable>,
     pub(super) of_lists: BTreeMap<u32, RangeTable>,
 }
@@ -114,7 +114,7 @@ impl<'a> RangeTables<'a> {
 
     /// Writes the prefixes of a direction of a policy.
     pub(super) fn add_policy(&mut self, direction_policy: u32, family: Family, spans: Spans) {
-        let table = self.table(family, spans);
+        let table = self.table(family, &spans.into_edges());
         if table != RangeTable::default() {
             let index = Scope::policy(direction_policy, family).0;
             self.of_policies.insert(index, table);
@@ -123,7 +123,7 @@ impl<'a> RangeTables<'a> {
 
     /// Writes the prefixes of a VPC's lists.
     pub(super) fn add_lists(&mut self, vpc: u32, family: Family, spans: Spans) {
-        let table = self.table(family, spans);
+        let table = self.table(family, &spans.into_edges());
         if let Some(index) = Scope::prefix_lists(vpc, family).list_table()
             && table != RangeTable::default()
         {
@@ -131,8 +131,8 @@ impl<'a> RangeTables<'a> {
         }
     }
 
-    fn table(&mut self, family: Family, spans: Spans) -> RangeTable {
-        let edges = spans.into_edges();
+    /// Lays a table of where its values change.
+    pub(super) fn table(&mut self, family: Family, edges: &[Edge]) -> RangeTable {
         match family {
             Family::V4 => {
                 let edges: Vec<_> = edges
@@ -141,13 +141,13 @@ impl<'a> RangeTables<'a> {
                     .collect();
                 lay(&edges, &mut self.intervals_v4, &mut self.slots)
             }
-            Family::V6 => self.table_v6(&edges),
+            Family::V6 => self.table_v6(edges),
         }
     }
 
     /// Two levels: tables over the first half of the address, and for each first half within which
     /// the value changes, one over the second half.
-    fn table_v6(&mut self, edges: &[(u128, u32)]) -> RangeTable {
+    fn table_v6(&mut self, edges: &[Edge]) -> RangeTable {
         let mut upper: Vec<(u64, u32)> = Vec::with_capacity(edges.len());
         let mut before = 0;
         for within in edges.chunk_by(|(a, _), (b, _)| high(*a) == high(*b)) {
@@ -204,9 +204,12 @@ fn v4_key(address: u128) -> Option<u64> {
     (key >> 32 == 0xffff).then_some(key & 0xffff_ffff)
 }
 
+/// From an address on, tables have a value.
+pub(super) type Edge = (u128, u32);
+
 /// Adds where the value changes, behind all others; the last word on an address counts, and what
 /// changes nothing is left out.
-fn push_edge<A: Copy + PartialEq>(edges: &mut Vec<(A, u32)>, at: A, value: u32) {
+pub(super) fn push_edge<A: Copy + PartialEq>(edges: &mut Vec<(A, u32)>, at: A, value: u32) {
     if edges.last().is_some_and(|(last, _)| *last == at) {
         edges.pop();
     }
@@ -218,7 +221,7 @@ fn push_edge<A: Copy + PartialEq>(edges: &mut Vec<(A, u32)>, at: A, value: u32) 
 /// Folded prefixes as they come, in order, each with its value.
 #[derive(Default)]
 pub(super) struct Spans {
-    edges: Vec<(u128, u32)>,
+    edges: Vec<Edge>,
     /// The last addresses of the prefixes around the current one, and their values.
     open: Vec<(u128, u32)>,
 }
@@ -243,7 +246,7 @@ impl Spans {
     }
 
     /// Where the value changes, in order. Before the first there is none.
-    fn into_edges(mut self) -> Vec<(u128, u32)> {
+    pub(super) fn into_edges(mut self) -> Vec<Edge> {
         while let Some((end, _)) = self.open.pop() {
             self.close(end);
         }
@@ -308,10 +311,7 @@ fn lay<I: Interval>(
         segment.clear();
         segment.push(I::new(first_slot << shift, value));
         segment.extend(within.iter().map(|&(at, value)| I::new(at, value)));
-        let offset = match within {
-            [] => 0,
-            _ => intervals.place(&segment).offset,
-        };
+        let first_of_segment = direct.len();
         // How many of the edges within the segment lie before the slot; as many entries of the
         // segment lie before the one that is open where the slot begins.
         let mut passed = 0;
@@ -334,12 +334,21 @@ fn lay<I: Interval>(
                     offset: value,
                     length: 0,
                 },
-                // Both are below the intervals of a segment, which its place has counted.
+                // Both are below the intervals of a segment, which its place will have counted.
                 _ => RangeSlot {
-                    offset: offset.wrapping_add(first as u32),
+                    offset: first as u32,
                     length: length as u32,
                 },
             });
+        }
+        let of_segment = direct.get_mut(first_of_segment..).unwrap_or_default();
+        let mut searched = of_segment.iter_mut().filter(|slot| slot.length > 0);
+        // Where each slot has one value nobody looks at the intervals.
+        if let Some(slot) = searched.next() {
+            let offset = intervals.place(&segment).offset;
+            for slot in std::iter::once(slot).chain(searched) {
+                slot.offset = slot.offset.wrapping_add(offset);
+            }
         }
     }
     let placed = slots.place(&direct);
@@ -508,8 +517,9 @@ mod tests {
         let prefixes = nets.map(|net: IpNet| (net, 7));
         let built = Built::of(&prefixes);
         check(&prefixes, &built, &[]);
-        // One where the segment begins, one for the prefixes, one behind them.
-        assert_eq!(built.ranges.intervals_v4.reach(), 3);
+        // It begins with the prefixes and changes once, behind them: twice as many slots would do.
+        assert_eq!(built.ranges.slots.reach(), 3);
+        assert_eq!(built.ranges.intervals_v4.reach(), 0);
     }
 
     #[test]
