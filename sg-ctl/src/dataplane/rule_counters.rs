@@ -14,9 +14,12 @@ use sg_common::tables::{RuleCounter, RuleSlot};
 
 use super::Error;
 use super::sys::MappedArray;
-use super::wire::{Wire, bytes_of, read};
+use super::wire::{Wire, bytes_of};
 
 const ENTRY: usize = size_of::<RuleCounter>();
+
+/// Counters that are written one by one.
+const FEW: usize = 64;
 
 /// The counters of one layout.
 pub(super) struct RuleCounters {
@@ -42,20 +45,14 @@ impl RuleCounters {
         slot: RuleSlot,
     ) -> impl Iterator<Item = Result<RuleCounter, Error>> + '_ {
         self.places(slot).map(|at| {
-            let mut bytes = [0; ENTRY];
-            self.memory.read(at, &mut bytes).map_err(Error::Mapped)?;
-            Ok(read(&bytes).unwrap_or_default())
+            let counted = self.memory.read(at, 1).map_err(Error::Mapped)?;
+            Ok(counted.first().copied().unwrap_or_default())
         })
     }
 
-    /// Nothing has been counted.
-    pub(super) fn clear(&mut self, slot: RuleSlot) -> Result<(), Error> {
-        for at in self.places(slot) {
-            let nothing = [RuleCounter::default()];
-            let written = self.memory.write(at, bytes_of(&nothing));
-            written.map_err(Error::Mapped)?;
-        }
-        Ok(())
+    fn clear(&mut self, slot: RuleSlot) -> Result<(), Error> {
+        let mut places = self.places(slot);
+        places.try_for_each(|at| self.write(at, RuleCounter::default()))
     }
 
     /// Goes on from what another layout has counted, if it has that rule.
@@ -63,17 +60,41 @@ impl RuleCounters {
         if slot.0 as usize >= before.rules_a_cpu {
             return Ok(());
         }
-        for (at, counted) in self.places(slot).zip(before.read(slot)) {
-            let written = self.memory.write(at, bytes_of(&[counted?]));
-            written.map_err(Error::Mapped)?;
-        }
-        Ok(())
+        let mut places = self.places(slot).zip(before.read(slot));
+        places.try_for_each(|(at, counted)| self.write(at, counted?))
+    }
+
+    fn write(&mut self, at: usize, counter: RuleCounter) -> Result<(), Error> {
+        let written = self.memory.write(at * ENTRY, bytes_of(&[counter]));
+        written.map_err(Error::Mapped)
     }
 
     fn places(&self, slot: RuleSlot) -> impl Iterator<Item = usize> + use<> {
         let (slot, rules_a_cpu) = (slot.0 as usize, self.rules_a_cpu);
-        (0..self.cpus).map(move |cpu| (cpu * rules_a_cpu + slot) * ENTRY)
+        (0..self.cpus).map(move |cpu| cpu * rules_a_cpu + slot)
     }
+}
+
+/// Makes these counters say that nothing has been counted.
+pub(super) fn clear(
+    map: &mut Array<MapData, Wire<RuleCounter>>,
+    slots: &[RuleSlot],
+) -> Result<(), Error> {
+    // To map a large array takes longer than a few calls.
+    if slots.len() > FEW {
+        let mut counters = RuleCounters::open(map)?;
+        return slots.iter().try_for_each(|slot| counters.clear(*slot));
+    }
+    let cpus = cpus()?;
+    let rules_a_cpu = map.len() / cpus;
+    for slot in slots {
+        for cpu in 0..cpus {
+            let nothing = Wire(RuleCounter::default());
+            let set = map.set(cpu * rules_a_cpu + slot.0, nothing, 0);
+            set.map_err(Error::Write)?;
+        }
+    }
+    Ok(())
 }
 
 /// How many CPUs there may be while this kernel runs: the highest number and one.

@@ -145,7 +145,7 @@ impl MappedArray {
         })
     }
 
-    /// Reads entries from an index on. Only writers of this process change what is read here.
+    /// Reads entries from an index on. What programs write meanwhile may be read in part.
     pub(super) fn read<E: Entry>(&self, first: usize, count: usize) -> io::Result<Vec<E>> {
         let end = first.checked_add(count);
         let end = end.and_then(|end| end.checked_mul(size_of::<E>()));
@@ -173,19 +173,6 @@ impl MappedArray {
         // SAFETY: just checked to lie within the mapping, which nobody else in this process has.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(at), bytes.len());
-        }
-        Ok(())
-    }
-
-    /// Reads bytes at an offset, while others may write them. What lies beyond is an error.
-    pub(super) fn read(&self, at: usize, bytes: &mut [u8]) -> io::Result<()> {
-        let end = at.checked_add(bytes.len());
-        if end.is_none_or(|end| end > self.length) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        // SAFETY: just checked to lie within the mapping, and `bytes` is somewhere else.
-        unsafe {
-            std::ptr::copy_nonoverlapping(self.start.add(at), bytes.as_mut_ptr(), bytes.len());
         }
         Ok(())
     }

@@ -23,10 +23,9 @@ use sg_common::tables::{
 };
 
 use super::maps::{LayoutMaps, prefix_key};
-use super::rule_counters::RuleCounters;
 use super::sys::MappedArray;
 use super::wire::{Entry, Wire, bytes_of};
-use super::{Error, sys};
+use super::{Error, rule_counters, sys};
 use crate::compile::image::{Arena, Image, ScopedPrefix, Slice};
 
 /// Replaces one image by another. `globals` is what the maps hold, but for the generation.
@@ -150,16 +149,15 @@ impl Changes {
     /// A slot that a new rule takes may have counted for another one.
     fn clear_new_rules(
         &self,
-        maps: &LayoutMaps,
+        maps: &mut LayoutMaps,
         old: &Image,
         new: &Image,
     ) -> Result<(), Error> {
-        let mut counters = RuleCounters::open(&maps.rules)?;
-        let mut rules = new.ids.rules.iter();
-        rules.try_for_each(|(rule, slot)| match old.ids.rules.get(rule) {
-            Some(known) if known == slot => Ok(()),
-            _ => counters.clear(*slot),
-        })
+        let known = &old.ids.rules;
+        let new = new.ids.rules.iter();
+        let new = new.filter(|(rule, slot)| known.get(*rule) != Some(*slot));
+        let slots: Vec<_> = new.map(|(_, slot)| *slot).collect();
+        rule_counters::clear(&mut maps.rules, &slots)
     }
 
     /// Writes every changed entry.
