@@ -70,6 +70,12 @@ pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
     classify(&context, ifindex, false)
 }
 
+/// Lets every frame pass: what a new link runs until the policy that it is made for is in force.
+#[classifier]
+pub(crate) fn sg_pass(_context: TcContext) -> i32 {
+    TCX_NEXT
+}
+
 #[inline(always)]
 fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
     let frame = Frame::of_skb(context, core::ptr::null_mut());

@@ -406,7 +406,7 @@ impl Kernel for Dataplane {
     }
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, dataplane::Error> {
-        self.prepare(wanted)
+        self.prepare_to_install(wanted)
     }
 
     fn install(&mut self, prepared: Prepared) -> Result<Outcome, dataplane::Error> {

@@ -67,8 +67,9 @@ pub(super) fn ensure(
     let program = program_path(layout, device.netns, object::TC_SEND);
     if !holds(&send, device) {
         unpin(&send)?;
+        let mut program = open_tc(&program, device)?;
         pin(
-            attach_tc(&program, netns, device, TcAttachType::Egress)?,
+            attach_tc(&mut program, netns, device, TcAttachType::Egress)?,
             &send,
         )?;
     } else if replace {
@@ -81,7 +82,10 @@ pub(super) fn ensure(
         let link = match device.hook {
             ReceiveHook::XdpNative => attach_xdp(&program, netns, device, XdpMode::Driver)?,
             ReceiveHook::XdpGeneric => attach_xdp(&program, netns, device, XdpMode::Skb)?,
-            ReceiveHook::Tc => attach_tc(&program, netns, device, TcAttachType::Ingress)?,
+            ReceiveHook::Tc => {
+                let mut program = open_tc(&program, device)?;
+                attach_tc(&mut program, netns, device, TcAttachType::Ingress)?
+            }
         };
         return pin(link, &receive);
     }
@@ -94,15 +98,23 @@ pub(super) fn ensure(
     }
 }
 
-fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
+pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
     link.pin(path).map(drop).map_err(|source| Error::Pin {
         path: path.to_path_buf(),
         source,
     })
 }
 
-fn attach_tc(
-    program: &Path,
+fn open_tc(program: &Path, device: &DeviceRecord) -> Result<SchedClassifier, Error> {
+    SchedClassifier::from_pin(program).map_err(|source| Error::Attach {
+        interface: device.name.clone(),
+        hook: ReceiveHook::Tc,
+        source: Box::new(source),
+    })
+}
+
+pub(super) fn attach_tc(
+    program: &mut SchedClassifier,
     netns: &Netns,
     device: &DeviceRecord,
     way: TcAttachType,
@@ -112,7 +124,6 @@ fn attach_tc(
         hook: ReceiveHook::Tc,
         source: Box::new(source),
     };
-    let mut program = SchedClassifier::from_pin(program).map_err(wrong)?;
     let attached = netns
         .enter(|| {
             // First in line: nobody before it can let a packet pass unjudged.
@@ -161,7 +172,7 @@ fn replace_tc(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(), 
         hook: ReceiveHook::Tc,
         source: Box::new(source),
     };
-    let mut program = SchedClassifier::from_pin(program).map_err(wrong)?;
+    let mut program = open_tc(program, device)?;
     let held = SchedClassifierLink::try_from(open_link(link)?).map_err(|source| Error::Link {
         path: link.to_path_buf(),
         source,
@@ -204,7 +215,7 @@ pub(super) fn remove_links(bpffs: &Path, is_wanted: impl Fn(&str) -> bool) -> Re
 /// grace period, from a work queue, and until then the program would drop what nobody protects any
 /// more (`bpf_free_inode` and `bpf_link_put` of
 /// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/>).
-fn unpin(path: &Path) -> Result<(), Error> {
+pub(super) fn unpin(path: &Path) -> Result<(), Error> {
     // A link whose device is gone cannot be detached, and need not be.
     let _ = sys::open_pin(path).and_then(|link| sys::detach(&link));
     match fs::remove_file(path) {

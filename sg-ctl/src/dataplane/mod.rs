@@ -20,6 +20,7 @@ mod installed;
 mod ledger;
 mod maps;
 mod object;
+mod placing;
 pub mod probe;
 mod rehearsal;
 mod replay;
@@ -37,6 +38,7 @@ mod wire;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use aya::EbpfError;
@@ -58,6 +60,7 @@ pub use self::flood::{Bound, Flood};
 use self::flow_tables::{FlowSizes, FlowTables};
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
+use self::placing::Placing;
 pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
@@ -211,6 +214,9 @@ pub enum Error {
         /// The record.
         path: PathBuf,
     },
+    /// The kernel does not say how often its timer ticks.
+    #[error("cannot find out how often the kernel's timer ticks: {0}")]
+    Tick(io::Error),
     /// The kernel has no grace periods to wait for.
     #[error(
         "this kernel refuses membarrier(2), as it does on machines with nohz_full CPUs; \
@@ -303,6 +309,7 @@ pub struct Prepared {
     flow_sizes: FlowSizes,
     interface_slots: u32,
     jiffies_per_second: u32,
+    placing: Option<Placing>,
 }
 
 impl Prepared {
@@ -322,6 +329,7 @@ impl Prepared {
             flow_sizes: FlowSizes::for_capacity(0),
             interface_slots: 0,
             jiffies_per_second: 0,
+            placing: None,
         }
     }
 }
@@ -507,6 +515,18 @@ impl Dataplane {
             flow_sizes,
             interface_slots,
             jiffies_per_second,
+            placing: None,
+        })
+    }
+
+    /// As [`Self::prepare`], for [`Self::install`]: devices get links meanwhile that let everything
+    /// pass, and lose them again unless what was prepared is installed.
+    pub fn prepare_to_install(&self, wanted: &Wanted<'_>) -> Result<Prepared, Error> {
+        let links = hooks::links_folder(&self.bpffs);
+        let placing = Placing::begin(links, self.record(), wanted);
+        Ok(Prepared {
+            placing: Some(placing),
+            ..self.prepare(wanted)?
         })
     }
 
@@ -564,7 +584,7 @@ impl Dataplane {
     fn jiffies_per_second(&self) -> Result<u32, Error> {
         match self.record() {
             Some(record) => Ok(record.jiffies_per_second),
-            None => object::measure_jiffies_per_second(),
+            None => object::jiffies_per_second(),
         }
     }
 
@@ -805,7 +825,7 @@ impl Dataplane {
         let folder = layout_folder(&self.bpffs, record.layout);
         record.netns.clone_from(&prepared.netns);
         record.next_incarnation = prepared.next_incarnation;
-        record.devices.clear();
+        let known = mem::take(&mut record.devices);
         for device in &prepared.devices {
             let mut wanted = device.record.clone();
             // A device that is attached keeps its hook; another takes the first that works.
@@ -821,6 +841,11 @@ impl Dataplane {
                 if device.replace_xdp && hook != ReceiveHook::Tc {
                     foreign::remove_xdp(&device.netns, wanted.ifindex)?;
                 }
+                if let Some(placing) = &prepared.placing {
+                    placing.keep();
+                }
+                // A link that was only placed lets everything pass.
+                let replace = replace || !known.iter().any(|known| known.has_links_of(&wanted));
                 result = hooks::ensure(&self.bpffs, &folder, &device.netns, &wanted, replace);
                 if result.is_ok() {
                     break;
@@ -850,10 +875,7 @@ impl Dataplane {
             return Ok(());
         }
         let mut object = object::load(&self.bpffs, record, device.netns)?;
-        for (name, path) in missing {
-            object::pin_program(&mut object, name, &path)?;
-        }
-        Ok(())
+        object::pin_programs(&mut object, &missing)
     }
 
     /// A number that no folder has.
@@ -1029,12 +1051,7 @@ fn refuse_foreign_xdp(
 }
 
 /// The counters of rules that both layouts have.
-fn copy_rule_counts(
-    bpffs: &Path,
-    from: u32,
-    to: &LayoutMaps,
-    image: &Image,
-) -> Result<(), Error> {
+fn copy_rule_counts(bpffs: &Path, from: u32, to: &LayoutMaps, image: &Image) -> Result<(), Error> {
     // An interrupted command may have left maps that cannot be read; counters then begin anew.
     let Ok(from) = LayoutMaps::open(&layout_folder(bpffs, from)) else {
         return Ok(());

@@ -2,20 +2,23 @@
 
 use std::borrow::Borrow;
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
 use aya_obj::programs::XdpAttachType;
+use nix::sys::time::TimeValLike as _;
+use nix::time::ClockId;
 use sg_common::report::Reason;
 
 use super::Error;
-use super::rule_counters;
 use super::flow_tables::FlowSizes;
 use super::maps::{FLOW_MAPS, FLOW_TABLES, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
+use super::rule_counters;
 use super::state::Record;
 
 /// The object that the build script has compiled, aligned as its headers ask.
@@ -31,6 +34,8 @@ pub(super) const TC_SEND: &str = "sg_tc_send";
 pub(super) const END_FLOW: &str = "sg_end_flow";
 /// Carries flows between tables of two sizes.
 pub(super) const CARRY: &str = "sg_carry";
+/// Lets everything pass.
+pub(super) const PASS: &str = "sg_pass";
 const CLOCK: &str = "sg_clock";
 /// All but yardsticks.
 pub(super) const PROGRAMS: [&str; 6] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CARRY, CLOCK];
@@ -129,13 +134,15 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
 
 /// Puts one of an object's programs into the kernel.
 pub(super) fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), Error> {
+    let program = object.program_mut(name);
+    load_into_kernel(program.ok_or(Error::ProgramMissing(name))?, name)
+}
+
+fn load_into_kernel(program: &mut Program, name: &'static str) -> Result<(), Error> {
     let wrong = |source| Error::Program {
         name,
         source: Box::new(source),
     };
-    let program = object
-        .program_mut(name)
-        .ok_or(Error::ProgramMissing(name))?;
     if let Program::Xdp(program) = program {
         return program.load().map_err(wrong);
     }
@@ -143,15 +150,50 @@ pub(super) fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), 
     program.load().map_err(wrong)
 }
 
-/// Puts one of an object's programs into the kernel and pins it.
-pub(super) fn pin_program(object: &mut Ebpf, name: &'static str, path: &Path) -> Result<(), Error> {
-    load_program(object, name)?;
-    let program = object
-        .program_mut(name)
-        .ok_or(Error::ProgramMissing(name))?;
-    program.pin(path).map_err(|source| Error::Pin {
-        path: path.to_path_buf(),
-        source,
+/// Puts a program into the kernel that needs no installed map: all of them have one entry.
+pub(super) fn load_alone(name: &'static str) -> Result<Ebpf, Error> {
+    let mut object = EbpfLoader::new()
+        .load(OBJECT)
+        .map_err(|source| Error::Object(Box::new(source)))?;
+    load_program(&mut object, name)?;
+    Ok(object)
+}
+
+/// Puts some of an object's programs into the kernel and pins them. The verifier takes a second for
+/// each, and can look at several at once.
+pub(super) fn pin_programs(
+    object: &mut Ebpf,
+    wanted: &[(&'static str, PathBuf)],
+) -> Result<(), Error> {
+    if let Some((missing, _)) = wanted
+        .iter()
+        .find(|(name, _)| object.program(name).is_none())
+    {
+        return Err(Error::ProgramMissing(missing));
+    }
+    let programs = object.programs_mut().filter_map(|(name, program)| {
+        let (name, path) = wanted.iter().find(|(wanted, _)| *wanted == name)?;
+        Some((program, *name, path.as_path()))
+    });
+    thread::scope(|scope| {
+        let loading: Vec<_> = programs
+            .map(|(program, name, path)| {
+                scope.spawn(move || {
+                    load_into_kernel(program, name)?;
+                    program.pin(path).map_err(|source| Error::Pin {
+                        path: path.to_path_buf(),
+                        source,
+                    })
+                })
+            })
+            .collect();
+        let loaded = loading.into_iter().map(|loading| {
+            loading
+                .join()
+                .unwrap_or_else(|panicked| resume_unwind(panicked))
+        });
+        // All of them are waited for.
+        loaded.collect::<Vec<_>>().into_iter().collect()
     })
 }
 
@@ -180,44 +222,39 @@ pub(super) fn run_clock<M: Borrow<MapData>>(
     readings.get(&0, 0).map_err(Error::Read)
 }
 
-/// Finds `CONFIG_HZ` by the kernel's own clocks: how far `jiffies64` moves in a fifth of a second.
-pub(super) fn measure_jiffies_per_second() -> Result<u32, Error> {
-    const RATES: [u32; 6] = [100, 250, 300, 500, 1000, 1024];
-    let wrong = |source| Error::Program {
-        name: CLOCK,
-        source: Box::new(source),
-    };
-    let mut object = EbpfLoader::new()
-        .load(OBJECT)
-        .map_err(|source| Error::Object(Box::new(source)))?;
+/// Loads the clock over maps of its own and runs it.
+pub(super) fn try_clock() -> Result<(), Error> {
+    let mut object = load_alone(CLOCK)?;
     let readings = object
         .take_map("CLOCK")
         .ok_or(Error::ProgramMissing(CLOCK))?;
     let readings: Array<_, u64> = readings.try_into().map_err(Error::Read)?;
-    let clock = object
-        .program_mut(CLOCK)
-        .ok_or(Error::ProgramMissing(CLOCK))?;
-    let clock: &mut Xdp = clock.try_into().map_err(wrong)?;
-    clock.load().map_err(wrong)?;
-    let begin = Instant::now();
-    let first = run_clock(clock, &readings)?;
-    thread::sleep(Duration::from_millis(200));
-    let last = run_clock(clock, &readings)?;
-    let rate = (last - first) as f64 / begin.elapsed().as_secs_f64();
-    let distance = |candidate: &u32| (f64::from(*candidate) - rate).abs();
-    let nearest = RATES
-        .into_iter()
-        .min_by(|a, b| distance(a).total_cmp(&distance(b)));
-    Ok(nearest.unwrap_or(250))
+    let clock = object.program(CLOCK).ok_or(Error::ProgramMissing(CLOCK))?;
+    let clock: &Xdp = clock.try_into().map_err(|source| Error::Program {
+        name: CLOCK,
+        source: Box::new(source),
+    })?;
+    run_clock(clock, &readings).map(drop)
+}
+
+/// Finds `CONFIG_HZ`: the coarse clocks move once a tick, and say so
+/// (`LOW_RES_NSEC` of <https://github.com/torvalds/linux/blob/v6.18/include/linux/ktime.h>).
+pub(super) fn jiffies_per_second() -> Result<u32, Error> {
+    let tick = ClockId::CLOCK_MONOTONIC_COARSE.res();
+    let tick = tick.map_err(|errno| Error::Tick(errno.into()))?;
+    let tick_ns = tick.num_nanoseconds().max(1);
+    // A tick is whole nanoseconds, as near as they come to its part of a second.
+    let rate = (1_000_000_000 + tick_ns / 2) / tick_ns;
+    u32::try_from(rate).map_err(|_| Error::Tick(io::ErrorKind::InvalidData.into()))
 }
 
 /// Loads and pins the clock.
 pub(super) fn pin_clock(object: &mut Ebpf, layout: &Path) -> Result<(), Error> {
-    pin_program(object, CLOCK, &layout.join(CLOCK))
+    pin_programs(object, &[(CLOCK, layout.join(CLOCK))])
 }
 
 /// Whether an error is the kernel refusing for want of privilege.
 pub(super) fn is_permission(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { io_error, .. }
-        if io_error.kind() == std::io::ErrorKind::PermissionDenied)
+        if io_error.kind() == io::ErrorKind::PermissionDenied)
 }

@@ -7,7 +7,8 @@ use super::{Error, object, sys};
 /// Loads the smallest of the programs, runs it, and gives the ticks of the kernel's clock in a
 /// second.
 pub fn load() -> Result<u32, Error> {
-    object::measure_jiffies_per_second()
+    object::try_clock()?;
+    object::jiffies_per_second()
 }
 
 /// Whether the kernel tells when no program reads any more, as each change has to know.

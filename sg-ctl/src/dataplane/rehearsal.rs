@@ -105,7 +105,7 @@ impl Rehearsal {
     /// What an image is compiled with that has room for so many flows.
     pub fn settings(flows: u32, limits: Limits) -> Result<Settings, Error> {
         Ok(Settings {
-            jiffies_per_second: object::measure_jiffies_per_second()?,
+            jiffies_per_second: object::jiffies_per_second()?,
             assured_flows: FlowSizes::for_capacity(flows).capacity(),
             limits,
         })

@@ -94,6 +94,11 @@ impl DeviceRecord {
         format!("{}receive-{hook}", self.link_prefix())
     }
 
+    /// Whether both are of one device, at one hook.
+    pub(super) fn has_links_of(&self, other: &Self) -> bool {
+        self.receive_link() == other.receive_link()
+    }
+
     /// The name of the sending link's pin.
     pub(super) fn send_link(&self) -> String {
         format!("{}send", self.link_prefix())
