@@ -14,6 +14,8 @@ mod verify;
 mod view;
 
 use std::mem;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use crate::dataplane::{self, Attachment, Dataplane, Outcome, Prepared, Wanted};
@@ -308,9 +310,16 @@ impl Controller {
         {
             (care.tell)(News::Warning(&Warning::Session(warning)));
         }
-        self.store(changes, care)?;
+        // Neither is anything yet without the other, and both take long.
+        let (stored, staged) = thread::scope(|scope| {
+            let staging = scope.spawn(|| kernel.stage(prepared));
+            let stored = self.store(changes, care);
+            let staged = staging.join();
+            (stored, staged.unwrap_or_else(|panicked| resume_unwind(panicked)))
+        });
+        stored?;
         (care.tell)(News::Step(Step::Install));
-        match kernel.install(prepared) {
+        match staged.and_then(|prepared| kernel.install(prepared)) {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 let told = self.undo(kernel, wanted.policy, error);
@@ -387,13 +396,16 @@ impl Controller {
 }
 
 /// What installs a policy, so that tests can let it fail.
-trait Kernel {
-    type Prepared;
+trait Kernel: Sync {
+    type Prepared: Send;
 
     /// The tables that would be in force.
     fn image(prepared: &Self::Prepared) -> Option<&Image>;
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Self::Prepared, dataplane::Error>;
+
+    /// Makes what takes long of it, while it can still be given up.
+    fn stage(&self, prepared: Self::Prepared) -> Result<Self::Prepared, dataplane::Error>;
 
     fn install(&mut self, prepared: Self::Prepared) -> Result<Outcome, dataplane::Error>;
 }
@@ -407,6 +419,10 @@ impl Kernel for Dataplane {
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, dataplane::Error> {
         self.prepare_to_install(wanted)
+    }
+
+    fn stage(&self, prepared: Prepared) -> Result<Prepared, dataplane::Error> {
+        self.stage(prepared)
     }
 
     fn install(&mut self, prepared: Prepared) -> Result<Outcome, dataplane::Error> {

@@ -28,6 +28,10 @@ impl Kernel for Refusing<'_> {
         }
     }
 
+    fn stage(&self, policy: Policy) -> Result<Policy, dataplane::Error> {
+        Ok(policy)
+    }
+
     fn install(&mut self, policy: Policy) -> Result<Outcome, dataplane::Error> {
         match self.installations.checked_sub(1) {
             Some(left) => {

@@ -310,6 +310,7 @@ pub struct Prepared {
     interface_slots: u32,
     jiffies_per_second: u32,
     placing: Option<Placing>,
+    staged: Option<Staged>,
 }
 
 impl Prepared {
@@ -330,6 +331,23 @@ impl Prepared {
             interface_slots: 0,
             jiffies_per_second: 0,
             placing: None,
+            staged: None,
+        }
+    }
+}
+
+/// A layout that no program under a link looks at. It goes again unless it is put in force.
+struct Staged {
+    record: Record,
+    folder: PathBuf,
+    is_kept: bool,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            // The next installation removes what stays.
+            let _ = remove_folder(&self.folder);
         }
     }
 }
@@ -516,6 +534,7 @@ impl Dataplane {
             interface_slots,
             jiffies_per_second,
             placing: None,
+            staged: None,
         })
     }
 
@@ -588,8 +607,40 @@ impl Dataplane {
         }
     }
 
+    /// Makes the layout that an installation will put in force, if it needs one: what takes long, and
+    /// what no packet can tell from its not being there.
+    pub fn stage(&self, mut prepared: Prepared) -> Result<Prepared, Error> {
+        let flows = match self.record() {
+            // Flows have to be carried over step by step.
+            Some(record) if !has_flows_of(record, &prepared) => return Ok(prepared),
+            Some(record) => record.flows,
+            None => FlowTables {
+                number: 1,
+                sizes: prepared.flow_sizes,
+            },
+        };
+        if prepared.devices.is_empty() || self.fits(&prepared) {
+            return Ok(prepared);
+        }
+        if self.record().is_none() {
+            self.remove_flows()?;
+        }
+        prepared.staged = Some(self.make_layout(self.record(), flows, None, &prepared)?);
+        Ok(prepared)
+    }
+
+    /// Whether the layout in force can hold what was prepared.
+    fn fits(&self, prepared: &Prepared) -> bool {
+        self.installed.as_ref().is_some_and(|(record, image)| {
+            !self.files.is_marked()
+                && record.fingerprint == object::fingerprint()
+                && has_flows_of(record, prepared)
+                && record.sizes.fit(image, &prepared.image)
+        })
+    }
+
     /// Makes the kernel hold what was prepared.
-    pub fn install(&mut self, prepared: Prepared) -> Result<Outcome, Error> {
+    pub fn install(&mut self, mut prepared: Prepared) -> Result<Outcome, Error> {
         if prepared.devices.is_empty() {
             let generation = self.record().map_or(0, |record| record.generation);
             self.remove_everything()?;
@@ -598,7 +649,7 @@ impl Dataplane {
                 flows_left: 0,
             });
         }
-        let interrupted = self.files.is_marked();
+        let fits = self.fits(&prepared);
         self.files.mark()?;
         ledger::remove(&self.run)?;
         let wanted: Vec<String> = prepared
@@ -611,17 +662,10 @@ impl Dataplane {
                 .iter()
                 .any(|prefix| link.starts_with(prefix.as_str()))
         })?;
-        let fits = self.installed.as_ref().is_some_and(|(record, image)| {
-            !interrupted
-                && record.fingerprint == object::fingerprint()
-                && record.flows.sizes == prepared.flow_sizes
-                && record.other_flows.is_none()
-                && record.sizes.fit(image, &prepared.image)
-        });
         // What is known of the kernel stays known until something newer is.
         let (record, flows_left) = match &self.installed {
             Some((record, image)) if fits => (self.update(record.clone(), image, &prepared)?, 0),
-            _ => self.lay_out_anew(&prepared)?,
+            _ => self.lay_out_anew(&mut prepared)?,
         };
         self.files.write_image(&prepared.image)?;
         self.files.write_record(&record)?;
@@ -692,7 +736,11 @@ impl Dataplane {
 
     /// Makes new maps, and tables of flows of another size where that is wanted. Returns how many
     /// flows found no room in them; those are kept where they are.
-    fn lay_out_anew(&mut self, prepared: &Prepared) -> Result<(Record, u32), Error> {
+    fn lay_out_anew(&mut self, prepared: &mut Prepared) -> Result<(Record, u32), Error> {
+        if let Some(staged) = prepared.staged.take() {
+            let before = self.record().map(|before| before.layout);
+            return Ok((self.put_in_force(before, staged, prepared)?, 0));
+        }
         let Some(before) = self.record().cloned() else {
             self.remove_flows()?;
             let flows = FlowTables {
@@ -777,6 +825,18 @@ impl Dataplane {
         other_flows: Option<FlowTables>,
         prepared: &Prepared,
     ) -> Result<Record, Error> {
+        let staged = self.make_layout(before, flows, other_flows, prepared)?;
+        self.put_in_force(before.map(|before| before.layout), staged, prepared)
+    }
+
+    /// Makes the maps of a layout, fills them, and loads the programs that look at them.
+    fn make_layout(
+        &self,
+        before: Option<&Record>,
+        flows: FlowTables,
+        other_flows: Option<FlowTables>,
+        prepared: &Prepared,
+    ) -> Result<Staged, Error> {
         let mut record = Record {
             fingerprint: object::fingerprint(),
             layout: self.free_layout(),
@@ -796,9 +856,6 @@ impl Dataplane {
         object::pin_clock(&mut object, &folder)?;
         drop(object);
         let mut maps = LayoutMaps::open(&folder)?;
-        if let Some(before) = before {
-            copy_rule_counts(&self.bpffs, before.layout, &maps, &prepared.image)?;
-        }
         let nothing = Image {
             ids: prepared.image.ids.clone(),
             ..Image::default()
@@ -810,6 +867,30 @@ impl Dataplane {
             &prepared.image,
         )?;
         record.generation = after.0;
+        for device in &prepared.devices {
+            self.pin_programs(&record, &device.record)?;
+        }
+        Ok(Staged {
+            record,
+            folder,
+            is_kept: false,
+        })
+    }
+
+    /// Puts the programs of a layout under the links. `before` is the layout that was in force.
+    fn put_in_force(
+        &self,
+        before: Option<u32>,
+        mut staged: Staged,
+        prepared: &Prepared,
+    ) -> Result<Record, Error> {
+        // From here on somebody may look at it.
+        staged.is_kept = true;
+        if let Some(before) = before {
+            let maps = LayoutMaps::open(&staged.folder)?;
+            copy_rule_counts(&self.bpffs, before, &maps, &prepared.image)?;
+        }
+        let mut record = staged.record.clone();
         self.attach_all(&mut record, prepared, true)?;
         Ok(record)
     }
@@ -972,6 +1053,11 @@ impl Dataplane {
             None => Ok(FlowUsage::default()),
         }
     }
+}
+
+/// Whether flows can stay in the tables where they are.
+fn has_flows_of(record: &Record, prepared: &Prepared) -> bool {
+    record.flows.sizes == prepared.flow_sizes && record.other_flows.is_none()
 }
 
 /// The layouts that have a folder.
