@@ -315,7 +315,10 @@ impl Controller {
             let staging = scope.spawn(|| kernel.stage(prepared));
             let stored = self.store(changes, care);
             let staged = staging.join();
-            (stored, staged.unwrap_or_else(|panicked| resume_unwind(panicked)))
+            (
+                stored,
+                staged.unwrap_or_else(|panicked| resume_unwind(panicked)),
+            )
         });
         stored?;
         (care.tell)(News::Step(Step::Install));

@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, params};
 
-use super::column::{Address, Code, Text, TrafficColumns, prefix};
+use super::column::{Address, Code, Text, prefix};
+use super::rule_rows;
 use crate::policy::change::{Change, Edit};
-use crate::policy::model::{Group, Interface, OnRuleRemoval, Peer, Policy, Rule, Vpc};
+use crate::policy::model::{Group, Interface, OnRuleRemoval, Policy, Vpc};
 use crate::policy::names::{GroupId, GroupName, InterfaceName, PrefixListName, VpcName};
 
 /// Why an edit could not be made.
@@ -41,7 +42,17 @@ pub(super) fn make(db: &Connection, changes: &[Change], before: Option<&Policy>)
         last_vpc: None,
         last_group: None,
     };
-    changes.iter().try_for_each(|change| rows.make(change))
+    changes
+        .chunk_by(add_to_one_group)
+        .try_for_each(|changes| rows.make_together(changes))
+}
+
+/// Whether both add a rule to the same group, so that their order means nothing.
+fn add_to_one_group(a: &Change, b: &Change) -> bool {
+    match (&a.edit, &b.edit) {
+        (Edit::AddRule(group, _), Edit::AddRule(other, _)) => a.vpc == b.vpc && group == other,
+        _ => false,
+    }
 }
 
 /// The rows, and where the last edit was: the next is usually of the same group.
@@ -53,6 +64,24 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
+    fn make_together(&mut self, changes: &'a [Change]) -> Result {
+        let rules = changes.iter().filter_map(|change| match &change.edit {
+            Edit::AddRule(_, rule) => Some(rule),
+            _ => None,
+        });
+        match changes.first() {
+            Some(Change {
+                vpc,
+                edit: Edit::AddRule(group, _),
+            }) => {
+                let vpc = self.vpc(vpc)?;
+                let group = self.group(vpc, group)?;
+                Ok(rule_rows::add(self.db, vpc, group, rules.collect())?)
+            }
+            _ => changes.iter().try_for_each(|change| self.make(change)),
+        }
+    }
+
     fn make(&mut self, Change { vpc: name, edit }: &'a Change) -> Result {
         if let Edit::CreateVpc { default_group } = edit {
             return self.create_vpc(name, *default_group);
@@ -108,10 +137,8 @@ impl<'a> Rows<'a> {
                 let before = before.and_then(|vpc| vpc.groups.get(group_name));
                 self.put_members(group, members, before.map(|group| &group.members))
             }
-            Edit::AddRule(group, rule) => {
-                let group = self.group(vpc, group)?;
-                self.add_rule(vpc, group, rule)
-            }
+            // Taken together with others.
+            Edit::AddRule(..) => Ok(()),
             Edit::RemoveRule(name, rule) => {
                 let group = self.group(vpc, name)?;
                 let sql = "DELETE FROM rule WHERE security_group = ? AND rule_id = ?";
@@ -206,40 +233,6 @@ impl<'a> Rows<'a> {
         self.write(
             sql,
             (vpc, name.as_str(), Text(group.id), &group.description),
-        )
-        .map(drop)
-    }
-
-    fn add_rule(&self, vpc: i64, group: i64, rule: &Rule) -> Result {
-        let TrafficColumns {
-            protocol,
-            low,
-            high,
-        } = rule.permission.traffic.into();
-        let (prefix, list, peer_group) = match &rule.permission.peer {
-            Peer::Prefix(prefix) => (Some(prefix), None, None),
-            Peer::PrefixList(name) => (None, Some(name.as_str()), None),
-            Peer::Group(name) => (None, None, Some(name.as_str())),
-        };
-        let sql = "INSERT INTO rule (security_group, rule_id, vpc, direction, protocol, low, high, \
-                   peer_address, peer_length, peer_prefix_list, peer_group, description) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
-        self.write(
-            sql,
-            params![
-                group,
-                Text(rule.id),
-                vpc,
-                Code(rule.permission.direction),
-                protocol,
-                low,
-                high,
-                prefix.map(|prefix| Address(prefix.addr())),
-                prefix.map(IpNet::prefix_len),
-                list,
-                peer_group,
-                rule.description,
-            ],
         )
         .map(drop)
     }

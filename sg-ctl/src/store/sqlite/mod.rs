@@ -7,6 +7,7 @@ mod column;
 mod edit;
 mod load;
 mod part;
+mod rule_rows;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -43,6 +44,11 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
 
 /// How long to wait for another process's commit.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Changes of a commit that may touch more pages than SQLite holds by itself. What it cannot hold it
+/// writes before its time, and often again.
+const MANY: usize = 10_000;
+const MOST_CACHED_KIB: i64 = 128 << 10;
 
 /// Every statement of an edit stays prepared.
 const STATEMENTS: usize = 64;
@@ -282,6 +288,10 @@ impl Store for SqliteStore {
 
     fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError> {
         let writing = self.writing();
+        if changes.len() > MANY {
+            let pages = self.db.pragma_update(None, "cache_size", -MOST_CACHED_KIB);
+            pages.map_err(&writing)?;
+        }
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)
