@@ -1,6 +1,7 @@
 //! A command that is killed leaves the old policy in force or the new one, and the next command
 //! completes it.
 
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -77,5 +78,91 @@ fn sigkill_at_forty_moments_of_an_apply() -> Result<()> {
         old = new;
     }
     println!("of {KILLS} kills {kept} left the old policy and {replaced} the new one");
+    Ok(())
+}
+
+/// Interfaces of which one is protected already.
+fn policy_of(interfaces: &[&str]) -> String {
+    let mut text =
+        "groups: {g: {ingress: [{protocol: tcp, ports: 80, from: [10.0.0.0/8]}]}}\ninterfaces:\n"
+            .to_owned();
+    for interface in interfaces {
+        text += &format!("  {interface}: {{groups: [g]}}\n");
+    }
+    text
+}
+
+/// New links let everything pass until their policy is ready; none may be left so.
+#[test]
+fn sigkill_while_new_interfaces_get_their_links() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    let _listeners = (
+        TcpEcho::listen(&pair.host, ":22")?,
+        TcpEcho::listen(&pair.host, ":80")?,
+    );
+    // The link of eth0 comes first.
+    let others: Vec<String> = (0..8).map(|number| format!("x{number}")).collect();
+    for other in others.iter().map(String::as_str).chain(["a"]) {
+        pair.host
+            .ip(&format!("link add {other} type veth peer name {other}p"))?;
+    }
+    let all: Vec<&str> = ["a", "eth0"]
+        .into_iter()
+        .chain(others.iter().map(String::as_str))
+        .collect();
+    let open = |port: u16| tcp_connects(&pair.world, &format!("10.0.0.10:{port}"));
+    let links = || -> Result<usize> { Ok(fs::read_dir(sg.run_dir().join("bpf/links"))?.count()) };
+    let mut caught = 0;
+    for wanted in [4, 5, 8, 12] {
+        sg.apply(&policy_of(&["a"]))?;
+        let path = sg.write_policy(&policy_of(&all))?;
+        let mut apply = sg.spawn(&["apply", &path])?;
+        while links()? < wanted && apply.try_wait()?.is_none() {
+            thread::sleep(Duration::from_micros(200));
+        }
+        apply.kill()?;
+        apply.wait()?;
+
+        let interfaces = sg.json(&["status"])?["interfaces"].clone();
+        let protected = interfaces.as_array().map_or(0, Vec::len);
+        let reached = open(22)?;
+        if protected == 1 {
+            caught += 1;
+            ensure!(
+                reached == Connected,
+                "{wanted} links: eth0 is not protected, and port 22 {reached:?}"
+            );
+        }
+        sg.run(&["apply", &path])?.succeeded()?;
+        ensure!(
+            (open(22)?, open(80)?) == (TimedOut, Connected),
+            "{wanted} links: the policy is not in force after the next command"
+        );
+        sg.run(&["verify"])?.succeeded()?;
+    }
+    ensure!(caught > 0, "no kill came while links were made");
+    Ok(())
+}
+
+/// What is refused leaves no link behind.
+#[test]
+fn a_refused_apply_leaves_no_links() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    for number in 0..6 {
+        pair.host
+            .ip(&format!("link add x{number} type veth peer name y{number}"))?;
+    }
+    let _listener = TcpEcho::listen(&pair.host, ":22")?;
+    sg.run(&["limits", "set", "rules=1"])?.succeeded()?;
+    let names = ["eth0", "x0", "x1", "x2", "x3", "x4", "x5"];
+    let path = sg.write_policy(&policy_of(&names))?;
+    let refused = sg.run(&["apply", &path])?;
+    ensure!(refused.code == Some(2), "{refused}");
+    let links = sg.run_dir().join("bpf/links");
+    let left = fs::read_dir(&links).map_or(0, Iterator::count);
+    ensure!(left == 0, "{left} links are left in {}", links.display());
+    ensure!(tcp_connects(&pair.world, "10.0.0.10:22")? == Connected);
     Ok(())
 }

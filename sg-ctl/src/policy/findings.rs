@@ -321,6 +321,15 @@ impl Findings {
         }
     }
 
+    /// Adds what was found in what comes behind.
+    pub(crate) fn append(&mut self, behind: Self) {
+        behind
+            .list
+            .into_iter()
+            .for_each(|finding| self.push(finding));
+        self.omitted += behind.omitted;
+    }
+
     /// Puts the findings of a text into its order, and says which text it is.
     pub(crate) fn of_source(mut self, source: &str) -> Self {
         self.list.sort_by_key(|finding| finding.place);

@@ -42,12 +42,13 @@ impl Traffic {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let protocol = self.protocol();
         match self {
-            Self::All => f.write_str(&protocol),
-            Self::Tcp(ports) | Self::Udp(ports) => write!(f, "{protocol} {ports}"),
-            Self::Icmp(kind) | Self::Icmpv6(kind) => write!(f, "{protocol} {kind}"),
-            Self::Protocol(_) => write!(f, "protocol {protocol}"),
+            Self::All => f.write_str("all"),
+            Self::Tcp(ports) => write!(f, "tcp {ports}"),
+            Self::Udp(ports) => write!(f, "udp {ports}"),
+            Self::Icmp(kind) => write!(f, "icmp {kind}"),
+            Self::Icmpv6(kind) => write!(f, "icmpv6 {kind}"),
+            Self::Protocol(number) => write!(f, "protocol {number}"),
         }
     }
 }
@@ -55,6 +56,8 @@ impl fmt::Display for Traffic {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Formatted twice only where a column has a width.
+            Self::Prefix(prefix) if f.width().is_none() => write!(f, "{prefix}"),
             Self::Prefix(prefix) => f.pad(&prefix.to_string()),
             Self::PrefixList(name) => f.pad(&format!("pl:{name}")),
             Self::Group(name) => f.pad(&format!("sg:{name}")),

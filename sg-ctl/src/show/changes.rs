@@ -30,12 +30,18 @@ fn lines(before: &Policy, changes: &[Change], style: Style, ids: bool) -> String
         }
         let old = before.vpcs.get(vpc);
         let (sign, line) = Line { vpc, old, ids }.of(edit);
-        let line = format!("{} {line}", sign.symbol());
-        text.push_str(&match sign {
-            Sign::Comes => style.good(&line),
-            Sign::Goes => style.bad(&line),
-            Sign::Becomes => style.changed(&line),
-        });
+        let symbol = sign.symbol();
+        if style.is_coloured() {
+            let line = format!("{symbol} {line}");
+            text.push_str(&match sign {
+                Sign::Comes => style.good(&line),
+                Sign::Goes => style.bad(&line),
+                Sign::Becomes => style.changed(&line),
+            });
+        } else {
+            text.extend([symbol, ' ']);
+            text.push_str(&line);
+        }
         text.push('\n');
     }
     text

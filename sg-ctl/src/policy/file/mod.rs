@@ -12,6 +12,9 @@ mod rules;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter;
+use std::panic::resume_unwind;
+use std::thread;
 
 use ipnet::IpNet;
 use sg_common::packet::Direction;
@@ -323,13 +326,58 @@ fn read_groups(
     places: &mut Places,
 ) -> BTreeMap<GroupName, Group> {
     let wanted = "a map from names to groups";
-    let mut groups = BTreeMap::new();
-    for (name, place, node) in reader.named::<GroupName>(node, "groups", wanted) {
-        let group = read_group(reader, &name, node, places);
-        places.groups.insert(name.clone(), place);
-        groups.insert(name, group);
+    let named = reader.named::<GroupName>(node, "groups", wanted);
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    let share = named.len().div_ceil(workers).max(LEAST_SHARE);
+    let mut named = named.chunks(share);
+    let first = named.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = named
+            .map(|share| scope.spawn(|| ReadGroups::read(share)))
+            .collect();
+        let first = ReadGroups::read(first);
+        let others = others.into_iter().map(|share| {
+            share
+                .join()
+                .unwrap_or_else(|panicked| resume_unwind(panicked))
+        });
+        let mut groups = BTreeMap::new();
+        for share in iter::once(first).chain(others) {
+            reader.findings.append(share.findings);
+            places.groups.extend(share.places.groups);
+            places.rules.extend(share.places.rules);
+            groups.extend(share.groups);
+        }
+        groups
+    })
+}
+
+/// Fewer groups are not worth a thread.
+const LEAST_SHARE: usize = 256;
+
+/// A share of a file's groups.
+struct ReadGroups {
+    groups: Vec<(GroupName, Group)>,
+    places: Places,
+    findings: Findings,
+}
+
+impl ReadGroups {
+    fn read(named: &[(GroupName, Place, &Node<'_>)]) -> Self {
+        let (mut reader, mut places) = (Reader::default(), Places::default());
+        let groups = named.iter().map(|(name, place, node)| {
+            places.groups.insert(name.clone(), *place);
+            (
+                name.clone(),
+                read_group(&mut reader, name, node, &mut places),
+            )
+        });
+        Self {
+            groups: groups.collect(),
+            places,
+            findings: reader.findings,
+        }
     }
-    groups
 }
 
 fn read_group(

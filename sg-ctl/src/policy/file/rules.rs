@@ -35,8 +35,9 @@ pub(super) fn read_rules(
     node: &Node<'_>,
 ) -> Vec<(Rule, RulePlace)> {
     let what = spelt(direction);
-    let mut rules = Vec::new();
-    for item in reader.list(node, what, WANTED_RULES) {
+    let items = reader.list(node, what, WANTED_RULES);
+    let mut rules = Vec::with_capacity(items.len());
+    for item in items {
         if let Some(fields) = reader.fields(item, "a rule", WANTED_RULE, &KEYS) {
             read_rule(reader, group, direction, (item, &fields), &mut rules);
         }
