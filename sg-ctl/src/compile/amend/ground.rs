@@ -32,12 +32,6 @@ impl Whole {
     }
 }
 
-impl From<rusqlite::Error> for Whole {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::because(format!("a part cannot be read: {error}"))
-    }
-}
-
 impl From<postcard::Error> for Whole {
     fn from(error: postcard::Error) -> Self {
         Self::because(format!("a part cannot be read: {error}"))
