@@ -639,3 +639,161 @@ fn take(bits: &mut Vec<u8>, number: u32) {
         *byte |= 1 << (number % 8);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compile::amend::Ground as _;
+    use crate::compile::tests::agreement::{GROUPS, LISTS, World, peer, vpc_name, world};
+    use crate::compile::tests::amendments::{OfImage, OfVpc, step};
+    use crate::policy::change::Change;
+
+    /// What a ledger answers, so that two can be compared.
+    fn answers(ledger: &mut Ledger, image: &Image) -> Vec<String> {
+        let vpc = vpc_name();
+        let mut told = vec![
+            format!("{:?}", ledger.vpc(&vpc)),
+            format!("{:?}", ledger.next_numbers()),
+        ];
+        for arena in ArenaKind::ALL {
+            told.push(format!("{arena:?} {:?}", ledger.free_places(arena)));
+        }
+        for ((arena, slice), _) in amend::uses(image) {
+            let last = slice.offset + slice.length - 1;
+            told.push(format!("{:?}", ledger.slice_at(arena, last)));
+            told.push(format!("{:?}", ledger.uses(arena, slice)));
+        }
+        for group in 0..GROUPS {
+            let peer = Peer::Group(format!("g{group}").parse().unwrap());
+            told.push(format!("{:?}", ledger.identities_with(&vpc, &peer)));
+        }
+        for list in 0..LISTS {
+            let peer = Peer::PrefixList(format!("L{list}").parse().unwrap());
+            told.push(format!("{:?}", ledger.identities_with(&vpc, &peer)));
+        }
+        told
+    }
+
+    fn begun(folder: &Path, image: &Image, world: &World) -> Ledger {
+        let origin = origin();
+        let contents = Contents {
+            origin: &origin,
+            image,
+            policy: &world.policy,
+            attached: &world.attached(),
+            surroundings: b"here",
+        };
+        write(folder, &contents).unwrap();
+        Ledger::open(folder).unwrap()
+    }
+
+    fn origin() -> Origin {
+        Origin {
+            format: 1,
+            generation: 2,
+            stamp: 3,
+            amendments: 0,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_ledger_knows_what_the_image_knows(world in world(), address in peer()) {
+            let image = world.compile(None);
+            let folder = tempfile::tempdir().unwrap();
+            let mut ledger = begun(folder.path(), &image, &world);
+            let mut ground = OfImage { image: &image, world: &world };
+            let vpc = vpc_name();
+            prop_assert_eq!(ledger.origin().unwrap(), origin());
+            prop_assert_eq!(ledger.surroundings().unwrap(), b"here");
+            prop_assert_eq!(ledger.vpc(&vpc), ground.vpc(&vpc));
+            for (name, group) in &world.policy.vpcs[&vpc].groups {
+                let mut policies = ledger.policies_with(&vpc, name).unwrap();
+                policies.sort();
+                let mut wanted = ground.policies_with(&vpc, name).unwrap();
+                wanted.sort();
+                let is_attached = !wanted.is_empty();
+                prop_assert_eq!(policies, wanted);
+                if is_attached {
+                    let rules: Vec<RuleId> = group.rules.iter().map(|rule| rule.id).collect();
+                    prop_assert_eq!(
+                        ledger.slots_of(&vpc, name, &rules),
+                        ground.slots_of(&vpc, name, &rules)
+                    );
+                }
+                let peer = Peer::Group(name.clone());
+                prop_assert_eq!(
+                    ledger.identities_with(&vpc, &peer),
+                    ground.identities_with(&vpc, &peer).map(|mut found| {
+                        found.sort();
+                        found
+                    })
+                );
+            }
+            let (mut taken, last) = ground.slots_taken().unwrap();
+            taken.sort_unstable();
+            taken.dedup();
+            prop_assert_eq!(ledger.slots_taken().unwrap(), (taken, last));
+            prop_assert_eq!(ledger.next_numbers(), ground.next_numbers());
+            for arena in ArenaKind::ALL {
+                prop_assert_eq!(ledger.free_places(arena), ground.free_places(arena));
+            }
+            for ((arena, slice), uses) in amend::uses(&image) {
+                prop_assert_eq!(ledger.uses(arena, slice), Ok(uses));
+                for index in [slice.offset, slice.offset + slice.length - 1] {
+                    prop_assert_eq!(ledger.slice_at(arena, index), Ok(slice));
+                }
+            }
+            for (set, identity) in &image.ids.identities {
+                prop_assert_eq!(ledger.identity(set), Ok(Some(*identity)));
+                prop_assert_eq!(ledger.identity_set(*identity), Ok(Some(set.clone())));
+            }
+            prop_assert_eq!(
+                ledger.is_own_address(&vpc, address),
+                ground.is_own_address(&vpc, address)
+            );
+        }
+
+        #[test]
+        fn a_ledger_that_was_amended_is_that_of_the_amended_image(
+            world in world(),
+            steps in vec(step(), 6),
+        ) {
+            let mut world = world;
+            let vpc = vpc_name();
+            let mut image = world.compile(None);
+            let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let mut ledger = begun(folder.path(), &image, &world);
+            for (number, step) in steps.iter().enumerate() {
+                let Some((edit, edits)) = step.edits(&world.policy.vpcs[&vpc], number) else {
+                    continue;
+                };
+                let before = world.clone();
+                let change = Change { vpc: vpc.clone(), edit };
+                world.policy = world.policy.clone().apply(&[change]).unwrap();
+                let mut ground = OfImage { image: &image, world: &before };
+                let mut rules = OfVpc(&world.policy.vpcs[&vpc]);
+                match amend::amend(&edits, &mut ground, &mut rules) {
+                    Ok(amendment) => {
+                        ledger.amend(folder.path(), (&vpc, &amendment), &origin()).unwrap();
+                        image.amend(&[(amendment.old, amendment.new)]);
+                    }
+                    Err(_) => {
+                        image = world.compile(Some(&image));
+                        ledger = begun(folder.path(), &image, &world);
+                    }
+                }
+                let mut fresh = begun(other.path(), &image, &world);
+                // A number that was given may stay given.
+                let (kept, begun) = (answers(&mut ledger, &image), answers(&mut fresh, &image));
+                prop_assert_eq!(&kept[0], &begun[0]);
+                prop_assert_eq!(&kept[2..], &begun[2..]);
+            }
+        }
+    }
+}

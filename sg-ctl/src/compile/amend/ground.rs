@@ -233,6 +233,7 @@ pub trait Ground: Segments {
 /// The policy as it is to be.
 pub trait Rules {
     /// The rules of groups in one direction whose prefix overlaps a region, with their groups.
+    /// Rules for everyone may be left out.
     fn with_prefix_over(
         &mut self,
         vpc: &VpcName,
