@@ -21,6 +21,8 @@ use super::limits::{CompileError, Limits, Subject};
 /// the lookup ends there. Larger ones have a slot for four to eight intervals, which keeps an IPv4
 /// prefix below 24 bytes and takes three halvings in one or two cache lines.
 const DENSE: usize = 64;
+/// One in so many addresses may lie far above the others.
+const STRAGGLERS: usize = 256;
 /// Slots of a segment, as a power of two: some thousand intervals, so that a change writes a few
 /// kilobytes, and what segments repeat at their seams is nothing.
 const SEGMENT_BITS: u32 = 8;
@@ -294,9 +296,21 @@ fn lay<I: Interval>(
     };
     let wanted = (wanted as u64).max(2);
     // With slots of half the address space there are two, and more are always wanted.
-    let shift = (0..u64::BITS - 1)
-        .find(|shift| (last >> shift) - (first >> shift) < wanted)
-        .unwrap_or(u64::BITS - 1);
+    let shift_up_to = |last: u64| {
+        (0..u64::BITS - 1)
+            .find(|shift| (last >> shift) - (first >> shift) < wanted)
+            .unwrap_or(u64::BITS - 1)
+    };
+    // A few addresses far above the others shall not make the slots of all coarse, nor lay the table
+    // anew when they come: they share the last slot.
+    let stragglers = edges.len() / STRAGGLERS;
+    let core = edges.get(edges.len() - 1 - stragglers);
+    let core = core.map_or(last, |(at, _)| *at);
+    let last = match shift_up_to(core) < shift_up_to(last) {
+        true => core,
+        false => last,
+    };
+    let shift = shift_up_to(last);
     let mut direct = Vec::new();
     let mut segment = Vec::new();
     let mut coming = edges;
@@ -305,7 +319,10 @@ fn lay<I: Interval>(
     for segment_number in begin >> SEGMENT_BITS..=end >> SEGMENT_BITS {
         let first_slot = segment_number << SEGMENT_BITS;
         let last_slot = first_slot | ((1 << SEGMENT_BITS) - 1);
-        let behind = coming.partition_point(|(at, _)| at >> shift <= last_slot);
+        let behind = match last_slot >= end {
+            true => coming.len(),
+            false => coming.partition_point(|(at, _)| at >> shift <= last_slot),
+        };
         let (within, rest) = coming.split_at(behind);
         coming = rest;
         segment.clear();
@@ -319,7 +336,7 @@ fn lay<I: Interval>(
             let ahead = within.get(passed..).unwrap_or_default();
             let in_slot = ahead
                 .iter()
-                .take_while(|(at, _)| at >> shift == number)
+                .take_while(|(at, _)| at >> shift == number || number == end)
                 .count();
             // What begins with the slot leaves nothing of what was open before.
             let is_replaced = ahead.first().is_some_and(|(at, _)| *at == number << shift);
@@ -543,6 +560,32 @@ mod tests {
         check(&after[..200], &Built::of(&after[..200]), &[]);
         let built = Built::from(second);
         for address in edges(&after[..200]) {
+            assert_eq!(built.value(address), naive(&after, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_far_above_the_others_leaves_them_in_their_places() {
+        let numbers = (0..20_000_u32).map(|number| 0x0a00_0000 | number << 9);
+        let nets = numbers.map(|address| IpNet::new(IpAddr::V4(address.into()), 24).unwrap());
+        let before: Vec<_> = nets.map(|net| (net, 7)).collect();
+        let mut after = before.clone();
+        after.push(("203.0.113.0/24".parse().unwrap(), 8));
+        after.push(("203.0.113.77/32".parse().unwrap(), 9));
+        let first = build_beside(&Image::default(), &before);
+        let second = build_beside(&first, &after);
+        let kept: Vec<_> = first.ranges.intervals_v4.slices().to_vec();
+        let new = second.ranges.intervals_v4.slices().iter();
+        let new = new.filter(|slice| !kept.contains(slice)).count();
+        assert_eq!(new, 1, "of {} segments", kept.len());
+        let built = Built::from(second);
+        let few: Vec<_> = after
+            .iter()
+            .step_by(999)
+            .chain(&after[19_990..])
+            .copied()
+            .collect();
+        for address in edges(&few) {
             assert_eq!(built.value(address), naive(&after, address), "{address}");
         }
     }

@@ -25,12 +25,10 @@ pub(crate) struct Seen {
 /// What a table lies in.
 pub(crate) type Footprint = BTreeSet<(ArenaKind, Slice)>;
 
-/// Makes an arena of what has been seen.
-pub(super) fn arena<E: Copy>(seen: &BTreeMap<Slice, Vec<E>>) -> Arena<E> {
-    Arena::from_slices(
-        seen.iter()
-            .map(|(slice, entries)| (*slice, entries.as_slice())),
-    )
+/// Slices with their entries, by offset.
+pub(super) fn slices<E>(seen: &BTreeMap<Slice, Vec<E>>) -> impl Iterator<Item = (Slice, &[E])> {
+    seen.iter()
+        .map(|(slice, entries)| (*slice, entries.as_slice()))
 }
 
 impl Seen {
@@ -52,9 +50,9 @@ impl Seen {
                     fetch: |index| ground.intervals_v4(index),
                     entry: |interval: &IntervalV4| (u64::from(interval.start), interval.value),
                 };
-                for (at, value) in pieces.edges(table, &slots, &mut footprint)? {
-                    edges.push((0xffff_0000_0000 | u128::from(at), value));
-                }
+                pieces.walk(table, &slots, &mut footprint, |at, value| {
+                    push_edge(&mut edges, 0xffff_0000_0000 | u128::from(at), value);
+                })?;
             }
             Family::V6 => {
                 for (half, value) in self.halves(ground, table, &mut footprint)? {
@@ -94,7 +92,11 @@ impl Seen {
             fetch: |index| ground.intervals_v6(index),
             entry: |interval: &IntervalV6| (interval.start, interval.value),
         };
-        pieces.edges(table, &slots, footprint)
+        let mut edges = Vec::new();
+        pieces.walk(table, &slots, footprint, |at, value| {
+            push_edge(&mut edges, at, value);
+        })?;
+        Ok(edges)
     }
 
     fn slots_of(
@@ -132,18 +134,19 @@ where
     F: FnMut(u32) -> Answer<(Slice, Vec<I>)>,
     E: Fn(&I) -> (u64, u32),
 {
-    fn edges(
+    /// Visits where values may change, in order.
+    fn walk(
         &mut self,
         table: &RangeTable,
         slots: &[RangeSlot],
         footprint: &mut Footprint,
-    ) -> Answer<Vec<(u64, u32)>> {
-        let mut edges = Vec::new();
+        mut visit: impl FnMut(u64, u32),
+    ) -> Answer<()> {
         for (slot, number) in slots.iter().zip(0_u64..) {
             // The last slot may reach up to the end of all addresses, but begins before it.
             let start = table.base + (number << table.shift);
             if slot.length == 0 {
-                push_edge(&mut edges, start, slot.offset);
+                visit(start, slot.offset);
                 continue;
             }
             let segment = self.segment(slot.offset)?;
@@ -154,10 +157,10 @@ where
             for interval in within.unwrap_or_default() {
                 let (at, value) = (self.entry)(interval);
                 // The first one is open where the slot begins.
-                push_edge(&mut edges, at.max(start), value);
+                visit(at.max(start), value);
             }
         }
-        Ok(edges)
+        Ok(())
     }
 
     fn segment(&mut self, index: u32) -> Answer<Slice> {
