@@ -270,10 +270,10 @@ fn each_limit_names_who_crossed_it() {
     );
     assert_eq!(
         refused(Limits {
-            intervals: 5,
+            intervals: 2,
             ..all
         }),
-        "INTERVALS_V4 intervals 5 6 VPC \"default\", interface \"eth1\""
+        "RANGE_SLOTS intervals 2 9 VPC \"default\""
     );
     assert_eq!(
         refused(Limits { sets: 2, ..all }),
