@@ -354,10 +354,14 @@ impl PolicyFlags {
         self.0 & other.0 == other.0
     }
 
-    /// These and `other`, if `on`.
+    /// These with `other`, or without.
     #[must_use]
     pub const fn with(self, other: Self, on: bool) -> Self {
-        if on { Self(self.0 | other.0) } else { self }
+        Self(if on {
+            self.0 | other.0
+        } else {
+            self.0 & !other.0
+        })
     }
 }
 

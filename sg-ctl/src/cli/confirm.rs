@@ -25,6 +25,11 @@ pub(super) struct Confirm {
 }
 
 impl Confirm {
+    /// Whether a change stays without a confirmation.
+    pub(super) fn is_needless(&self) -> bool {
+        self.within.is_none()
+    }
+
     /// Makes a plan hold, with progress where it takes long and warnings before it is too late.
     pub(super) fn install(&self, controller: &mut Controller, plan: Plan) -> Result<Done> {
         let progress = Progress::start();

@@ -10,14 +10,16 @@ use crate::controller::View;
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::defaults::{create_group, create_vpc};
+use crate::policy::model::Policy;
 use crate::policy::names::{GroupName, VpcName, check_description};
 use crate::policy::prefix::{check_member, parse_address};
 use crate::show::{self, Style};
+use crate::store::Asked;
 
 use super::confirm::Confirm;
 use super::error::Result;
 use super::output::{print, print_json};
-use super::{Answer, change, choose};
+use super::{Answer, change, change_part, choose, report};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -218,7 +220,7 @@ impl Members {
             }
             return Ok(Answer::Yes);
         }
-        change(dirs, &self.confirm, |policy| {
+        let changes = |policy: &Policy| {
             let (vpc, _, name, group) = choose::vpc_of_group(policy, vpc.as_ref(), group)?;
             let mut members: BTreeSet<IpAddr> = match &self.set {
                 Some(members) => members.iter().copied().collect(),
@@ -230,6 +232,15 @@ impl Members {
                 vpc: vpc.clone(),
                 edit: Edit::SetMembers(name.clone(), members),
             }])
-        })
+        };
+        if self.set.is_some() {
+            return change(dirs, &self.confirm, changes);
+        }
+        let addresses = [self.add.as_slice(), &self.remove].concat();
+        let asked = Asked::Members {
+            group,
+            addresses: &addresses,
+        };
+        report(&change_part(dirs, asked, (false, &self.confirm), changes)?)
     }
 }

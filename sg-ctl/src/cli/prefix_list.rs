@@ -14,11 +14,12 @@ use crate::policy::model::Policy;
 use crate::policy::names::{PrefixListName, VpcName};
 use crate::policy::prefix::parse_prefix;
 use crate::show::{self, Style};
+use crate::store::Asked;
 
 use super::confirm::Confirm;
 use super::error::Result;
 use super::output::{print, print_json};
-use super::{Answer, change, choose};
+use super::{Answer, change, change_part, choose, report};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -140,9 +141,13 @@ impl Edited {
     fn run(
         self,
         dirs: &DirOptions,
-        edit: impl FnOnce(&mut BTreeSet<IpNet>, &[IpNet]),
+        edit: impl Fn(&mut BTreeSet<IpNet>, &[IpNet]),
     ) -> Result<Answer> {
-        change(dirs, &self.confirm, |policy| {
+        let asked = Asked::Prefixes {
+            list: &self.name,
+            prefixes: &self.prefixes,
+        };
+        let done = change_part(dirs, asked, (false, &self.confirm), |policy| {
             let (name, vpc) = choose::vpc_of_prefix_list(policy, self.vpc.as_ref(), &self.name)?;
             let prefixes = vpc.prefix_lists.get(&self.name);
             let mut prefixes = prefixes.cloned().unwrap_or_default();
@@ -151,7 +156,8 @@ impl Edited {
                 vpc: name.clone(),
                 edit: Edit::PutPrefixList(self.name.clone(), prefixes),
             }])
-        })
+        })?;
+        report(&done)
     }
 }
 

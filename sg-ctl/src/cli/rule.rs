@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use sg_common::packet::Direction;
 
-use crate::controller::{Controller, View};
+use crate::controller::View;
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::model::{Group, Peer, Permission, Policy, Rule, Traffic};
@@ -11,11 +11,12 @@ use crate::policy::names::{GroupName, RuleId, VpcName, check_description};
 use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
 use crate::policy::services::service;
 use crate::show::{self, Style};
+use crate::store::Asked;
 
 use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
 use super::output::{print, print_json};
-use super::{Answer, choose, json, make};
+use super::{Answer, change_part, choose, json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -178,20 +179,25 @@ impl Add {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let permissions = self.words.permissions(&self.group)?;
         check_description(&self.description)?;
-        change(dirs, (false, &self.confirm), |policy| {
+        let asked = Asked::Rules {
+            group: &self.group,
+            permissions: &permissions,
+            ids: &[],
+        };
+        change(dirs, asked, (false, &self.confirm), |policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
-            let rules = permissions.into_iter().map(|permission| {
-                if let Some(rule) = find(group, &permission) {
+            let rules = permissions.iter().map(|permission| {
+                if let Some(rule) = find(group, permission) {
                     return Err(Error::RuleExists {
                         group: name.clone(),
                         id: rule.id,
-                        permission,
+                        permission: permission.clone(),
                     });
                 }
                 let rule = Rule {
                     id: RuleId::random(),
-                    permission,
+                    permission: permission.clone(),
                     description: self.description.clone(),
                 };
                 Ok(Change {
@@ -215,19 +221,25 @@ impl Remove {
             })?,
             false => Vec::new(),
         };
-        change(dirs, (self.terminate, &self.confirm), |policy| {
+        let asked = Asked::Rules {
+            group: &self.group,
+            permissions: &permissions,
+            ids: &self.ids,
+        };
+        let terminate = self.terminate;
+        change(dirs, asked, (terminate, &self.confirm), |policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
-            let mut ids = self.ids;
+            let mut ids = self.ids.clone();
             ids.sort_unstable();
             ids.dedup();
-            for permission in permissions {
-                match find(group, &permission) {
+            for permission in &permissions {
+                match find(group, permission) {
                     Some(rule) => ids.push(rule.id),
                     None => {
                         return Err(Error::NoSuchRule {
                             group: name.clone(),
-                            permission,
+                            permission: permission.clone(),
                         });
                     }
                 }
@@ -263,12 +275,11 @@ fn find<'a>(group: &'a Group, permission: &Permission) -> Option<&'a Rule> {
 /// Makes the changes and shows them with the ids of the rules.
 fn change(
     dirs: &DirOptions,
-    (terminate, confirm): (bool, &Confirm),
-    changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
+    asked: Asked<'_>,
+    how: (bool, &Confirm),
+    changes: impl Fn(&Policy) -> Result<Vec<Change>>,
 ) -> Result<Answer> {
-    let controller = Controller::open(dirs)?;
-    let changes = changes(controller.policy())?;
-    let done = make(controller, &changes, terminate, confirm)?;
+    let done = change_part(dirs, asked, how, changes)?;
     let style = Style::of_stdout();
     let changes = show::changes_with_ids(&done.before, &done.changes, style);
     print(&(changes + &next_step(&done)))?;

@@ -6,7 +6,7 @@
 //! image after the next, when no packet follows them any more. What the entries mean is nothing to
 //! this module.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -26,38 +26,42 @@ pub struct Slice {
 }
 
 impl Slice {
-    fn end(self) -> u32 {
+    pub(super) fn end(self) -> u32 {
         self.offset + self.length
     }
 }
 
-/// The entries of one array, and which slices of them are in use.
+/// The slices of one array that are in use. What lies between them is nothing's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arena<E> {
-    /// By index; those of no slice are zero.
-    entries: Vec<E>,
     /// By offset; they do not overlap.
     slices: Vec<Slice>,
+    /// Their entries, one slice behind the other.
+    entries: Vec<E>,
+    /// Where those of each slice begin.
+    firsts: Vec<u32>,
 }
 
 impl<E> Default for Arena<E> {
     fn default() -> Self {
         Self {
-            entries: Vec::new(),
             slices: Vec::new(),
+            entries: Vec::new(),
+            firsts: Vec::new(),
         }
     }
 }
 
-impl<E: Copy + Default> Arena<E> {
-    /// Lays each slice at its place. Later slices must lie behind earlier ones.
-    fn from_slices<'a>(slices: impl Iterator<Item = (Slice, &'a [E])>) -> Self
+impl<E: Copy> Arena<E> {
+    /// Takes slices as they come. Later ones must lie behind earlier ones.
+    pub(super) fn from_slices<'a>(slices: impl Iterator<Item = (Slice, &'a [E])>) -> Self
     where
         E: 'a,
     {
         let mut arena = Self::default();
         for (slice, entries) in slices {
-            arena.entries.resize(slice.offset as usize, E::default());
+            // No array of the kernel has more entries than this counts.
+            arena.firsts.push(arena.entries.len() as u32);
             arena.entries.extend_from_slice(entries);
             arena.slices.push(slice);
         }
@@ -69,22 +73,80 @@ impl<E: Copy + Default> Arena<E> {
         &self.slices
     }
 
-    /// The entries of a slice; none for a slice that is not here.
+    /// The slices with their entries, by offset.
+    pub fn iter(&self) -> impl Iterator<Item = (Slice, &[E])> {
+        let firsts = self.firsts.iter().map(|first| *first as usize);
+        self.slices.iter().zip(firsts).map(|(slice, first)| {
+            let entries = self.entries.get(first..first + slice.length as usize);
+            (*slice, entries.unwrap_or_default())
+        })
+    }
+
+    /// The slice that an index lies in, with its entries.
+    pub fn slice_at(&self, index: u32) -> Option<(Slice, &[E])> {
+        let behind = self.slices.partition_point(|slice| slice.offset <= index);
+        let at = behind.checked_sub(1)?;
+        let slice = *self.slices.get(at)?;
+        let first = *self.firsts.get(at)? as usize;
+        let entries = self.entries.get(first..first + slice.length as usize)?;
+        (index < slice.end()).then_some((slice, entries))
+    }
+
+    /// The entries of a slice, or of a part of one; none for a slice that is not here.
     pub fn entries(&self, slice: Slice) -> &[E] {
-        let first = slice.offset as usize;
-        self.entries
+        let Some((whole, entries)) = self.slice_at(slice.offset) else {
+            return &[];
+        };
+        let first = (slice.offset - whole.offset) as usize;
+        entries
             .get(first..first.saturating_add(slice.length as usize))
             .unwrap_or_default()
     }
 
     /// One entry by its index.
     pub fn entry(&self, index: u32) -> Option<&E> {
-        self.entries.get(index as usize)
+        let (slice, entries) = self.slice_at(index)?;
+        entries.get((index - slice.offset) as usize)
     }
 
     /// How many entries the map must have.
     pub fn reach(&self) -> u32 {
-        u32::try_from(self.entries.len()).unwrap_or(u32::MAX)
+        self.slices.last().map_or(0, |slice| slice.end())
+    }
+
+    /// Slices of which only the places are told, in order.
+    pub(super) fn of_places(slices: &[Slice]) -> Self {
+        Self::from_slices(slices.iter().map(|slice| (*slice, &[][..])))
+    }
+
+    /// Takes the slices of some arenas out and puts those of others in, one pair after the other.
+    pub(super) fn replace<'a>(&mut self, changes: impl Iterator<Item = (&'a Self, &'a Self)>)
+    where
+        E: 'a,
+    {
+        let mut gone: BTreeSet<Slice> = BTreeSet::new();
+        let mut new: BTreeMap<Slice, &[E]> = BTreeMap::new();
+        for (goes, comes) in changes {
+            for slice in &goes.slices {
+                new.remove(slice);
+                gone.insert(*slice);
+            }
+            new.extend(comes.iter());
+        }
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
+        let replaced = {
+            let stay = self.iter().filter(|(slice, _)| !gone.contains(slice));
+            let mut stay = stay.peekable();
+            let mut new = new.into_iter().peekable();
+            Self::from_slices(std::iter::from_fn(|| match (stay.peek(), new.peek()) {
+                (Some((a, _)), Some((b, _))) if a < b => stay.next(),
+                (Some(_), None) => stay.next(),
+                _ => new.next(),
+            }))
+        };
+        *self = replaced;
     }
 }
 
@@ -93,13 +155,14 @@ pub(super) struct Slices<'a, E> {
     map: &'static str,
     limit: &'static str,
     hasher: DefaultHashBuilder,
-    previous: &'a Arena<E>,
     /// The entries of slices that the previous image does not have, one slice behind the other.
     entries: Vec<E>,
     /// By content: the slices of this image and of the previous one.
-    known: HashTable<Known>,
+    known: HashTable<Known<'a, E>>,
     /// Those of this image, in the order of their first use.
-    used: Vec<Placed>,
+    used: Vec<Placed<'a, E>>,
+    /// Every slice that was asked for, in order, where anybody wants to know.
+    trail: Option<Vec<Slice>>,
     places: Places,
     /// Entries of slices that found no place.
     beyond: u64,
@@ -108,25 +171,35 @@ pub(super) struct Slices<'a, E> {
     crossed: Option<Subject>,
 }
 
-struct Known {
+struct Known<'a, E> {
     hash: u64,
-    placed: Placed,
+    placed: Placed<'a, E>,
     is_used: bool,
 }
 
 /// A slice with its place, and where its content is.
 #[derive(Clone, Copy)]
-struct Placed {
+struct Placed<'a, E> {
     slice: Slice,
-    /// Where it lies in [`Slices::entries`]; `None`: in the previous image.
-    first: Option<usize>,
+    content: Content<'a, E>,
 }
 
-impl Placed {
-    fn content<'e, E: Copy + Default>(self, previous: &'e Arena<E>, entries: &'e [E]) -> &'e [E] {
-        match self.first {
-            None => previous.entries(self.slice),
-            Some(first) => {
+#[derive(Clone, Copy)]
+enum Content<'a, E> {
+    /// That of the previous image.
+    Previous(&'a [E]),
+    /// It begins here in [`Slices::entries`].
+    New(usize),
+}
+
+impl<'a, E> Placed<'a, E> {
+    fn content<'e>(&self, entries: &'e [E]) -> &'e [E]
+    where
+        'a: 'e,
+    {
+        match self.content {
+            Content::Previous(content) => content,
+            Content::New(first) => {
                 let last = first + self.slice.length as usize;
                 entries.get(first..last).unwrap_or_default()
             }
@@ -134,7 +207,7 @@ impl Placed {
     }
 }
 
-impl<'a, E: Copy + Default + Eq + Hash> Slices<'a, E> {
+impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
     /// No slices yet, and room for as many as are expected. Those that the previous image has too
     /// will keep their places. Names the map and the limit as people know them.
     pub(super) fn new(
@@ -142,14 +215,26 @@ impl<'a, E: Copy + Default + Eq + Hash> Slices<'a, E> {
         previous: &'a Arena<E>,
         expected: usize,
     ) -> Self {
+        let places = Places::around(&previous.slices, allowed);
+        Self::among((map, limit), previous, expected, places)
+    }
+
+    /// The same, where the previous image has more than is known of it here.
+    pub(super) fn among(
+        (map, limit): (&'static str, &'static str),
+        known_of_previous: &'a Arena<E>,
+        expected: usize,
+        places: Places,
+    ) -> Self {
         let hasher = DefaultHashBuilder::default();
-        let mut known = HashTable::with_capacity(expected.max(previous.slices.len()));
-        for &slice in &previous.slices {
-            let hash = hasher.hash_one(previous.entries(slice));
-            let placed = Placed { slice, first: None };
+        let expected = expected.max(known_of_previous.slices.len());
+        let mut known = HashTable::with_capacity(expected);
+        for (slice, content) in known_of_previous.iter() {
+            let hash = hasher.hash_one(content);
+            let content = Content::Previous(content);
             let of_previous = Known {
                 hash,
-                placed,
+                placed: Placed { slice, content },
                 is_used: false,
             };
             known.insert_unique(hash, of_previous, |known| known.hash);
@@ -158,11 +243,11 @@ impl<'a, E: Copy + Default + Eq + Hash> Slices<'a, E> {
             map,
             limit,
             hasher,
-            previous,
             entries: Vec::new(),
             known,
             used: Vec::new(),
-            places: Places::around(&previous.slices, allowed),
+            trail: None,
+            places,
             beyond: 0,
             subject: Subject::Policy,
             crossed: None,
@@ -183,15 +268,17 @@ impl<'a, E: Copy + Default + Eq + Hash> Slices<'a, E> {
             Err(_) => u32::MAX,
         };
         let hash = self.hasher.hash_one(wanted);
-        let is_wanted = |known: &Known| {
-            known.hash == hash && known.placed.content(self.previous, &self.entries) == wanted
+        let is_wanted = |known: &Known<'a, E>| {
+            known.hash == hash && known.placed.content(&self.entries) == wanted
         };
         if let Some(known) = self.known.find_mut(hash, is_wanted) {
             if !known.is_used {
                 known.is_used = true;
                 self.used.push(known.placed);
             }
-            return known.placed.slice;
+            let slice = known.placed.slice;
+            self.note(slice);
+            return slice;
         }
         let offset = match self.places.take(length) {
             Some(offset) => offset,
@@ -209,7 +296,7 @@ impl<'a, E: Copy + Default + Eq + Hash> Slices<'a, E> {
         let slice = Slice { offset, length };
         let placed = Placed {
             slice,
-            first: Some(self.entries.len()),
+            content: Content::New(self.entries.len()),
         };
         let new = Known {
             hash,
@@ -219,11 +306,29 @@ impl<'a, E: Copy + Default + Eq + Hash> Slices<'a, E> {
         self.used.push(placed);
         self.entries.extend_from_slice(wanted);
         self.known.insert_unique(hash, new, |known| known.hash);
+        self.note(slice);
         slice
     }
 
+    fn note(&mut self, slice: Slice) {
+        if let Some(trail) = &mut self.trail {
+            trail.push(slice);
+        }
+    }
+
+    /// Ends a trail and begins another: tells which slices were asked for in between.
+    pub(super) fn take_trail(&mut self) -> BTreeSet<Slice> {
+        let trail = self.trail.replace(Vec::new());
+        trail.into_iter().flatten().collect()
+    }
+
     /// All slices in their places, if they have found some.
-    pub(super) fn finish(mut self) -> Result<Arena<E>, CompileError> {
+    pub(super) fn finish(self) -> Result<Arena<E>, CompileError> {
+        self.finish_with_places().map(|(arena, _)| arena)
+    }
+
+    /// The same, and the places that are left.
+    pub(super) fn finish_with_places(mut self) -> Result<(Arena<E>, Places), CompileError> {
         if let Some(subject) = self.crossed {
             return Err(CompileError::Full {
                 map: self.map,
@@ -234,23 +339,75 @@ impl<'a, E: Copy + Default + Eq + Hash> Slices<'a, E> {
             });
         }
         self.used.sort_by_key(|placed| placed.slice.offset);
-        let content = |placed: &Placed| placed.content(self.previous, &self.entries);
         let slices = self.used.iter();
-        Ok(Arena::from_slices(
-            slices.map(|placed| (placed.slice, content(placed))),
-        ))
+        let slices = slices.map(|placed| (placed.slice, placed.content(&self.entries)));
+        Ok((Arena::from_slices(slices), self.places))
     }
 }
 
 /// The places of an array that the previous image leaves free.
-struct Places {
+pub(super) struct Places {
     /// (length, offset) of the gaps between slices.
     gaps: BTreeSet<(u32, u32)>,
     end: u32,
     limit: u32,
 }
 
+/// The same, to be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreePlaces {
+    /// The widest gaps between slices, by offset. Those that are left out come back when an image
+    /// is compiled whole.
+    pub gaps: Vec<Slice>,
+    /// From here on nothing is taken.
+    pub end: u32,
+}
+
+impl FreePlaces {
+    /// More gaps than these are not remembered.
+    const MOST_GAPS: usize = 1 << 10;
+
+    /// What slices leave free.
+    pub fn around(slices: &[Slice]) -> Self {
+        Places::around(slices, u32::MAX).with_freed(&[])
+    }
+}
+
 impl Places {
+    pub(super) fn remembered(free: &FreePlaces, limit: u32) -> Self {
+        let gaps = free.gaps.iter().map(|gap| (gap.length, gap.offset));
+        Self {
+            gaps: gaps.collect(),
+            end: free.end,
+            limit,
+        }
+    }
+
+    /// What is free when these slices are, too.
+    pub(super) fn with_freed(&self, freed: &[Slice]) -> FreePlaces {
+        let gaps = self.gaps.iter();
+        let gaps = gaps.map(|&(length, offset)| Slice { offset, length });
+        let mut gaps: Vec<Slice> = gaps.chain(freed.iter().copied()).collect();
+        gaps.sort_unstable();
+        let mut joined: Vec<Slice> = Vec::with_capacity(gaps.len());
+        for gap in gaps {
+            match joined.last_mut() {
+                Some(before) if before.end() == gap.offset => before.length += gap.length,
+                _ => joined.push(gap),
+            }
+        }
+        let mut end = self.end;
+        if let Some(last) = joined.pop_if(|last| last.end() == end) {
+            end = last.offset;
+        }
+        if joined.len() > FreePlaces::MOST_GAPS {
+            joined.sort_unstable_by_key(|gap| std::cmp::Reverse(gap.length));
+            joined.truncate(FreePlaces::MOST_GAPS);
+            joined.sort_unstable();
+        }
+        FreePlaces { gaps: joined, end }
+    }
+
     fn around(slices: &[Slice], limit: u32) -> Self {
         let mut places = Self {
             gaps: BTreeSet::new(),

@@ -5,9 +5,13 @@ use std::collections::BinaryHeap;
 
 use sg_common::tables::{PortEntry, PortTable, RuleSlot, Service};
 
-use super::arena::{Arena, Slice, Slices};
+use super::arena::{Arena, Places, Slice, Slices};
 use super::limits::{CompileError, Subject};
 use crate::policy::model::Traffic;
+
+/// The map that tables lie in, and the limit, as people know them.
+const MAP: &str = "PORTS";
+const LIMIT: &str = "port_entries";
 
 /// An interval of services that one rule admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +99,15 @@ impl<'a> PortTables<'a> {
     /// No tables yet, and room for as many as are expected.
     pub(super) fn new(previous: &'a Arena<PortEntry>, limit: u32, expected: usize) -> Self {
         Self {
-            tables: Slices::new(("PORTS", "port_entries", limit), previous, expected),
+            tables: Slices::new((MAP, LIMIT, limit), previous, expected),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// No tables yet, beside others of which these are known.
+    pub(super) fn among(known: &'a Arena<PortEntry>, places: Places) -> Self {
+        Self {
+            tables: Slices::among((MAP, LIMIT), known, 0, places),
             scratch: Vec::new(),
         }
     }
@@ -118,6 +130,11 @@ impl<'a> PortTables<'a> {
     /// All tables in their places, if they have found some.
     pub(super) fn finish(self) -> Result<Arena<PortEntry>, CompileError> {
         self.tables.finish()
+    }
+
+    /// The same, and the places that are left.
+    pub(super) fn finish_with_places(self) -> Result<(Arena<PortEntry>, Places), CompileError> {
+        self.tables.finish_with_places()
     }
 }
 

@@ -61,11 +61,11 @@ impl Ranges for RangeArenas {
 
 /// The tables of prefixes of an image in the making.
 pub(super) struct RangeTables<'a> {
-    slots: Slices<'a, RangeSlot>,
-    intervals_v4: Slices<'a, IntervalV4>,
-    intervals_v6: Slices<'a, IntervalV6>,
-    nested: Slices<'a, RangeTable>,
-    numbers: Slices<'a, PortTable>,
+    pub(super) slots: Slices<'a, RangeSlot>,
+    pub(super) intervals_v4: Slices<'a, IntervalV4>,
+    pub(super) intervals_v6: Slices<'a, IntervalV6>,
+    pub(super) nested: Slices<'a, RangeTable>,
+    pub(super) numbers: Slices<'a, PortTable>,
     pub(super) of_policies: BTreeMap<u32, RangeTable>,
     pub(super) of_lists: BTreeMap<u32, RangeTable>,
 }
@@ -117,7 +117,7 @@ impl<'a> RangeTables<'a> {
 
     /// Writes the prefixes of a direction of a policy.
     pub(super) fn add_policy(&mut self, direction_policy: u32, family: Family, spans: Spans) {
-        let table = self.table(family, spans);
+        let table = self.table(family, &spans.into_edges());
         if table != RangeTable::default() {
             let index = Scope::policy(direction_policy, family).0;
             self.of_policies.insert(index, table);
@@ -126,7 +126,7 @@ impl<'a> RangeTables<'a> {
 
     /// Writes the prefixes of a VPC's lists.
     pub(super) fn add_lists(&mut self, vpc: u32, family: Family, spans: Spans) {
-        let table = self.table(family, spans);
+        let table = self.table(family, &spans.into_edges());
         if let Some(index) = Scope::prefix_lists(vpc, family).list_table()
             && table != RangeTable::default()
         {
@@ -134,8 +134,8 @@ impl<'a> RangeTables<'a> {
         }
     }
 
-    fn table(&mut self, family: Family, spans: Spans) -> RangeTable {
-        let edges = spans.into_edges();
+    /// Lays a table of where its values change.
+    pub(super) fn table(&mut self, family: Family, edges: &[Edge]) -> RangeTable {
         match family {
             Family::V4 => {
                 let edges: Vec<_> = edges
@@ -144,13 +144,13 @@ impl<'a> RangeTables<'a> {
                     .collect();
                 lay(&edges, &mut self.intervals_v4, &mut self.slots)
             }
-            Family::V6 => self.table_v6(&edges),
+            Family::V6 => self.table_v6(edges),
         }
     }
 
     /// Two levels: tables over the first half of the address, and for each first half within which
     /// the value changes, one over the second half.
-    fn table_v6(&mut self, edges: &[(u128, u32)]) -> RangeTable {
+    fn table_v6(&mut self, edges: &[Edge]) -> RangeTable {
         let mut upper: Vec<(u64, u32)> = Vec::with_capacity(edges.len());
         let mut before = 0;
         for within in edges.chunk_by(|(a, _), (b, _)| high(*a) == high(*b)) {
@@ -207,9 +207,12 @@ fn v4_key(address: u128) -> Option<u64> {
     (key >> 32 == 0xffff).then_some(key & 0xffff_ffff)
 }
 
+/// From an address on, tables have a value.
+pub(super) type Edge = (u128, u32);
+
 /// Adds where the value changes, behind all others; the last word on an address counts, and what
 /// changes nothing is left out.
-fn push_edge<A: Copy + PartialEq>(edges: &mut Vec<(A, u32)>, at: A, value: u32) {
+pub(super) fn push_edge<A: Copy + PartialEq>(edges: &mut Vec<(A, u32)>, at: A, value: u32) {
     if edges.last().is_some_and(|(last, _)| *last == at) {
         edges.pop();
     }
@@ -221,7 +224,7 @@ fn push_edge<A: Copy + PartialEq>(edges: &mut Vec<(A, u32)>, at: A, value: u32) 
 /// Folded prefixes as they come, in order, each with its value.
 #[derive(Default)]
 pub(super) struct Spans {
-    edges: Vec<(u128, u32)>,
+    edges: Vec<Edge>,
     /// The last addresses of the prefixes around the current one, and their values.
     open: Vec<(u128, u32)>,
 }
@@ -246,7 +249,7 @@ impl Spans {
     }
 
     /// Where the value changes, in order. Before the first there is none.
-    fn into_edges(mut self) -> Vec<(u128, u32)> {
+    pub(super) fn into_edges(mut self) -> Vec<Edge> {
         while let Some((end, _)) = self.open.pop() {
             self.close(end);
         }
@@ -350,10 +353,41 @@ fn two_values<I: Interval>(
     let second = changes.first().map_or(first, |(_, value)| *value);
     let is_told =
         |&(at, value): &(u64, u32)| is_aligned(at, unit) && (value == first || value == second);
-    changes
-        .iter()
-        .all(is_told)
-        .then_some(([first, second], changes))
+    // What is nested has but one address.
+    let is_one_level = (first | second) & RangeTable::NESTED == 0;
+    (is_one_level && changes.iter().all(is_told)).then_some(([first, second], changes))
+}
+
+/// The values of a slot that bits tell, from where on each: what [`Segment::add_bits`] was given.
+pub(super) fn told<I: Interval>(
+    begin: u64,
+    shift: u32,
+    entries: &[I],
+) -> impl Iterator<Item = (u64, u32)> {
+    let (values, words) = match entries.split_first() {
+        Some((values, words)) => (values.values(), words),
+        None => ([0; 2], entries),
+    };
+    let [first, second] = values;
+    let mut before = 0;
+    let changes = words.iter().zip(0_u64..).flat_map(move |(word, number)| {
+        let bits = word.bits();
+        let mut changes = bits ^ (bits << 1 | before);
+        before = bits >> (u64::BITS - 1);
+        std::iter::from_fn(move || {
+            let unit = changes.trailing_zeros();
+            changes &= changes.checked_sub(1)?;
+            let value = if bits >> unit & 1 == 0 { first } else { second };
+            let unit = number * u64::from(u64::BITS) + u64::from(unit);
+            Some((begin + (unit << (shift - I::UNIT_BITS)), value))
+        })
+    });
+    std::iter::once((begin, first)).chain(changes)
+}
+
+/// Entries that the bits of a slot take, with the two values before them.
+pub(super) const fn entries_of_bits<I: Interval>() -> usize {
+    1 + (1 << I::UNIT_BITS) / u64::BITS as usize
 }
 
 /// Some slots that follow one another, and what they lead to.
@@ -379,8 +413,7 @@ impl<I: Interval + Default + Eq + Hash> Segment<I> {
     /// Entries in a cache line.
     const LINE: usize = 64 / size_of::<I>();
     const UNITS: usize = 1 << I::UNIT_BITS;
-    /// Entries that bits take, with the two values before them.
-    const BITS: usize = 1 + Self::UNITS / u64::BITS as usize;
+    const BITS: usize = entries_of_bits::<I>();
 
     /// Adds the slot with this number. `before` is the value just before it.
     fn add(&mut self, number: u64, shift: u32, before: u32, within: Edges<'_>) {
@@ -482,6 +515,7 @@ mod tests {
     use sg_common::ranges::search_ranges;
 
     use super::*;
+    use crate::compile::amend::Seen;
     use crate::compile::fold::{family_of, fold};
 
     /// The tables of both families, built of prefixes with values.
@@ -490,19 +524,23 @@ mod tests {
         tables: BTreeMap<u32, RangeTable>,
     }
 
+    fn spans(prefixes: impl Iterator<Item = (IpNet, u32)>) -> Spans {
+        let mut items: Vec<_> = prefixes
+            .map(|(net, value)| (Prefix::from(net), value))
+            .collect();
+        let mut spans = Spans::default();
+        // The last one named counts, as the naive search has it.
+        fold(&mut items, |prefix, values| {
+            spans.add(prefix, values.last().copied().unwrap_or(0));
+        });
+        spans
+    }
+
     fn build_beside(previous: &Image, prefixes: &[(IpNet, u32)]) -> Image {
         let mut tables = RangeTables::new(previous, &Limits::default());
         for family in Family::ALL {
             let of_family = prefixes.iter().filter(|(net, _)| family_of(net) == family);
-            let mut items: Vec<_> = of_family
-                .map(|&(net, value)| (Prefix::from(net), value))
-                .collect();
-            let mut spans = Spans::default();
-            // The last one named counts, as the naive search has it.
-            fold(&mut items, |prefix, values| {
-                spans.add(prefix, values.last().copied().unwrap_or(0));
-            });
-            tables.add_lists(0, family, spans);
+            tables.add_lists(0, family, spans(of_family.copied()));
         }
         let mut image = Image::default();
         tables.finish(&mut image).unwrap();
@@ -671,6 +709,13 @@ mod tests {
             let told = slots.iter().filter(|slot| slot.length == RangeSlot::BITS);
             let told = told.count();
             assert!(told * 4 > slots.len() * 3, "{told} of {}", slots.len());
+            for family in Family::ALL {
+                let table = &built.tables[&(family as u32)];
+                let apart = Seen::default().take_apart(&mut &built.ranges, table, family);
+                let (apart, _) = apart.unwrap();
+                let of_family = prefixes.iter().filter(|(net, _)| family_of(net) == family);
+                assert_eq!(apart, spans(of_family.copied()).into_edges());
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! stored is made to hold, whatever the kernel holds. What commands mean and how anything is
 //! shown is not known here.
 
+mod amending;
 mod confirmation;
 mod devices;
 mod error;
@@ -24,6 +25,7 @@ use crate::policy::model::Policy;
 use crate::privileges;
 use crate::store::{Revision, SqliteStore, Store as _};
 
+pub use amending::Amended;
 pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation};
 pub use devices::{Needed, namespace, recorded_namespace};
 pub use error::{Error, Result};
@@ -32,7 +34,7 @@ pub use verify::Verified;
 pub use view::View;
 
 use crate::compile::image::Image;
-use devices::Devices;
+use devices::{Devices, Surroundings};
 
 /// The right to change what one instance enforces, and the policy as it is.
 pub struct Controller {
@@ -147,6 +149,10 @@ impl Controller {
 
     fn read(dirs: Dirs, lock: Lock) -> Result<Self> {
         let store = SqliteStore::open(dirs.state())?;
+        Self::of(dirs, lock, store)
+    }
+
+    fn of(dirs: Dirs, lock: Lock, store: SqliteStore) -> Result<Self> {
         let (revision, policy) = store.snapshot()?;
         let limits = Limits::read(&store)?;
         let mut controller = Self {
@@ -246,6 +252,7 @@ impl Controller {
             return Err(Error::Unconfirmed(unconfirmed.left_s()));
         }
         let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
+        let surroundings = Surroundings::of(&plan.policy, &found, &missing);
         let mut warnings = mem::take(&mut self.news);
         warnings.extend(missing.into_iter().map(Warning::Missing));
         let wanted = Wanted {
@@ -264,9 +271,10 @@ impl Controller {
         let dataplane = self.dataplane(!wanted.devices.is_empty(), &mut warnings)?;
         match dataplane {
             None => self.store(&changes, &care)?,
-            Some(dataplane) => {
+            Some(mut dataplane) => {
                 let Outcome { flows_left, .. } =
-                    self.enforce(dataplane, &wanted, &changes, &care)?;
+                    self.enforce(&mut dataplane, &wanted, &changes, &care)?;
+                dataplane.keep_books(&plan.policy, self.store.stamp()?, &surroundings.to_bytes());
                 if flows_left > 0 {
                     warnings.push(Warning::FlowsLeft(flows_left));
                 }
@@ -287,7 +295,7 @@ impl Controller {
     /// Stores the changes and installs what is wanted, if it can be installed.
     fn enforce<K: Kernel>(
         &mut self,
-        mut kernel: K,
+        kernel: &mut K,
         wanted: &Wanted<'_>,
         changes: &[Change],
         care: &Care<'_>,
@@ -353,7 +361,7 @@ impl Controller {
     }
 
     /// Stores and installs the old policy again.
-    fn undo(&mut self, mut kernel: impl Kernel, refused: &Policy, why: dataplane::Error) -> Error {
+    fn undo(&mut self, kernel: &mut impl Kernel, refused: &Policy, why: dataplane::Error) -> Error {
         let mut back = || -> Result<()> {
             let changes = diff(refused, &self.policy);
             self.revision = self.store.commit(self.revision, &changes)?;

@@ -82,7 +82,7 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         limits: controller.limits.tables,
     };
     let mut installed = Vec::new();
-    let kernel = Refusing {
+    let mut kernel = Refusing {
         preparing,
         installations,
         installed: &mut installed,
@@ -92,7 +92,7 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
         tell: &|_| (),
     };
     let told = controller
-        .enforce(kernel, &wanted, &changes, &care)
+        .enforce(&mut kernel, &wanted, &changes, &care)
         .map(drop);
     let (revision, stored) = controller.store.snapshot().unwrap();
     assert_eq!(revision, controller.revision);

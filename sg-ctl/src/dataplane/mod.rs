@@ -5,6 +5,7 @@
 //! that does not fit, or follows an interrupted command or another build, makes a new layout and
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
+mod amending;
 mod budget;
 mod clock;
 mod counters;
@@ -16,6 +17,7 @@ mod flow_tables;
 mod foreign;
 mod hooks;
 mod installed;
+mod ledger;
 mod maps;
 mod object;
 pub mod probe;
@@ -47,6 +49,7 @@ use sg_common::flow::HashKey;
 use sg_common::tables::{ABI, Generation, Globals};
 use thiserror::Error;
 
+pub use self::amending::Amendable;
 pub use self::budget::{Budget, MapCost, ProgramCost};
 pub use self::ending::Ender;
 pub use self::events::EventStream;
@@ -61,7 +64,7 @@ pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHo
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
-use crate::compile::image::Image;
+use crate::compile::image::{FORMAT, Image};
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
 use crate::policy::model::{self, OnRuleRemoval, Policy, Side};
@@ -291,6 +294,7 @@ pub struct Wanted<'a> {
 /// A policy that fits, not yet installed.
 pub struct Prepared {
     image: Image,
+    attached: Vec<AttachedInterface>,
     netns: Vec<NetnsRecord>,
     next_incarnation: u32,
     devices: Vec<PreparedDevice>,
@@ -309,6 +313,7 @@ impl Prepared {
     fn nothing() -> Self {
         Self {
             image: Image::default(),
+            attached: Vec::new(),
             netns: Vec::new(),
             next_incarnation: 1,
             devices: Vec::new(),
@@ -342,6 +347,8 @@ pub struct Dataplane {
     bpffs: PathBuf,
     files: Files,
     installed: Option<(Record, Image)>,
+    /// What was attached by the last installation through this value.
+    attached: Vec<AttachedInterface>,
 }
 
 impl Dataplane {
@@ -374,6 +381,7 @@ impl Dataplane {
             bpffs: bpffs.to_path_buf(),
             files,
             installed,
+            attached: Vec::new(),
         })
     }
 
@@ -490,6 +498,7 @@ impl Dataplane {
         let jiffies_per_second = settings.jiffies_per_second;
         Ok(Prepared {
             image,
+            attached,
             netns,
             next_incarnation,
             devices,
@@ -569,6 +578,7 @@ impl Dataplane {
         }
         let interrupted = self.files.is_marked();
         self.files.mark()?;
+        ledger::remove(&self.run)?;
         let wanted: Vec<String> = prepared
             .devices
             .iter()
@@ -591,14 +601,41 @@ impl Dataplane {
             Some((record, image)) if fits => (self.update(record.clone(), image, &prepared)?, 0),
             _ => self.lay_out_anew(&prepared)?,
         };
-        self.files.settle(&record, &prepared.image)?;
+        self.files.write_image(&prepared.image)?;
+        self.files.write_record(&record)?;
+        self.files.unmark()?;
         self.remove_unused(&record)?;
         let generation = record.generation;
         self.installed = Some((record, prepared.image));
+        self.attached = prepared.attached;
         Ok(Outcome {
             generation,
             flows_left,
         })
+    }
+
+    /// Begins the books of what was just installed, by which the next edit finds its way. Without
+    /// them it is compiled with the whole policy.
+    pub fn keep_books(&self, policy: &Policy, stamp: u64, surroundings: &[u8]) {
+        let Some((record, image)) = &self.installed else {
+            return;
+        };
+        let contents = ledger::Contents {
+            origin: &ledger::Origin {
+                format: FORMAT,
+                generation: record.generation,
+                stamp,
+                amendments: 0,
+            },
+            image,
+            policy,
+            attached: &self.attached,
+            surroundings,
+        };
+        if ledger::write(&self.run, &contents).is_err() {
+            // One that is not whole would be refused anyway.
+            let _ = ledger::remove(&self.run);
+        }
     }
 
     fn globals(record: &Record) -> Globals {
@@ -855,6 +892,7 @@ impl Dataplane {
         }
         self.remove_flows()?;
         self.installed = None;
+        ledger::remove(&self.run)?;
         self.files.clear()
     }
 

@@ -5,7 +5,7 @@
 //! command was interrupted.
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use crate::policy::model::Side;
 use crate::policy::names::{InterfaceName, VpcName};
 
 /// The layout of the record, with that of the maps it speaks of.
-const FORMAT: u32 = 1 << 16 | ABI;
+const FORMAT: u32 = 2 << 16 | ABI;
 
 /// The record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,38 +104,117 @@ impl DeviceRecord {
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     record: PathBuf,
+    /// The last image that was compiled whole, behind a number that no other image has.
     image: PathBuf,
+    /// What was changed since: the number of that image, and pairs of what went and what came,
+    /// each behind its length.
+    amendments: PathBuf,
     mark: PathBuf,
 }
+
+type ImageNumber = [u8; size_of::<u64>()];
 
 impl Files {
     pub(super) fn in_folder(run: &Path) -> Self {
         Self {
             record: run.join("installed"),
             image: run.join("image"),
+            amendments: run.join("amendments"),
             mark: run.join("updating"),
         }
     }
 
     /// What was installed, and the image; `None` when nothing was.
     pub(super) fn read(&self) -> Result<Option<(Record, Image)>, Error> {
+        let Some(record) = self.read_record()? else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.read_file(&self.image)? else {
+            return Ok(None);
+        };
+        let (number, bytes) = bytes
+            .split_first_chunk::<{ size_of::<ImageNumber>() }>()
+            .ok_or_else(|| self.unreadable())?;
+        let mut image = Image::from_bytes(bytes).map_err(|_| self.unreadable())?;
+        if let Some(amendments) = self.read_file(&self.amendments)? {
+            image.amend(&self.pairs(*number, &amendments)?);
+        }
+        Ok(Some((record, image)))
+    }
+
+    /// What was installed, without the image.
+    pub(super) fn read_record(&self) -> Result<Option<Record>, Error> {
         let Some(record) = self.read_file(&self.record)? else {
             return Ok(None);
         };
-        let Some(image) = self.read_file(&self.image)? else {
-            return Ok(None);
-        };
-        let unreadable = || Error::Record {
-            path: self.record.clone(),
-        };
         // Another layout of the record or of the maps is another build's: it is never guessed at.
-        let (format, record) = record.split_first_chunk().ok_or_else(unreadable)?;
+        let (format, record) = record
+            .split_first_chunk()
+            .ok_or_else(|| self.unreadable())?;
         if u32::from_le_bytes(*format) != FORMAT {
-            return Err(unreadable());
+            return Err(self.unreadable());
         }
-        let record = postcard::from_bytes(record).map_err(|_| unreadable())?;
-        let image = Image::from_bytes(&image).map_err(|_| unreadable())?;
-        Ok(Some((record, image)))
+        let record = postcard::from_bytes(record).map_err(|_| self.unreadable())?;
+        Ok(Some(record))
+    }
+
+    fn unreadable(&self) -> Error {
+        Error::Record {
+            path: self.record.clone(),
+        }
+    }
+
+    /// What was changed since an image was written. What an interrupted command has half written is
+    /// left out: it is not in force, or the mark tells of it.
+    fn pairs(&self, image: ImageNumber, bytes: &[u8]) -> Result<Vec<(Image, Image)>, Error> {
+        let mut pairs = Vec::new();
+        let Some((number, mut rest)) = bytes.split_first_chunk() else {
+            return Ok(pairs);
+        };
+        if *number != image {
+            return Ok(pairs);
+        }
+        while let Some((length, behind)) = rest.split_first_chunk()
+            && let Some((pair, behind)) = usize::try_from(u64::from_le_bytes(*length))
+                .ok()
+                .and_then(|length| behind.split_at_checked(length))
+        {
+            pairs.push(postcard::from_bytes(pair).map_err(|_| self.unreadable())?);
+            rest = behind;
+        }
+        Ok(pairs)
+    }
+
+    /// Adds what goes and what comes to what was changed since the image was written.
+    pub(super) fn amend(&self, gone: &Image, new: &Image) -> Result<(), Error> {
+        let failed = |source| Error::Folder {
+            path: self.amendments.clone(),
+            source,
+        };
+        let pair = postcard::to_allocvec(&(gone, new));
+        let pair = pair.map_err(|error| failed(io::Error::other(error)))?;
+        let write = || -> io::Result<()> {
+            let mut image = ImageNumber::default();
+            fs::File::open(&self.image)?.read_exact(&mut image)?;
+            let mut file = fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&self.amendments)?;
+            let mut bytes = Vec::new();
+            if file.metadata()?.len() == 0 {
+                bytes.extend(image);
+            }
+            bytes.extend((pair.len() as u64).to_le_bytes());
+            bytes.extend(&pair);
+            file.write_all(&bytes)
+        };
+        write().map_err(failed)
+    }
+
+    /// Bytes of the image, and of what was changed since.
+    pub(super) fn lengths(&self) -> (u64, u64) {
+        let length = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
+        (length(&self.image), length(&self.amendments))
     }
 
     fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
@@ -158,33 +237,25 @@ impl Files {
         self.replace(&self.mark, &[])
     }
 
-    /// Writes the record, the image, and takes the mark away.
-    pub(super) fn settle(&self, record: &Record, image: &Image) -> Result<(), Error> {
-        self.write_image(image)?;
-        self.write_record(record)?;
-        self.unmark()
-    }
-
     pub(super) fn write_image(&self, image: &Image) -> Result<(), Error> {
         let image = image.to_bytes().map_err(|error| Error::Folder {
             path: self.image.clone(),
             source: io::Error::other(error),
         })?;
-        self.replace(&self.image, &image)
+        let number: ImageNumber = rand::random();
+        self.replace(&self.image, &[&number, &image])?;
+        remove(&self.amendments)
     }
 
     pub(super) fn write_record(&self, record: &Record) -> Result<(), Error> {
-        let mut bytes = FORMAT.to_le_bytes().to_vec();
-        bytes.extend(
-            postcard::to_allocvec(record).map_err(|error| Error::Folder {
-                path: self.record.clone(),
-                source: io::Error::other(error),
-            })?,
-        );
-        self.replace(&self.record, &bytes)
+        let bytes = postcard::to_allocvec(record).map_err(|error| Error::Folder {
+            path: self.record.clone(),
+            source: io::Error::other(error),
+        })?;
+        self.replace(&self.record, &[&FORMAT.to_le_bytes(), &bytes])
     }
 
-    fn unmark(&self) -> Result<(), Error> {
+    pub(super) fn unmark(&self) -> Result<(), Error> {
         remove(&self.mark)
     }
 
@@ -192,13 +263,14 @@ impl Files {
     pub(super) fn clear(&self) -> Result<(), Error> {
         remove(&self.record)?;
         remove(&self.image)?;
+        remove(&self.amendments)?;
         self.unmark()
     }
 
-    fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    fn replace(&self, path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
         let beside = path.with_extension("new");
         let written = fs::File::create(&beside)
-            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)))
             .and_then(|()| fs::rename(&beside, path));
         written.map_err(|source| Error::Folder {
             path: path.to_path_buf(),

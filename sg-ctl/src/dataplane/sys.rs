@@ -145,6 +145,25 @@ impl MappedArray {
         })
     }
 
+    /// Reads entries from an index on. Only writers of this process change what is read here.
+    pub(super) fn read<E: Entry>(&self, first: usize, count: usize) -> io::Result<Vec<E>> {
+        let end = first.checked_add(count);
+        let end = end.and_then(|end| end.checked_mul(size_of::<E>()));
+        if end.is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut entries: Vec<E> = Vec::with_capacity(count);
+        // SAFETY: just checked to lie within the mapping; there is room for as many, `Entry`
+        // promises that any bytes will do, and all of them are copied before they are counted.
+        unsafe {
+            let start = self.start.add(first * size_of::<E>());
+            let bytes = count * size_of::<E>();
+            std::ptr::copy_nonoverlapping(start, entries.as_mut_ptr().cast(), bytes);
+            entries.set_len(count);
+        }
+        Ok(entries)
+    }
+
     /// Writes bytes at an offset. What does not fit is an error, and nothing is written.
     pub(super) fn write(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
         let end = at.checked_add(bytes.len());

@@ -17,6 +17,7 @@ use super::state::DeviceRecord;
 use super::wire::{Entry, Wire};
 use super::{Dataplane, Device, Error, ReceiveHook, Wanted, hooks, layouts, object, sys};
 use crate::compile::image::{Arena, Image, ScopedPrefix};
+use crate::compile::meaning::Meaning;
 use crate::policy::names::{InterfaceName, RuleId};
 
 /// What is not as it should be.
@@ -542,18 +543,23 @@ fn compare_images(installed: &Image, wanted: &Image, found: &mut Vec<Difference>
     if found.len() > before {
         return;
     }
+    // An image that was amended lies otherwise than one that is compiled, and says the same.
+    let meanings = [installed, wanted].map(Meaning::of);
+    let [Ok(has), Ok(gets)] = meanings else {
+        found.push(Difference::Impossible(
+            "the tables of prefixes do not fit together".to_owned(),
+        ));
+        return;
+    };
     for (map, count) in [
-        ("POLICIES", unequal(&installed.policies, &wanted.policies)),
+        ("POLICIES", unequal(&has.policies, &gets.policies)),
         (
             "POLICY_RANGES",
-            unequal(&installed.policy_ranges, &wanted.policy_ranges),
+            unequal(&has.policy_ranges, &gets.policy_ranges),
         ),
-        (
-            "LIST_RANGES",
-            unequal(&installed.list_ranges, &wanted.list_ranges),
-        ),
+        ("LIST_RANGES", unequal(&has.list_ranges, &gets.list_ranges)),
         ("SETS", unequal(&installed.sets, &wanted.sets)),
-        ("GRANTS", unequal(&installed.grants, &wanted.grants)),
+        ("GRANTS", unequal(&has.grants, &gets.grants)),
     ] {
         if count > 0 {
             found.push(Difference::Compiled { map, count });

@@ -224,7 +224,7 @@ impl Draft {
 }
 
 /// The order of rules means nothing; one order makes equal groups compare equal.
-pub(super) fn sort(rules: &mut [Rule]) {
+pub(crate) fn sort(rules: &mut [Rule]) {
     rules.sort_unstable_by(|a, b| (&a.permission, a.id).cmp(&(&b.permission, b.id)));
 }
 

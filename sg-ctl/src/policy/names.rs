@@ -305,6 +305,11 @@ macro_rules! id {
             pub fn random() -> Self {
                 Self(rand::random::<u128>() >> (128 - 4 * ID_DIGITS))
             }
+
+            /// The 68 bits.
+            pub fn number(self) -> u128 {
+                self.0
+            }
         }
 
         impl FromStr for $type {

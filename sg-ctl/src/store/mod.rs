@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::policy::change::Change;
 use crate::policy::model::Policy;
 
-pub use sqlite::{SqliteStore, remove_copy};
+pub use sqlite::{Asked, Draft, SqliteStore, remove_copy};
 
 /// Keeps one policy, revision by revision.
 pub trait Store {

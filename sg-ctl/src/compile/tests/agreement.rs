@@ -40,15 +40,15 @@ const PROTOCOLS: [u8; 5] = [4, 47, 50, 132, 255];
 /// None of neighbor discovery, which groups never filter.
 const ICMP_TYPES: [u8; 8] = [0, 1, 3, 8, 13, 40, 128, 129];
 const CODES: [u8; 3] = [0, 1, 4];
-const GROUPS: usize = 5;
-const LISTS: usize = 3;
+pub(super) const GROUPS: usize = 5;
+pub(super) const LISTS: usize = 3;
 const INTERFACES: usize = 4;
 
-fn peer() -> impl Strategy<Value = IpAddr> {
+pub(super) fn peer() -> impl Strategy<Value = IpAddr> {
     select(&PEERS[..]).prop_map(|text| text.parse().unwrap())
 }
 
-fn prefix() -> impl Strategy<Value = IpNet> {
+pub(super) fn prefix() -> impl Strategy<Value = IpNet> {
     (
         peer(),
         select(&[0_u8, 1, 8, 16, 24, 31, 32, 48, 64, 127, 128][..]),
@@ -89,7 +89,7 @@ fn traffic() -> impl Strategy<Value = Traffic> {
     ]
 }
 
-fn permission() -> impl Strategy<Value = Permission> {
+pub(super) fn permission() -> impl Strategy<Value = Permission> {
     let named = prop_oneof![
         4 => prefix().prop_map(Peer::Prefix),
         1 => (0..LISTS).prop_map(|n| Peer::PrefixList(format!("l{n}").parse().unwrap())),
@@ -131,16 +131,16 @@ fn interface() -> impl Strategy<Value = (Interface, BTreeSet<IpAddr>)> {
 /// A policy with the addresses read from its interfaces. Rules of two such worlds may share ids
 /// and differ in all else.
 #[derive(Clone, Debug)]
-struct World {
-    policy: Policy,
-    read: ReadAddresses,
+pub(super) struct World {
+    pub(super) policy: Policy,
+    pub(super) read: ReadAddresses,
 }
 
-fn vpc_name() -> VpcName {
+pub(super) fn vpc_name() -> VpcName {
     "prod".parse().unwrap()
 }
 
-fn world() -> impl Strategy<Value = World> {
+pub(super) fn world() -> impl Strategy<Value = World> {
     let groups = vec(
         (
             btree_set(permission(), 0..8),
@@ -193,7 +193,7 @@ fn world() -> impl Strategy<Value = World> {
     })
 }
 
-fn first_packet() -> impl Strategy<Value = FirstPacket> {
+pub(super) fn first_packet() -> impl Strategy<Value = FirstPacket> {
     let port = || select(&PORTS[..]).prop_map(L4::Port);
     let message = || {
         (select(&ICMP_TYPES[..]), select(&CODES[..])).prop_map(|(kind, code)| L4::Icmp(kind, code))
@@ -216,7 +216,7 @@ fn first_packet() -> impl Strategy<Value = FirstPacket> {
 }
 
 impl World {
-    fn compile(&self, previous: Option<&Image>) -> Image {
+    pub(super) fn compile(&self, previous: Option<&Image>) -> Image {
         let interfaces = self.policy.vpcs[&vpc_name()].interfaces.keys().zip(2_u32..);
         let attached: Vec<_> = interfaces
             .map(|(name, number)| AttachedInterface {
@@ -234,7 +234,7 @@ impl World {
     }
 
     /// Compares what the tables say of a packet at each interface with the specification.
-    fn check(&self, image: &Image, packet: FirstPacket) {
+    pub(super) fn check(&self, image: &Image, packet: FirstPacket) {
         let vpc = vpc_name();
         let interfaces = self.policy.vpcs[&vpc].interfaces.iter().zip(2_u32..);
         for ((name, interface), ifindex) in interfaces {

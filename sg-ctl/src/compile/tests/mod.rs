@@ -1,6 +1,7 @@
 //! What the compiler promises, over whole policies.
 
 mod agreement;
+mod amendments;
 mod frames;
 mod numbers;
 mod shape;

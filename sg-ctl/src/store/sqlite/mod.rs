@@ -6,6 +6,7 @@
 mod column;
 mod edit;
 mod load;
+mod part;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -23,16 +24,22 @@ use crate::policy::defaults::create_vpc;
 use crate::policy::model::Policy;
 use crate::policy::names::VpcName;
 use edit::Failure;
+pub use part::{Asked, Draft};
 
 /// Marks the file as this program's: "sgst" in ASCII.
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 const SCHEMA: &str = include_str!("schema.sql");
 /// What makes a file of each earlier version one of the next, from version 1 on.
-const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] =
-    ["ALTER TABLE interface ADD COLUMN audit INTEGER NOT NULL DEFAULT 0"];
+const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
+    "ALTER TABLE interface ADD COLUMN audit INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE revision ADD COLUMN stamp INTEGER NOT NULL DEFAULT 0;
+     UPDATE revision SET stamp = random();
+     CREATE INDEX rule_by_prefix ON rule (security_group, peer_address, peer_length)
+         WHERE peer_address IS NOT NULL;",
+];
 
 /// How long to wait for another process's commit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -94,6 +101,14 @@ impl SqliteStore {
         }
         .map(drop)
         .map_err(self.writing())
+    }
+
+    /// What tells the policy as it is from every other, of this store and of any.
+    pub fn stamp(&self) -> Result<u64, StoreError> {
+        let stamp = self
+            .db
+            .query_row("SELECT stamp FROM revision", [], |row| row.get(0));
+        stamp.map(i64::cast_unsigned).map_err(self.reading())
     }
 
     /// Writes the policy as it is into a file of its own, durably. A copy that is there is replaced.
@@ -202,10 +217,13 @@ impl SqliteStore {
             .and_then(|()| transaction.pragma_update(None, "application_id", APPLICATION_ID))
             .and_then(|()| transaction.pragma_update(None, "user_version", SCHEMA_VERSION))
             .and_then(|()| {
-                transaction.execute("INSERT INTO revision (only_row, number) VALUES (0, 1)", [])
+                transaction.execute(
+                    "INSERT INTO revision (only_row, number, stamp) VALUES (0, 1, random())",
+                    [],
+                )
             })
             .map_err(&writing)?;
-        edit::make(&transaction, &create_vpc(&VpcName::default()))
+        edit::make(&transaction, &create_vpc(&VpcName::default()), None)
             .map_err(|failure| explain_failure(&self.path, failure))?;
         transaction.commit().map_err(&writing)
     }
@@ -275,15 +293,18 @@ impl Store for SqliteStore {
         if changes.is_empty() {
             return Ok(found);
         }
-        edit::make(&transaction, changes)
+        edit::make(&transaction, changes, None)
             .map_err(|failure| explain_failure(&self.path, failure))?;
-        transaction
-            .execute("UPDATE revision SET number = number + 1", [])
-            .map_err(&writing)?;
-        let revision = revision(&transaction).map_err(&writing)?;
+        let revision = count_up(&transaction).map_err(&writing)?;
         transaction.commit().map_err(&writing)?;
         Ok(revision)
     }
+}
+
+fn count_up(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
+    let sql = "UPDATE revision SET number = number + 1, stamp = random()";
+    db.execute(sql, [])?;
+    revision(db)
 }
 
 fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {

@@ -345,10 +345,15 @@ fn a_store_of_the_first_version_goes_on_and_enforces() {
     let (revision, _) = store.snapshot().unwrap();
     store.commit(revision, &[put]).unwrap();
     let before = store.snapshot().unwrap();
-    let older = "ALTER TABLE interface DROP COLUMN audit; PRAGMA user_version = 1";
+    let older = "ALTER TABLE interface DROP COLUMN audit; \
+                 ALTER TABLE revision DROP COLUMN stamp; \
+                 DROP INDEX rule_by_prefix; \
+                 PRAGMA user_version = 1";
     store.db.execute_batch(older).unwrap();
     drop(store);
-    let after = open(&folder).snapshot().unwrap();
+    let store = open(&folder);
+    assert_ne!(store.stamp().unwrap(), 0);
+    let after = store.snapshot().unwrap();
     assert_eq!(after, before);
     assert!(!after.1.vpcs[&vpc].interfaces[&eth0].audit);
 }

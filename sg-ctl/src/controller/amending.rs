@@ -1,0 +1,195 @@
+//! A change of a few rules, members or prefixes, made without reading the whole policy.
+//!
+//! The change is made of the part of the policy that it is about, and found to be sound there. What
+//! it changes in the kernel is computed while it is not committed yet; then it is stored, and then
+//! enforced, as any other change. Whatever is out of the ordinary, errors among it, is left to the
+//! whole policy.
+
+use crate::compile::amend::{Answer, Edits, Whole, amend};
+use crate::dataplane::Amendable;
+use crate::dirs::{DirOptions, Dirs, Place};
+use crate::limits::Limits;
+use crate::policy::change::{Change, Edit};
+use crate::policy::model::{OnRuleRemoval, Policy};
+use crate::store::{Asked, Revision, SqliteStore, StoreError};
+
+use super::devices::Surroundings;
+use super::{Controller, Done, Needed, Plan, Result, Session, TakenBack, Unconfirmed, Warning};
+
+/// What became of a change.
+pub enum Amended {
+    /// It is stored and in force.
+    Done(Done),
+    /// Nothing has been done: it is to be made with the whole policy.
+    No(Box<Controller>),
+}
+
+/// A change that is stored.
+struct Stored {
+    before: Policy,
+    changes: Vec<Change>,
+    revision: Revision,
+    warnings: Vec<Warning>,
+    /// Whether the kernel holds it too.
+    is_enforced: bool,
+}
+
+impl From<StoreError> for Whole {
+    fn from(error: StoreError) -> Self {
+        Self::because(error.to_string())
+    }
+}
+
+impl From<super::Error> for Whole {
+    fn from(error: super::Error) -> Self {
+        Self::because(error.to_string())
+    }
+}
+
+impl Controller {
+    /// Waits for other writers and makes changes that follow from a part of the policy, unless they
+    /// need more than that. `changes` is asked for them, and answers none where it finds an error.
+    pub fn amend(
+        options: &DirOptions,
+        asked: Asked<'_>,
+        changes: impl FnOnce(&Policy) -> Option<Vec<Change>>,
+    ) -> Result<Amended> {
+        let (dirs, lock) = Self::lock(options)?;
+        let mut store = SqliteStore::open(dirs.state())?;
+        let Ok(stored) = change_a_part(&dirs, &mut store, asked, changes) else {
+            return Ok(Amended::No(Box::new(Self::of(dirs, lock, store)?)));
+        };
+        if !stored.is_enforced {
+            // What is stored now is made to hold with everything else.
+            let mut controller = Self::of(dirs, lock, store)?;
+            let policy = controller.policy.clone();
+            controller.install(Plan {
+                policy,
+                needed: Needed::None,
+                terminate: false,
+            })?;
+        }
+        let Stored {
+            before,
+            changes,
+            revision,
+            warnings,
+            ..
+        } = stored;
+        Ok(Amended::Done(Done {
+            before,
+            changes,
+            revision,
+            warnings,
+            confirm_within: None,
+        }))
+    }
+}
+
+fn change_a_part(
+    dirs: &Dirs,
+    store: &mut SqliteStore,
+    asked: Asked<'_>,
+    changes: impl FnOnce(&Policy) -> Option<Vec<Change>>,
+) -> Answer<Stored> {
+    if Unconfirmed::find(store)?.is_some() {
+        return Err(Whole::because("a change waits for its confirmation"));
+    }
+    let limits = Limits::read(store)?;
+    let bpffs = dirs.find_bpffs().map_err(super::Error::from)?;
+    let bpffs = bpffs.ok_or(Whole::because("nothing is in force"))?;
+    let stamp = store.stamp()?;
+    let mut ground = Amendable::open(dirs.run(), &bpffs.path, stamp, &limits.tables)?;
+    let surroundings = Surroundings::from_bytes(&ground.surroundings()?);
+    let are_unchanged = surroundings
+        .ok_or(Whole::because("the surroundings are not known"))?
+        .are_unchanged()
+        .map_err(super::Error::from)?;
+    if !are_unchanged {
+        return Err(Whole::because("an interface has changed"));
+    }
+    let (revision, before) = store.part(asked)?;
+    let changes = changes(&before).ok_or(Whole::because("the change is refused"))?;
+    let after = before.clone().apply(&changes);
+    let after = after.map_err(|findings| Whole::because(findings.to_string()))?;
+    let edits = edits(&before, &after, &changes)?;
+    if edits.take_away() && Session::current().is_some() {
+        let why = "whether the session would be let in again is for the whole policy to say";
+        return Err(Whole::because(why));
+    }
+    let mut draft = store.draft(revision, &changes, &before)?;
+    let amendment = amend(&edits, &mut ground, &mut draft)?;
+    let revision = draft.commit()?;
+    let mut warnings = Vec::new();
+    if bpffs.place == Place::Private {
+        warnings.push(Warning::PrivatePins);
+    }
+    // From here on the change is made, come what may.
+    let forgotten = TakenBack::forget(store);
+    let enforced = store
+        .stamp()
+        .map(|stamp| ground.install(&edits.vpc, &amendment, stamp));
+    Ok(Stored {
+        before,
+        changes,
+        revision,
+        warnings,
+        is_enforced: forgotten.is_ok() && matches!(enforced, Ok(Ok(()))),
+    })
+}
+
+/// What changes do to a part of the policy.
+fn edits(before: &Policy, after: &Policy, changes: &[Change]) -> Answer<Edits> {
+    let (first, others) = changes
+        .split_first()
+        .ok_or(Whole::because("nothing is to change"))?;
+    let unlike = || Whole::because("the change is about more than rules, members and prefixes");
+    if others.iter().any(|change| change.vpc != first.vpc) {
+        return Err(unlike());
+    }
+    let mut edits = Edits::of(first.vpc.clone());
+    let (was, is) = before
+        .vpcs
+        .get(&first.vpc)
+        .zip(after.vpcs.get(&first.vpc))
+        .ok_or_else(unlike)?;
+    if is.on_rule_removal == OnRuleRemoval::Terminate {
+        return Err(Whole::because("flows are judged again at every change"));
+    }
+    for change in changes {
+        match &change.edit {
+            Edit::AddRule(group, rule) => {
+                edits.rules_added.push((group.clone(), rule.clone()));
+            }
+            Edit::RemoveRule(group, id) => {
+                let group_before = was.groups.get(group).ok_or_else(unlike)?;
+                let mut rules = group_before.rules.iter();
+                let rule = rules.find(|rule| rule.id == *id).ok_or_else(unlike)?;
+                edits.rules_removed.push((group.clone(), rule.clone()));
+            }
+            Edit::SetMembers(group, members) => {
+                let had = was.groups.get(group).ok_or_else(unlike)?;
+                let of_group = |address: &std::net::IpAddr| (group.clone(), *address);
+                let added = members.difference(&had.members).map(of_group);
+                edits.members_added.extend(added);
+                let removed = had.members.difference(members).map(of_group);
+                edits.members_removed.extend(removed);
+            }
+            Edit::PutPrefixList(list, prefixes) => {
+                let had = was.prefix_lists.get(list).ok_or_else(unlike)?;
+                let of_list = |prefix: &ipnet::IpNet| (list.clone(), *prefix);
+                edits
+                    .prefixes_added
+                    .extend(prefixes.difference(had).map(of_list));
+                edits
+                    .prefixes_removed
+                    .extend(had.difference(prefixes).map(of_list));
+            }
+            _ => return Err(unlike()),
+        }
+    }
+    match edits == Edits::of(first.vpc.clone()) {
+        true => Err(Whole::because("nothing is to change")),
+        false => Ok(edits),
+    }
+}
