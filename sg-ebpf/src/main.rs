@@ -102,12 +102,13 @@ fn judge<P: Packet>(
         return Verdict::Drop;
     };
     let direction = direction_of(interface, received);
-    job.generation = maps.generation;
-    job.interface = place;
     if !events::are_wanted(EventKind::Drop) && refuses_syn(frame, direction, interface, &maps) {
-        counters::count_refused(interface.slot, direction, frame);
+        // The place is the interface's slot, and known before its entry is read.
+        counters::count_refused(place, direction, frame);
         return interface.enforce(Reason::NoRule);
     }
+    job.generation = maps.generation;
+    job.interface = place;
     if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
         return stages::conclude(job, interface, direction, decision);
     }

@@ -293,7 +293,7 @@ fn lay<I: Interval + Default + Eq + Hash>(
         first_slot: placed.offset,
         slots: placed.length,
         shift,
-        padding: 0,
+        padding: [0; 3],
     }
 }
 

@@ -10,7 +10,6 @@ use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
 use aya_obj::programs::XdpAttachType;
-use sg_common::report::Reason;
 
 use super::Error;
 use super::flow_tables::FlowSizes;
@@ -95,7 +94,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         ("RULES", sizes.rules),
         ("INTERFACES", slots),
         ("OWNED", slots),
-        ("REASONS", slots * 2 * Reason::COUNT as u32),
+        ("REASONS", slots * 2),
         ("EMBRYONIC", flows.sizes.embryonic),
         ("ASSURED", flows.sizes.assured),
         ("OTHER_EMBRYONIC", other.embryonic),

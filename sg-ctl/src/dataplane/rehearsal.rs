@@ -16,7 +16,7 @@ use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
-use sg_common::tables::ReasonCounter;
+use sg_common::tables::ReasonCounters;
 
 use super::flow_tables::{FlowSizes, FlowTables};
 use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
@@ -74,7 +74,7 @@ pub struct Rehearsal {
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
-    reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
+    reasons: PerCpuArray<MapData, Wire<ReasonCounters>>,
 }
 
 /// The record of an image's first layout, with nothing attached.
@@ -176,11 +176,11 @@ impl Rehearsal {
 
     /// How many packets had a reason so far, at every interface in both directions.
     pub fn counted(&self, reason: Reason) -> Result<u64, Error> {
-        let every = Reason::COUNT as u32;
         let mut packets = 0;
-        for index in (reason.number()..self.reasons.len()).step_by(every as usize) {
+        for index in 0..self.reasons.len() {
             let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
-            packets += cpus.iter().map(|Wire(cpu)| cpu.packets).sum::<u64>();
+            let cpus = cpus.iter().map(|Wire(cpu)| cpu.of(reason).packets);
+            packets += cpus.sum::<u64>();
         }
         Ok(packets)
     }
