@@ -59,20 +59,35 @@ pub(crate) fn count(
     headers: &Headers,
 ) {
     let (packets, bytes) = (u64::from(headers.packets), u64::from(headers.bytes));
+    count_both(interface_slot, direction, decision, packets, bytes);
+}
+
+/// The same for a frame whose headers nobody has kept.
+#[inline(always)]
+pub(crate) fn count_frame<P: Packet>(
+    interface_slot: u32,
+    direction: Direction,
+    decision: Decision,
+    frame: &P,
+) {
+    let (packets, bytes) = (u64::from(frame.segments()), u64::from(frame.length()));
+    count_both(interface_slot, direction, decision, packets, bytes);
+}
+
+#[inline(always)]
+fn count_both(
+    interface_slot: u32,
+    direction: Direction,
+    decision: Decision,
+    packets: u64,
+    bytes: u64,
+) {
     let counter = reason_counter(interface_slot, direction, decision.reason);
     add(counter, packets, bytes);
     if decision.rule.is_some() {
         let opened = decision.reason == Reason::Rule;
         count_rule(decision.rule, packets, bytes, opened);
     }
-}
-
-/// Counts a SYN that no rule admits.
-#[inline(always)]
-pub(crate) fn count_refused<P: Packet>(interface_slot: u32, direction: Direction, frame: &P) {
-    let counter = reason_counter(interface_slot, direction, Reason::NoRule);
-    let (packets, bytes) = (u64::from(frame.segments()), u64::from(frame.length()));
-    add(counter, packets, bytes);
 }
 
 /// Counts a frame of an interface that has no entry, or one that is not in force.

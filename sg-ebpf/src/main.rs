@@ -24,7 +24,7 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, direction_of, refuses_syn};
+use sg_common::decide::{at_once, direction_of, syn_at_once};
 use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
@@ -102,12 +102,18 @@ fn judge<P: Packet>(
         return Verdict::Drop;
     };
     let direction = direction_of(interface, received);
-    if !events::are_wanted(EventKind::Drop) && refuses_syn(frame, direction, interface, &maps) {
-        // The place is the interface's slot, and known before its entry is read.
-        counters::count_refused(place, direction, frame);
-        return interface.enforce(Reason::NoRule);
-    }
     job.generation = maps.generation;
+    if let Some(decision) = syn_at_once(frame, direction, interface, &maps) {
+        let kind = match decision.reason {
+            Reason::Untracked => EventKind::NewFlow,
+            _ => EventKind::Drop,
+        };
+        if !events::are_wanted(kind) {
+            // The place is the interface's slot, and known before its entry is read.
+            counters::count_frame(place, direction, decision, frame);
+            return interface.enforce(decision.reason);
+        }
+    }
     job.interface = place;
     if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
         return stages::conclude(job, interface, direction, decision);

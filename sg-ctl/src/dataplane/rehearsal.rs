@@ -37,6 +37,8 @@ pub enum Yardstick {
     DropTc,
     /// The ports of TCP over IPv4 are found, and the frame is dropped, at XDP.
     ParseXdp,
+    /// The same at TC.
+    ParseTc,
     /// The judgement of a received frame, at XDP.
     ReceiveXdp,
     /// The judgement of a received frame, at TC.
@@ -57,6 +59,7 @@ impl Yardstick {
             Self::DropXdp => "sg_drop_xdp",
             Self::DropTc => "sg_drop_tc",
             Self::ParseXdp => "sg_parse_xdp",
+            Self::ParseTc => "sg_parse_tc",
             Self::ReceiveXdp => object::XDP_RECEIVE,
             Self::ReceiveTc => object::TC_RECEIVE,
             Self::ScatteredDropXdp => "sg_scattered_drop_xdp",
