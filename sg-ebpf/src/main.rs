@@ -39,6 +39,7 @@ const TCX_NEXT: i32 = -1;
 
 /// Received frames, before the kernel has made a socket buffer of them.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
@@ -56,6 +57,7 @@ fn receive(context: &XdpContext, ifindex: u32) -> u32 {
 
 /// Received frames, where XDP is not wanted.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
@@ -64,6 +66,7 @@ pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
 
 /// Frames on their way out of the interface.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
@@ -131,6 +134,7 @@ fn judge<P: Packet>(
 /// Leaves the kernel's `jiffies64` in a map, for readers of deadlines; run by the controller through
 /// `BPF_PROG_TEST_RUN`, attached nowhere.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
     maps::read_clock();
     xdp_action::XDP_ABORTED
@@ -139,6 +143,7 @@ pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
 /// Ends the flow whose key the frame is, as it lies in memory; run by the controller as [`sg_clock`]
 /// is. Returns how many tables held it.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
     let Some(job) = maps::job() else { return 0 };
     let key = &raw mut job.desk.key;
@@ -168,6 +173,7 @@ fn end_flow(maps: &Maps<false>, job: &mut Job, table: FlowTable) -> u32 {
 /// `BPF_PROG_TEST_RUN`, attached nowhere. No XDP program: to repeat one, the kernel waits for a grace
 /// period each time.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_carry(_context: TcContext) -> i32 {
     flows::carry();
     TC_ACT_SHOT

@@ -24,24 +24,28 @@ const DESTINATION: usize = ETHERNET + 16;
 
 /// Drops.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_drop_xdp(_context: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
 /// Drops.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_drop_tc(_context: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
 /// Finds the ports of TCP over IPv4, and drops.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_parse_xdp(context: XdpContext) -> u32 {
     parse_xdp(&context)
 }
 
 /// Finds the ports of TCP over IPv4, and drops.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_parse_tc(context: TcContext) -> i32 {
     match parse(context.data(), context.data_end()) {
         Some(()) => TC_ACT_SHOT,
@@ -51,6 +55,7 @@ pub(crate) fn sg_parse_tc(context: TcContext) -> i32 {
 
 /// The first, over scattered frames: what scattering takes.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_scattered_drop_xdp(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
         Some(_) => xdp_action::XDP_DROP,
@@ -60,6 +65,7 @@ pub(crate) fn sg_scattered_drop_xdp(context: XdpContext) -> u32 {
 
 /// The third, over scattered frames.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_scattered_parse_xdp(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
         Some(_) => parse_xdp(&context),
@@ -69,6 +75,7 @@ pub(crate) fn sg_scattered_parse_xdp(context: XdpContext) -> u32 {
 
 /// The judgement of what is received, over scattered frames.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_scattered_xdp(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
         Some(scattered) => crate::receive(&context, scattered.interface),
@@ -78,6 +85,7 @@ pub(crate) fn sg_scattered_xdp(context: XdpContext) -> u32 {
 
 /// The judgement of what is sent, over scattered frames.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_scattered_tc(context: TcContext) -> i32 {
     match scatter(context.data(), context.data_end(), DESTINATION) {
         Some(scattered) => crate::classify(&context, scattered.interface, false),
@@ -87,6 +95,7 @@ pub(crate) fn sg_scattered_tc(context: TcContext) -> i32 {
 
 /// Sends scattered frames: where the kernel runs it on live frames, out of their device.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_flood(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
         Some(_) => xdp_action::XDP_TX,

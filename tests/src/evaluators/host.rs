@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use sg_common::decide::{Desk, syn_at_once};
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
-use sg_common::report::{Decision, Reason};
+use sg_common::report::Reason;
 use sg_common::tables::{Generation, Interface, InterfaceFlags};
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
