@@ -89,6 +89,8 @@ pub trait Interval: Copy {
     /// Units of a slot whose values are told by bits, as a power of two. The bits and the two values
     /// before them lie within 64 bytes.
     const UNIT_BITS: u32;
+    /// The last address, or half of one.
+    const LAST: u64;
 
     /// From here on this value.
     fn new(start: u64, value: u32) -> Self;
@@ -106,6 +108,7 @@ pub trait Interval: Copy {
 
 impl Interval for IntervalV4 {
     const UNIT_BITS: u32 = 8;
+    const LAST: u64 = u32::MAX as u64;
 
     #[inline(always)]
     fn new(start: u64, value: u32) -> Self {
@@ -141,6 +144,7 @@ impl Interval for IntervalV4 {
 
 impl Interval for IntervalV6 {
     const UNIT_BITS: u32 = 7;
+    const LAST: u64 = u64::MAX;
 
     #[inline(always)]
     fn new(start: u64, value: u32) -> Self {

@@ -22,6 +22,7 @@ const WAYS: [&str; 6] = [
 ];
 const CHANGES: usize = 60;
 const KILLS: u32 = 12;
+const ROUNDS: usize = 6;
 
 /// One way only, so that each change takes the last one away. Egress is not open to everyone, so
 /// that every connection is tracked whatever the way: a reset that closes an untracked one just
@@ -154,6 +155,33 @@ fn rules_that_come_and_go_one_by_one_lose_no_packet_that_another_allows() -> Res
             }
         }
         Ok(4 * steps)
+    })
+}
+
+#[test]
+fn members_and_prefixes_that_come_and_go_lose_no_packet_that_others_allow() -> Result<()> {
+    nothing_is_lost_during(|sg| {
+        let edit = |words: &str| -> Result<()> {
+            let words: Vec<&str> = words.split_whitespace().collect();
+            sg.run(&words)?.succeeded().map(drop)
+        };
+        // By the list first, then by the group, and by the list again.
+        for service in [("udp", "53"), ("tcp", "7")] {
+            sg.run(&rules("add", "pl:clients", service))?.succeeded()?;
+            sg.run(&rules("add", "sg:clients", service))?.succeeded()?;
+            sg.run(&rules("remove", WAYS[0], service))?.succeeded()?;
+        }
+        for round in 0..ROUNDS {
+            edit(&format!("group members clients --add 10.0.{round}.77"))?;
+            edit("group members clients --remove 10.0.0.1")?;
+            // A longer prefix, a shorter one, and without the first.
+            edit("prefix-list add clients 10.0.0.1/32 10.0.0.0/24")?;
+            edit("prefix-list remove clients 10.0.0.0/28")?;
+            edit("group members clients --add 10.0.0.1")?;
+            edit("prefix-list remove clients 10.0.0.1/32 10.0.0.0/24")?;
+            edit("prefix-list add clients 10.0.0.0/28")?;
+        }
+        Ok(7 * ROUNDS)
     })
 }
 

@@ -216,20 +216,20 @@ impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
         expected: usize,
     ) -> Self {
         let places = Places::around(&previous.slices, allowed);
-        Self::among((map, limit), previous, expected, places)
+        let expected = expected.max(previous.slices.len());
+        Self::among((map, limit), previous.iter(), expected, places)
     }
 
     /// The same, where the previous image has more than is known of it here.
     pub(super) fn among(
         (map, limit): (&'static str, &'static str),
-        known_of_previous: &'a Arena<E>,
+        known_of_previous: impl Iterator<Item = (Slice, &'a [E])>,
         expected: usize,
         places: Places,
     ) -> Self {
         let hasher = DefaultHashBuilder::default();
-        let expected = expected.max(known_of_previous.slices.len());
         let mut known = HashTable::with_capacity(expected);
-        for (slice, content) in known_of_previous.iter() {
+        for (slice, content) in known_of_previous {
             let hash = hasher.hash_one(content);
             let content = Content::Previous(content);
             let of_previous = Known {

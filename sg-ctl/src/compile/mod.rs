@@ -115,4 +115,4 @@ fn add_services(domain: &Domain<'_>, sets: &mut Entries<ScopedPrefix, Identity>)
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

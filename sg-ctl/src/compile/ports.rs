@@ -105,7 +105,10 @@ impl<'a> PortTables<'a> {
     }
 
     /// No tables yet, beside others of which these are known.
-    pub(super) fn among(known: &'a Arena<PortEntry>, places: Places) -> Self {
+    pub(super) fn among(
+        known: impl Iterator<Item = (Slice, &'a [PortEntry])>,
+        places: Places,
+    ) -> Self {
         Self {
             tables: Slices::among((MAP, LIMIT), known, 0, places),
             scratch: Vec::new(),

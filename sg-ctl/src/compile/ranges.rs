@@ -24,6 +24,8 @@ use super::limits::{CompileError, Limits, Subject};
 const DENSE: usize = 64;
 /// One in so many intervals may be none that bits can tell, and is then halved for in a wide slot.
 const ODD_ONES: usize = 16;
+/// One in so many addresses may lie far above the others.
+const STRAGGLERS: usize = 256;
 /// Slots of a segment, as a power of two: some thousand intervals, so that a change writes a few
 /// kilobytes, and what segments repeat at their seams is nothing.
 const SEGMENT_BITS: u32 = 8;
@@ -269,7 +271,7 @@ fn lay<I: Interval + Default + Eq + Hash>(
     let (Some(&(first, _)), Some(&(last, _))) = (edges.first(), edges.last()) else {
         return RangeTable::default();
     };
-    let shift = width::<I>(edges, first, last);
+    let (shift, last) = extent::<I>(edges, first, last);
     let mut direct = Vec::new();
     let mut segment = Segment::<I>::default();
     let mut coming = edges;
@@ -279,13 +281,25 @@ fn lay<I: Interval + Default + Eq + Hash>(
         let first_slot = segment_number << SEGMENT_BITS;
         let last_slot = first_slot | ((1 << SEGMENT_BITS) - 1);
         for number in first_slot.max(begin)..=last_slot.min(end) {
-            let within = coming.iter().take_while(|(at, _)| at >> shift == number);
+            let within = coming
+                .iter()
+                .take_while(|(at, _)| at >> shift == number || number == end);
             let (within, rest) = coming.split_at(within.count());
             coming = rest;
             segment.add(number, shift, value, within);
             value = within.last().map_or(value, |(_, last)| *last);
         }
         segment.place(intervals, &mut direct);
+    }
+    // What lies behind the last slot belongs to it, and bits say nothing of that.
+    let is_told = direct
+        .last()
+        .is_some_and(|slot| slot.length == RangeSlot::BITS);
+    if is_told && end < I::LAST >> shift {
+        direct.push(RangeSlot {
+            offset: value,
+            length: 0,
+        });
     }
     let placed = slots.place(&direct);
     RangeTable {
@@ -297,8 +311,8 @@ fn lay<I: Interval + Default + Eq + Hash>(
     }
 }
 
-/// How wide the slots of a table are, as a power of two.
-fn width<I: Interval>(edges: Edges<'_>, first: u64, last: u64) -> u32 {
+/// How wide the slots of a table are, as a power of two, and an address in the last one.
+fn extent<I: Interval>(edges: Edges<'_>, first: u64, last: u64) -> (u32, u64) {
     let wanted = if edges.len() <= DENSE {
         edges.len() * 2
     } else {
@@ -306,11 +320,23 @@ fn width<I: Interval>(edges: Edges<'_>, first: u64, last: u64) -> u32 {
     };
     let wanted = (wanted as u64).max(2);
     // With slots of half the address space there are two, and more are always wanted.
-    let narrow = (0..u64::BITS - 1)
-        .find(|shift| (last >> shift) - (first >> shift) < wanted)
-        .unwrap_or(u64::BITS - 1);
+    let shift_up_to = |last: u64| {
+        (0..u64::BITS - 1)
+            .find(|shift| (last >> shift) - (first >> shift) < wanted)
+            .unwrap_or(u64::BITS - 1)
+    };
+    // A few addresses far above the others shall not make the slots of all coarse, nor lay the table
+    // anew when they come: they share the last slot.
+    let stragglers = edges.len() / STRAGGLERS;
+    let core = edges.get(edges.len() - 1 - stragglers);
+    let core = core.map_or(last, |(at, _)| *at);
+    let last = match shift_up_to(core) < shift_up_to(last) {
+        true => core,
+        false => last,
+    };
+    let narrow = shift_up_to(last);
     if edges.len() <= DENSE {
-        return narrow;
+        return (narrow, last);
     }
     let is_most = |count: usize| count >= edges.len() - edges.len() / ODD_ONES;
     let mut aligned = [0; u64::BITS as usize + 1];
@@ -324,21 +350,23 @@ fn width<I: Interval>(edges: Edges<'_>, first: u64, last: u64) -> u32 {
     });
     let wide = (unit.unwrap_or(0) as u32 + I::UNIT_BITS).min(u64::BITS - 1);
     if wide <= narrow {
-        return narrow;
+        return (narrow, last);
     }
     let (mut value, mut told) = (0, 0);
     for within in edges.chunk_by(|(a, _), (b, _)| a >> wide == b >> wide) {
-        if two_values::<I>(wide, value, within).is_some() {
+        let number = within.first().map_or(0, |(at, _)| at >> wide);
+        if two_values::<I>(number, wide, value, within).is_some() {
             told += within.len();
         }
         value = within.last().map_or(value, |(_, last)| *last);
     }
-    if is_most(told) { wide } else { narrow }
+    (if is_most(told) { wide } else { narrow }, last)
 }
 
 /// Where a slot's value changes, and which two values it has, if bits can tell them. `before` is the
 /// value just before the slot.
 fn two_values<I: Interval>(
+    number: u64,
     shift: u32,
     before: u32,
     within: Edges<'_>,
@@ -351,8 +379,9 @@ fn two_values<I: Interval>(
         changes => (before, changes),
     };
     let second = changes.first().map_or(first, |(_, value)| *value);
-    let is_told =
-        |&(at, value): &(u64, u32)| is_aligned(at, unit) && (value == first || value == second);
+    let is_told = |&(at, value): &(u64, u32)| {
+        at >> shift == number && is_aligned(at, unit) && (value == first || value == second)
+    };
     // What is nested has but one address.
     let is_one_level = (first | second) & RangeTable::NESTED == 0;
     (is_one_level && changes.iter().all(is_told)).then_some(([first, second], changes))
@@ -428,7 +457,7 @@ impl<I: Interval + Default + Eq + Hash> Segment<I> {
                 length: 0,
             });
         } else if length > Self::BITS
-            && let Some((values, changes)) = two_values::<I>(shift, before, within)
+            && let Some((values, changes)) = two_values::<I>(number, shift, before, within)
         {
             self.add_bits(shift, values, changes);
         } else {
@@ -700,7 +729,13 @@ mod tests {
             let built = Built::of(&prefixes);
             let odd_ones = odd_ones.map(|(net, _)| (net, 0));
             let some = edges(&prefixes).into_iter().step_by(5);
-            for address in some.chain(edges(&odd_ones)) {
+            // Where the bits of the last slot would be if they went on.
+            let behind = (0..600_u32).flat_map(|unit| {
+                let v4 = (0x1413_0000 + (unit << 8)).to_be_bytes();
+                let v6 = 0x2001_0db8_1380_u128 << 80 | u128::from(unit) << 80;
+                [IpAddr::from(v4), IpAddr::from(v6.to_be_bytes())]
+            });
+            for address in some.chain(behind).chain(edges(&odd_ones)) {
                 assert_eq!(built.value(address), naive(&prefixes, address), "{address}");
             }
             let slots: Vec<_> = (0..built.ranges.slots.reach())
@@ -740,6 +775,32 @@ mod tests {
         check(&after[..200], &Built::of(&after[..200]), &[]);
         let built = Built::from(second);
         for address in edges(&after[..200]) {
+            assert_eq!(built.value(address), naive(&after, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_far_above_the_others_leaves_them_in_their_places() {
+        let numbers = (0..20_000_u32).map(|number| 0x0a00_0000 | number << 9);
+        let nets = numbers.map(|address| IpNet::new(IpAddr::V4(address.into()), 24).unwrap());
+        let before: Vec<_> = nets.map(|net| (net, 7)).collect();
+        let mut after = before.clone();
+        after.push(("203.0.113.0/24".parse().unwrap(), 8));
+        after.push(("203.0.113.77/32".parse().unwrap(), 9));
+        let first = build_beside(&Image::default(), &before);
+        let second = build_beside(&first, &after);
+        let kept: Vec<_> = first.ranges.intervals_v4.slices().to_vec();
+        let new = second.ranges.intervals_v4.slices().iter();
+        let new = new.filter(|slice| !kept.contains(slice)).count();
+        assert_eq!(new, 1, "of {} segments", kept.len());
+        let built = Built::from(second);
+        let few: Vec<_> = after
+            .iter()
+            .step_by(999)
+            .chain(&after[19_990..])
+            .copied()
+            .collect();
+        for address in edges(&few) {
             assert_eq!(built.value(address), naive(&after, address), "{address}");
         }
     }

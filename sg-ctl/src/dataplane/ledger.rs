@@ -6,7 +6,7 @@
 //! an interruption the next image that is compiled whole begins it anew. What the numbers mean is
 //! nothing to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -46,8 +46,9 @@ CREATE TABLE policy_of_group (
 CREATE TABLE slots_of_group (
     vpc TEXT NOT NULL COLLATE NOCASE,
     name TEXT NOT NULL COLLATE NOCASE,
+    first BLOB NOT NULL,
     slots BLOB NOT NULL,
-    PRIMARY KEY (vpc, name)
+    PRIMARY KEY (vpc, name, first)
 ) STRICT;
 CREATE TABLE identity (
     number INTEGER PRIMARY KEY,
@@ -120,6 +121,9 @@ pub(super) struct Ledger {
 
 /// A rule's number and its slot.
 const ENTRY: usize = size_of::<u128>() + size_of::<u32>();
+
+/// The rules of a group are told in rows of so many, by their numbers: what fits into a page.
+const RULES_PER_ROW: usize = 150;
 
 fn path(run: &Path) -> PathBuf {
     run.join(FILE)
@@ -388,7 +392,14 @@ impl Ledger {
             }
         }
         for ((vpc, group), slots) in groups.iter().zip(slots) {
-            self.put_slots(vpc, group, &slots)?;
+            for (at, row) in slots.chunks(RULES_PER_ROW * ENTRY).enumerate() {
+                let first = match (at, row.first_chunk()) {
+                    (1.., Some(first)) => *first,
+                    // A rule that comes before all others shall find a row too.
+                    _ => NO_RULE,
+                };
+                self.put_slots((vpc, group, &first), row)?;
+            }
         }
         let mut taken = Vec::new();
         for slot in image.ids.rules.values() {
@@ -397,16 +408,25 @@ impl Ledger {
         self.note_bytes(SLOTS_TAKEN, &taken)
     }
 
-    fn put_slots(&self, vpc: &VpcName, group: &GroupName, slots: &[u8]) -> Answer<()> {
-        let sql = "INSERT INTO slots_of_group VALUES (?1, ?2, ?3) \
-                   ON CONFLICT DO UPDATE SET slots = ?3";
-        self.write(sql, (vpc.as_str(), group.as_str(), slots))
+    fn put_slots(&self, row: (&VpcName, &GroupName, &RuleNumber), slots: &[u8]) -> Answer<()> {
+        let sql = "INSERT INTO slots_of_group VALUES (?1, ?2, ?3, ?4) \
+                   ON CONFLICT DO UPDATE SET slots = ?4";
+        let (vpc, group, first) = row;
+        self.write(sql, (vpc.as_str(), group.as_str(), first, slots))
     }
 
-    fn slots(&self, vpc: &VpcName, group: &GroupName) -> Answer<Vec<u8>> {
-        let sql = "SELECT slots FROM slots_of_group WHERE vpc = ? AND name = ?";
-        let values = (vpc.as_str(), group.as_str());
-        Ok(self.one(sql, values, |row| row.get(0))?.unwrap_or_default())
+    /// The row that tells of a rule if any does, and what it begins with.
+    fn slots(
+        &self,
+        vpc: &VpcName,
+        group: &GroupName,
+        rule: RuleId,
+    ) -> Answer<(RuleNumber, Vec<u8>)> {
+        let sql = "SELECT first, slots FROM slots_of_group \
+                   WHERE vpc = ? AND name = ? AND first <= ? ORDER BY first DESC LIMIT 1";
+        let values = (vpc.as_str(), group.as_str(), rule.number().to_be_bytes());
+        let found = self.one(sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(found.unwrap_or((NO_RULE, Vec::new())))
     }
 
     /// Where the rules of a group are counted.
@@ -416,14 +436,14 @@ impl Ledger {
         group: &GroupName,
         rules: &[RuleId],
     ) -> Answer<Vec<Option<RuleSlot>>> {
-        let slots = self.slots(vpc, group)?;
-        let (entries, _) = slots.as_chunks::<ENTRY>();
         let slot = |rule: &RuleId| {
+            let (_, slots) = self.slots(vpc, group, *rule)?;
+            let (entries, _) = slots.as_chunks::<ENTRY>();
             let at = entries.binary_search_by_key(&rule.number(), |entry| read(entry).0);
             let entry = at.ok().and_then(|at| entries.get(at));
-            entry.map(|entry| RuleSlot(read(entry).1))
+            Ok(entry.map(|entry| RuleSlot(read(entry).1)))
         };
-        Ok(rules.iter().map(slot).collect())
+        rules.iter().map(slot).collect()
     }
 
     /// The slots that are taken, and the one that was given last.
@@ -575,22 +595,15 @@ impl Ledger {
         for (set, identity) in &amendment.new.ids.identities {
             self.add_identity(set, *identity)?;
         }
-        let mut by_group: BTreeMap<&GroupName, Vec<(RuleId, RuleSlot)>> = BTreeMap::new();
-        for (group, rule, slot) in &amendment.slots {
-            by_group.entry(group).or_default().push((*rule, *slot));
-        }
-        if !by_group.is_empty() {
+        if !amendment.slots.is_empty() {
             let mut taken = self.noted_bytes(SLOTS_TAKEN)?;
-            for (group, rules) in by_group {
-                let mut slots = self.slots(vpc, group)?;
-                for (rule, slot) in rules {
-                    let (entries, _) = slots.as_chunks::<ENTRY>();
-                    let at = entries.partition_point(|entry| read(entry).0 < rule.number());
-                    let at = at * ENTRY;
-                    slots.splice(at..at, entry(rule, slot));
-                    take(&mut taken, slot.0);
-                }
-                self.put_slots(vpc, group, &slots)?;
+            for (group, rule, slot) in &amendment.slots {
+                let (first, mut slots) = self.slots(vpc, group, *rule)?;
+                let (entries, _) = slots.as_chunks::<ENTRY>();
+                let at = entries.partition_point(|entry| read(entry).0 < rule.number());
+                slots.splice(at * ENTRY..at * ENTRY, entry(*rule, *slot));
+                self.put_slots((vpc, group, &first), &slots)?;
+                take(&mut taken, slot.0);
             }
             // A slot that was freed comes back when an image is compiled whole.
             self.note_bytes(SLOTS_TAKEN, &taken)?;
@@ -613,19 +626,25 @@ impl Ledger {
     }
 }
 
+/// The number of a rule as bytes, which compare as numbers do.
+type RuleNumber = [u8; size_of::<u128>()];
+
+/// Comes before every rule.
+const NO_RULE: RuleNumber = [0; size_of::<u128>()];
+
 fn entry(rule: RuleId, slot: RuleSlot) -> [u8; ENTRY] {
     let mut bytes = [0; ENTRY];
     let (number, rest) = bytes.split_at_mut(size_of::<u128>());
-    number.copy_from_slice(&rule.number().to_le_bytes());
-    rest.copy_from_slice(&slot.0.to_le_bytes());
+    number.copy_from_slice(&rule.number().to_be_bytes());
+    rest.copy_from_slice(&slot.0.to_be_bytes());
     bytes
 }
 
 fn read(entry: &[u8; ENTRY]) -> (u128, u32) {
     let [number @ .., a, b, c, d] = *entry;
     (
-        u128::from_le_bytes(number),
-        u32::from_le_bytes([a, b, c, d]),
+        u128::from_be_bytes(number),
+        u32::from_be_bytes([a, b, c, d]),
     )
 }
 
@@ -637,5 +656,163 @@ fn take(bits: &mut Vec<u8>, number: u32) {
     }
     if let Some(byte) = bits.get_mut(at) {
         *byte |= 1 << (number % 8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::compile::amend::Ground as _;
+    use crate::compile::tests::agreement::{GROUPS, LISTS, World, peer, vpc_name, world};
+    use crate::compile::tests::amendments::{OfImage, OfVpc, step};
+    use crate::policy::change::Change;
+
+    /// What a ledger answers, so that two can be compared.
+    fn answers(ledger: &mut Ledger, image: &Image) -> Vec<String> {
+        let vpc = vpc_name();
+        let mut told = vec![
+            format!("{:?}", ledger.vpc(&vpc)),
+            format!("{:?}", ledger.next_numbers()),
+        ];
+        for arena in ArenaKind::ALL {
+            told.push(format!("{arena:?} {:?}", ledger.free_places(arena)));
+        }
+        for ((arena, slice), _) in amend::uses(image) {
+            let last = slice.offset + slice.length - 1;
+            told.push(format!("{:?}", ledger.slice_at(arena, last)));
+            told.push(format!("{:?}", ledger.uses(arena, slice)));
+        }
+        for group in 0..GROUPS {
+            let peer = Peer::Group(format!("g{group}").parse().unwrap());
+            told.push(format!("{:?}", ledger.identities_with(&vpc, &peer)));
+        }
+        for list in 0..LISTS {
+            let peer = Peer::PrefixList(format!("L{list}").parse().unwrap());
+            told.push(format!("{:?}", ledger.identities_with(&vpc, &peer)));
+        }
+        told
+    }
+
+    fn begun(folder: &Path, image: &Image, world: &World) -> Ledger {
+        let origin = origin();
+        let contents = Contents {
+            origin: &origin,
+            image,
+            policy: &world.policy,
+            attached: &world.attached(),
+            surroundings: b"here",
+        };
+        write(folder, &contents).unwrap();
+        Ledger::open(folder).unwrap()
+    }
+
+    fn origin() -> Origin {
+        Origin {
+            format: 1,
+            generation: 2,
+            stamp: 3,
+            amendments: 0,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_ledger_knows_what_the_image_knows(world in world(), address in peer()) {
+            let image = world.compile(None);
+            let folder = tempfile::tempdir().unwrap();
+            let mut ledger = begun(folder.path(), &image, &world);
+            let mut ground = OfImage { image: &image, world: &world };
+            let vpc = vpc_name();
+            prop_assert_eq!(ledger.origin().unwrap(), origin());
+            prop_assert_eq!(ledger.surroundings().unwrap(), b"here");
+            prop_assert_eq!(ledger.vpc(&vpc), ground.vpc(&vpc));
+            for (name, group) in &world.policy.vpcs[&vpc].groups {
+                let mut policies = ledger.policies_with(&vpc, name).unwrap();
+                policies.sort();
+                let mut wanted = ground.policies_with(&vpc, name).unwrap();
+                wanted.sort();
+                let is_attached = !wanted.is_empty();
+                prop_assert_eq!(policies, wanted);
+                if is_attached {
+                    let rules: Vec<RuleId> = group.rules.iter().map(|rule| rule.id).collect();
+                    prop_assert_eq!(
+                        ledger.slots_of(&vpc, name, &rules),
+                        ground.slots_of(&vpc, name, &rules)
+                    );
+                }
+                let peer = Peer::Group(name.clone());
+                prop_assert_eq!(
+                    ledger.identities_with(&vpc, &peer),
+                    ground.identities_with(&vpc, &peer).map(|mut found| {
+                        found.sort();
+                        found
+                    })
+                );
+            }
+            let (mut taken, last) = ground.slots_taken().unwrap();
+            taken.sort_unstable();
+            taken.dedup();
+            prop_assert_eq!(ledger.slots_taken().unwrap(), (taken, last));
+            prop_assert_eq!(ledger.next_numbers(), ground.next_numbers());
+            for arena in ArenaKind::ALL {
+                prop_assert_eq!(ledger.free_places(arena), ground.free_places(arena));
+            }
+            for ((arena, slice), uses) in amend::uses(&image) {
+                prop_assert_eq!(ledger.uses(arena, slice), Ok(uses));
+                for index in [slice.offset, slice.offset + slice.length - 1] {
+                    prop_assert_eq!(ledger.slice_at(arena, index), Ok(slice));
+                }
+            }
+            for (set, identity) in &image.ids.identities {
+                prop_assert_eq!(ledger.identity(set), Ok(Some(*identity)));
+                prop_assert_eq!(ledger.identity_set(*identity), Ok(Some(set.clone())));
+            }
+            prop_assert_eq!(
+                ledger.is_own_address(&vpc, address),
+                ground.is_own_address(&vpc, address)
+            );
+        }
+
+        #[test]
+        fn a_ledger_that_was_amended_is_that_of_the_amended_image(
+            world in world(),
+            steps in vec(step(), 6),
+        ) {
+            let mut world = world;
+            let vpc = vpc_name();
+            let mut image = world.compile(None);
+            let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            let mut ledger = begun(folder.path(), &image, &world);
+            for (number, step) in steps.iter().enumerate() {
+                let Some((edit, edits)) = step.edits(&world.policy.vpcs[&vpc], number) else {
+                    continue;
+                };
+                let before = world.clone();
+                let change = Change { vpc: vpc.clone(), edit };
+                world.policy = world.policy.clone().apply(&[change]).unwrap();
+                let mut ground = OfImage { image: &image, world: &before };
+                let mut rules = OfVpc(&world.policy.vpcs[&vpc]);
+                match amend::amend(&edits, &mut ground, &mut rules) {
+                    Ok(amendment) => {
+                        ledger.amend(folder.path(), (&vpc, &amendment), &origin()).unwrap();
+                        image.amend(&[(amendment.old, amendment.new)]);
+                    }
+                    Err(_) => {
+                        image = world.compile(Some(&image));
+                        ledger = begun(folder.path(), &image, &world);
+                    }
+                }
+                let mut fresh = begun(other.path(), &image, &world);
+                // A number that was given may stay given.
+                let (kept, begun) = (answers(&mut ledger, &image), answers(&mut fresh, &image));
+                prop_assert_eq!(&kept[0], &begun[0]);
+                prop_assert_eq!(&kept[2..], &begun[2..]);
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::Amendment;
 use super::edges::{Seen, splice, value_at, within};
 use super::ground::{Answer, Ground, RangeTableKey, Rules, Whole};
 use super::plan::{Cell, Plan, peers, unknown_identity};
-use super::work::{Apart, Known, Region, Regions, Work};
+use super::work::{Apart, Region, Regions, Work};
 use crate::compile::arena::Slice;
 use crate::compile::fold::{Prefix, fold};
 use crate::compile::image::{Grant, MembersOf};
@@ -35,8 +35,7 @@ impl<G: Ground, R: Rules> Plan<'_, G, R> {
         let regions = self.find_regions(&mut seen)?;
         let grants = self.find_grants(&mut seen)?;
 
-        let known = Known::of(&seen);
-        let mut work = Work::beside(&known, self.ground)?;
+        let mut work = Work::beside(&seen, self.ground)?;
         for (key, family, table) in lists {
             work.lay(key, family, &table);
         }
@@ -53,10 +52,10 @@ impl<G: Ground, R: Rules> Plan<'_, G, R> {
             }
             course.open[family as usize] = work.ports.table(&mut admissions)?;
         }
-        for (((policy, direction), family), region) in regions {
+        for (((policy, direction), family), mut regions) in regions {
             let key = policy_table(policy, direction, family);
-            let edges = work.values(&region)?;
-            let table = work.lay(key, family, &region.with(edges));
+            work.values(&mut regions)?;
+            let table = work.lay(key, family, &regions.table);
             let course = &mut self.policy(policy)?.directions[direction.number() as usize];
             let has_prefixes = table != RangeTable::default();
             course.flags = course

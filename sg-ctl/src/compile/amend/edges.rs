@@ -25,12 +25,10 @@ pub(crate) struct Seen {
 /// What a table lies in.
 pub(crate) type Footprint = BTreeSet<(ArenaKind, Slice)>;
 
-/// Makes an arena of what has been seen.
-pub(super) fn arena<E: Copy>(seen: &BTreeMap<Slice, Vec<E>>) -> Arena<E> {
-    Arena::from_slices(
-        seen.iter()
-            .map(|(slice, entries)| (*slice, entries.as_slice())),
-    )
+/// Slices with their entries, by offset.
+pub(super) fn slices<E>(seen: &BTreeMap<Slice, Vec<E>>) -> impl Iterator<Item = (Slice, &[E])> {
+    seen.iter()
+        .map(|(slice, entries)| (*slice, entries.as_slice()))
 }
 
 impl Seen {
@@ -51,9 +49,9 @@ impl Seen {
                     kind: ArenaKind::IntervalsV4,
                     fetch: |index| ground.intervals_v4(index),
                 };
-                for (at, value) in pieces.edges(table, &slots, &mut footprint)? {
-                    edges.push((0xffff_0000_0000 | u128::from(at), value));
-                }
+                pieces.walk(table, &slots, &mut footprint, |at, value| {
+                    push_edge(&mut edges, 0xffff_0000_0000 | u128::from(at), value);
+                })?;
             }
             Family::V6 => {
                 for (half, value) in self.halves(ground, table, &mut footprint)? {
@@ -92,7 +90,11 @@ impl Seen {
             kind: ArenaKind::IntervalsV6,
             fetch: |index| ground.intervals_v6(index),
         };
-        pieces.edges(table, &slots, footprint)
+        let mut edges = Vec::new();
+        pieces.walk(table, &slots, footprint, |at, value| {
+            push_edge(&mut edges, at, value);
+        })?;
+        Ok(edges)
     }
 
     fn slots_of(
@@ -128,18 +130,19 @@ where
     I: Interval,
     F: FnMut(u32) -> Answer<(Slice, Vec<I>)>,
 {
-    fn edges(
+    /// Visits where values may change, in order.
+    fn walk(
         &mut self,
         table: &RangeTable,
         slots: &[RangeSlot],
         footprint: &mut Footprint,
-    ) -> Answer<Vec<(u64, u32)>> {
-        let mut edges = Vec::new();
+        mut visit: impl FnMut(u64, u32),
+    ) -> Answer<()> {
         for (slot, number) in slots.iter().zip(0_u64..) {
             // The last slot may reach up to the end of all addresses, but begins before it.
             let start = table.base + (number << table.shift);
             if slot.length == 0 {
-                push_edge(&mut edges, start, slot.offset);
+                visit(start, slot.offset);
                 continue;
             }
             let segment = self.segment(slot.offset)?;
@@ -150,17 +153,17 @@ where
             if slot.length == RangeSlot::BITS {
                 let bits = intervals.get(..entries_of_bits::<I>());
                 for (at, value) in told(start, table.shift, bits.unwrap_or_default()) {
-                    push_edge(&mut edges, at, value);
+                    visit(at, value);
                 }
                 continue;
             }
             for interval in intervals.iter().take(slot.length as usize) {
                 let (at, value) = interval.parts();
                 // The first one is open where the slot begins.
-                push_edge(&mut edges, at.max(start), value);
+                visit(at.max(start), value);
             }
         }
-        Ok(edges)
+        Ok(())
     }
 
     fn segment(&mut self, index: u32) -> Answer<Slice> {

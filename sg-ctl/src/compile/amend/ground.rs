@@ -32,12 +32,6 @@ impl Whole {
     }
 }
 
-impl From<rusqlite::Error> for Whole {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::because(format!("a part cannot be read: {error}"))
-    }
-}
-
 impl From<postcard::Error> for Whole {
     fn from(error: postcard::Error) -> Self {
         Self::because(format!("a part cannot be read: {error}"))
@@ -239,6 +233,7 @@ pub trait Ground: Segments {
 /// The policy as it is to be.
 pub trait Rules {
     /// The rules of groups in one direction whose prefix overlaps a region, with their groups.
+    /// Rules for everyone may be left out.
     fn with_prefix_over(
         &mut self,
         vpc: &VpcName,

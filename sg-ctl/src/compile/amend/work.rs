@@ -1,13 +1,13 @@
 //! New slices beside those in force, and who has them.
 
 use std::collections::BTreeMap;
+use std::hash::Hash;
 
 use sg_common::addr::Family;
 use sg_common::ranges::RangeTable;
-use sg_common::tables::PortEntry;
 
 use super::Amendment;
-use super::edges::{Footprint, Seen, arena, splice, within};
+use super::edges::{Footprint, Seen, slices, splice, within};
 use super::ground::{Answer, ArenaKind, Ground, RangeTableKey, Whole};
 use crate::compile::arena::{Arena, Places, Slice, Slices};
 use crate::compile::fold::{Prefix, fold};
@@ -27,15 +27,6 @@ pub(super) struct Apart {
 pub(super) struct Regions {
     pub(super) table: Apart,
     pub(super) parts: Vec<Region>,
-}
-
-impl Regions {
-    pub(super) fn with(self, edges: Vec<Edge>) -> Apart {
-        Apart {
-            edges,
-            ..self.table
-        }
-    }
 }
 
 /// A part of a table of prefixes: where what is admitted changes.
@@ -58,28 +49,6 @@ impl Region {
             span,
             edges: within(&spans.into_edges(), span),
             admitted,
-        }
-    }
-}
-
-/// The slices that new ones are compared with.
-pub(super) struct Known {
-    ports: Arena<PortEntry>,
-    port_tables: Arena<sg_common::tables::PortTable>,
-    ranges: RangeArenas,
-}
-
-impl Known {
-    pub(super) fn of(seen: &Seen) -> Self {
-        Self {
-            ports: arena(&seen.ports),
-            port_tables: arena(&seen.port_tables),
-            ranges: RangeArenas {
-                slots: arena(&seen.slots),
-                intervals_v4: arena(&seen.intervals_v4),
-                intervals_v6: arena(&seen.intervals_v6),
-                nested: arena(&seen.nested),
-            },
         }
     }
 }
@@ -108,7 +77,7 @@ impl From<CompileError> for Whole {
 
 impl<'k> Work<'k> {
     /// Nothing yet, with room where nothing in force is.
-    pub(super) fn beside(known: &'k Known, ground: &mut impl Ground) -> Answer<Self> {
+    pub(super) fn beside(seen: &'k Seen, ground: &mut impl Ground) -> Answer<Self> {
         let room = ground.room();
         let mut places = |arena: ArenaKind| -> Answer<Places> {
             Ok(Places::remembered(
@@ -116,15 +85,14 @@ impl<'k> Work<'k> {
                 room.of(arena),
             ))
         };
-        let ranges = &known.ranges;
         Ok(Self {
-            ports: PortTables::among(&known.ports, places(ArenaKind::Ports)?),
+            ports: PortTables::among(slices(&seen.ports), places(ArenaKind::Ports)?),
             ranges: RangeTables {
-                slots: slices(&ranges.slots, places(ArenaKind::RangeSlots)?),
-                intervals_v4: slices(&ranges.intervals_v4, places(ArenaKind::IntervalsV4)?),
-                intervals_v6: slices(&ranges.intervals_v6, places(ArenaKind::IntervalsV6)?),
-                nested: slices(&ranges.nested, places(ArenaKind::NestedRanges)?),
-                numbers: slices(&known.port_tables, places(ArenaKind::PortTables)?),
+                slots: among(&seen.slots, places(ArenaKind::RangeSlots)?),
+                intervals_v4: among(&seen.intervals_v4, places(ArenaKind::IntervalsV4)?),
+                intervals_v6: among(&seen.intervals_v6, places(ArenaKind::IntervalsV6)?),
+                nested: among(&seen.nested, places(ArenaKind::NestedRanges)?),
+                numbers: among(&seen.port_tables, places(ArenaKind::PortTables)?),
                 of_policies: BTreeMap::new(),
                 of_lists: BTreeMap::new(),
             },
@@ -133,9 +101,8 @@ impl<'k> Work<'k> {
         })
     }
 
-    /// Where the values of a policy's prefixes change once its parts have.
-    pub(super) fn values(&mut self, regions: &Regions) -> Answer<Vec<Edge>> {
-        let mut edges = regions.table.edges.clone();
+    /// Puts the parts of a policy's table in.
+    pub(super) fn values(&mut self, regions: &mut Regions) -> Answer<()> {
         for part in &regions.parts {
             let mut values = Vec::with_capacity(part.edges.len());
             for &(at, number) in &part.edges {
@@ -150,9 +117,10 @@ impl<'k> Work<'k> {
                 };
                 values.push((at, value));
             }
-            edges = splice(&edges, part.span, &values);
+            let edges = &mut regions.table.edges;
+            *edges = splice(edges, part.span, &values);
         }
-        Ok(edges)
+        Ok(())
     }
 
     /// Lays a table in the place of another.
@@ -248,12 +216,9 @@ impl<'k> Work<'k> {
     }
 }
 
-fn slices<'k, E: Copy + Eq + std::hash::Hash>(
-    known: &'k Arena<E>,
-    places: Places,
-) -> Slices<'k, E> {
+fn among<E: Copy + Eq + Hash>(seen: &BTreeMap<Slice, Vec<E>>, places: Places) -> Slices<'_, E> {
     // What does not fit is compiled whole, and that says what is too small.
-    Slices::among(("", ""), known, 0, places)
+    Slices::among(("", ""), slices(seen), seen.len(), places)
 }
 
 fn put(image: &mut Image, key: RangeTableKey, table: RangeTable) {

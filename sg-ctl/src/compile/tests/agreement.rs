@@ -40,15 +40,15 @@ const PROTOCOLS: [u8; 5] = [4, 47, 50, 132, 255];
 /// None of neighbor discovery, which groups never filter.
 const ICMP_TYPES: [u8; 8] = [0, 1, 3, 8, 13, 40, 128, 129];
 const CODES: [u8; 3] = [0, 1, 4];
-pub(super) const GROUPS: usize = 5;
-pub(super) const LISTS: usize = 3;
+pub(crate) const GROUPS: usize = 5;
+pub(crate) const LISTS: usize = 3;
 const INTERFACES: usize = 4;
 
-pub(super) fn peer() -> impl Strategy<Value = IpAddr> {
+pub(crate) fn peer() -> impl Strategy<Value = IpAddr> {
     select(&PEERS[..]).prop_map(|text| text.parse().unwrap())
 }
 
-pub(super) fn prefix() -> impl Strategy<Value = IpNet> {
+pub(crate) fn prefix() -> impl Strategy<Value = IpNet> {
     (
         peer(),
         select(&[0_u8, 1, 8, 16, 24, 31, 32, 48, 64, 127, 128][..]),
@@ -89,7 +89,7 @@ fn traffic() -> impl Strategy<Value = Traffic> {
     ]
 }
 
-pub(super) fn permission() -> impl Strategy<Value = Permission> {
+pub(crate) fn permission() -> impl Strategy<Value = Permission> {
     let named = prop_oneof![
         4 => prefix().prop_map(Peer::Prefix),
         1 => (0..LISTS).prop_map(|n| Peer::PrefixList(format!("l{n}").parse().unwrap())),
@@ -131,16 +131,16 @@ fn interface() -> impl Strategy<Value = (Interface, BTreeSet<IpAddr>)> {
 /// A policy with the addresses read from its interfaces. Rules of two such worlds may share ids
 /// and differ in all else.
 #[derive(Clone, Debug)]
-pub(super) struct World {
-    pub(super) policy: Policy,
-    pub(super) read: ReadAddresses,
+pub(crate) struct World {
+    pub(crate) policy: Policy,
+    pub(crate) read: ReadAddresses,
 }
 
-pub(super) fn vpc_name() -> VpcName {
+pub(crate) fn vpc_name() -> VpcName {
     "prod".parse().unwrap()
 }
 
-pub(super) fn world() -> impl Strategy<Value = World> {
+pub(crate) fn world() -> impl Strategy<Value = World> {
     let groups = vec(
         (
             btree_set(permission(), 0..8),
@@ -216,9 +216,9 @@ pub(super) fn first_packet() -> impl Strategy<Value = FirstPacket> {
 }
 
 impl World {
-    pub(super) fn compile(&self, previous: Option<&Image>) -> Image {
+    pub(crate) fn attached(&self) -> Vec<AttachedInterface> {
         let interfaces = self.policy.vpcs[&vpc_name()].interfaces.keys().zip(2_u32..);
-        let attached: Vec<_> = interfaces
+        interfaces
             .map(|(name, number)| AttachedInterface {
                 vpc: vpc_name(),
                 name: name.clone(),
@@ -229,8 +229,12 @@ impl World {
                 addresses: self.read[name].clone(),
                 judge_again_before: None,
             })
-            .collect();
-        compile(&self.policy, &attached, previous, &settings()).unwrap_or_else(|e| panic!("{e}"))
+            .collect()
+    }
+
+    pub(crate) fn compile(&self, previous: Option<&Image>) -> Image {
+        let compiled = compile(&self.policy, &self.attached(), previous, &settings());
+        compiled.unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Compares what the tables say of a packet at each interface with the specification.

@@ -31,9 +31,9 @@ use crate::policy::model::{Peer, Permission, Rule, Side, Vpc};
 use crate::policy::names::{GroupName, PrefixListName, RuleId, VpcName};
 
 /// An image, asked piece by piece.
-struct OfImage<'a> {
-    image: &'a Image,
-    world: &'a World,
+pub(crate) struct OfImage<'a> {
+    pub(crate) image: &'a Image,
+    pub(crate) world: &'a World,
 }
 
 /// The same as [`super::super::amend::uses`], by taking each table apart.
@@ -210,7 +210,7 @@ impl Ground for OfImage<'_> {
 }
 
 /// A VPC, asked piece by piece.
-struct OfVpc<'a>(&'a Vpc);
+pub(crate) struct OfVpc<'a>(pub(crate) &'a Vpc);
 
 impl OfVpc<'_> {
     fn rules(
@@ -322,7 +322,7 @@ impl Rules for OfVpc<'_> {
 
 /// Something that a person may do to a policy.
 #[derive(Clone, Debug)]
-enum Step {
+pub(crate) enum Step {
     Add(usize, Permission),
     Remove(usize, Index),
     Join(usize, IpAddr),
@@ -331,7 +331,7 @@ enum Step {
     Unlist(usize, Index),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(crate) fn step() -> impl Strategy<Value = Step> {
     let stranger = select(&["10.0.0.77", "192.0.2.77", "2001:db8::77", "2001:db8::78"][..]);
     let stranger = stranger.prop_map(|text| text.parse().unwrap());
     let member = prop_oneof![3 => stranger, 1 => peer()];
@@ -355,7 +355,7 @@ fn pick<'a, T>(which: &Index, of: impl ExactSizeIterator<Item = &'a T>) -> Optio
 
 impl Step {
     /// What the step does to a VPC, as an edit of the model and as one to amend by; none if nothing.
-    fn edits(&self, vpc: &Vpc, number: usize) -> Option<(Edit, Edits)> {
+    pub(crate) fn edits(&self, vpc: &Vpc, number: usize) -> Option<(Edit, Edits)> {
         let mut edits = Edits::of(vpc_name());
         let group = |group: &usize| -> GroupName { format!("g{group}").parse().unwrap() };
         let list = |list: &usize| -> PrefixListName { format!("l{list}").parse().unwrap() };

@@ -1,7 +1,7 @@
 //! What the compiler promises, over whole policies.
 
-mod agreement;
-mod amendments;
+pub(crate) mod agreement;
+pub(crate) mod amendments;
 mod frames;
 mod numbers;
 mod shape;

@@ -389,4 +389,6 @@ fn explain(path: &Path, doing: &'static str, error: rusqlite::Error) -> StoreErr
 }
 
 #[cfg(test)]
+mod part_tests;
+#[cfg(test)]
 mod tests;

@@ -50,6 +50,12 @@ pub enum Asked<'a> {
     },
 }
 
+impl From<rusqlite::Error> for Whole {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::because(format!("a part cannot be read: {error}"))
+    }
+}
+
 type Read<T> = rusqlite::Result<T>;
 
 fn one<T>(

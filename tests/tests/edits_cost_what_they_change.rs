@@ -1,0 +1,234 @@
+//! A rule, a member or a prefix that comes or goes is made in the tables that are there: nothing is
+//! compiled whole, and still the kernel holds what is stored.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tests::lab::{Lab, Pair};
+use tests::sg::Sg;
+use tests::sockets::Outcome::{Connected, TimedOut};
+use tests::sockets::{TcpEcho, UdpEcho, tcp_connects, udp_roundtrip};
+
+/// Cells of every kind: rules open to everyone, prefixes of both families that overlap, peers that
+/// are groups and lists, and addresses and prefixes that are in several of them.
+const POLICY: &str = "
+prefix_lists:
+  clients: [10.0.0.0/28, 2001:db8:aa::/48]
+  partners: [10.0.0.0/24, 203.0.113.0/24]
+groups:
+  web:
+    ingress:
+      - {protocol: tcp, ports: [7, 8000-8080], from: [pl:clients, sg:admin]}
+      - {protocol: tcp, ports: 22, from: [10.0.0.0/8, 10.0.0.0/24, 2001:db8::/32]}
+      - {protocol: udp, ports: 53, from: [pl:partners, sg:monitors]}
+      - {protocol: icmp, from: [0.0.0.0/0]}
+    egress:
+      - {protocol: all, to: [10.0.0.0/8, '2001:db8::/32']}
+  db:
+    ingress:
+      - {protocol: tcp, ports: 5432, from: [sg:web, sg:admin, 10.0.0.128/25]}
+    egress: []
+  admin: {members: [10.1.1.1, '2001:db8::2']}
+  monitors: {members: [10.1.1.1, 10.1.1.2]}
+interfaces:
+  eth0: {groups: [web]}
+  eth1: {groups: [web, db]}
+";
+
+fn protected() -> Result<(Pair, Sg)> {
+    let pair = Lab::pair()?;
+    pair.host.ip("link add eth1 type veth peer name other1")?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(POLICY)?;
+    Ok((pair, sg))
+}
+
+/// A rule of the group `web` that comes or goes.
+fn rule<'a>(change: &'a str, words: &'a str) -> Vec<&'a str> {
+    let mut command = vec!["rule", change, "web"];
+    command.extend(words.split_whitespace());
+    command
+}
+
+fn edit(words: &str) -> Vec<&str> {
+    words.split_whitespace().collect()
+}
+
+/// Runs an edit, and makes sure that it was made in the tables that were there and that the kernel
+/// then holds what is stored.
+fn amends(sg: &Sg, words: &[&str]) -> Result<()> {
+    let image = || fs::read(sg.run_dir().join("image"));
+    let amended = || fs::metadata(sg.run_dir().join("amendments")).map_or(0, |found| found.len());
+    let (image_before, amended_before) = (image()?, amended());
+    sg.run(words)?.succeeded()?;
+    ensure!(image()? == image_before, "{words:?}: it was compiled whole");
+    ensure!(amended() > amended_before, "{words:?}: nothing was changed");
+    holds(sg).with_context(|| format!("after {words:?}"))
+}
+
+/// Runs an edit that is compiled with everything else.
+fn compiles(sg: &Sg, words: &[&str]) -> Result<()> {
+    sg.run(words)?.succeeded()?;
+    let amendments = sg.run_dir().join("amendments");
+    ensure!(!amendments.exists(), "{words:?}: it was not compiled whole");
+    holds(sg).with_context(|| format!("after {words:?}"))
+}
+
+fn holds(sg: &Sg) -> Result<()> {
+    let told = sg.json(&["verify"])?;
+    ensure!(told["same"] == true, "{told}");
+    Ok(())
+}
+
+#[test]
+fn each_edit_is_made_in_the_tables_that_are_there() -> Result<()> {
+    let (_pair, sg) = protected()?;
+    for words in [
+        "--ingress --protocol tcp --ports 443 --from 198.51.100.0/24",
+        "--ingress --protocol tcp --ports 443 --from 198.51.100.7",
+        "--ingress --protocol tcp --ports 22 --from 10.0.0.0/9",
+        "--ingress --protocol tcp --ports 443 --from 2001:db8:1::/48",
+        "--ingress --protocol tcp --ports 443 --from 2001:db8:1::7",
+        "--ingress --protocol tcp --ports 443 --from 0.0.0.0/0 --from ::/0",
+        "--ingress --protocol udp --ports 1-1000,2000 --from sg:admin",
+        "--ingress --protocol udp --ports 500 --from pl:partners",
+        "--egress --protocol tcp --ports 443 --to 198.51.100.0/24",
+        "--egress --protocol all --to sg:monitors",
+    ] {
+        amends(&sg, &rule("add", words))?;
+        amends(&sg, &rule("remove", words))?;
+        amends(&sg, &rule("add", words))?;
+    }
+    for words in [
+        "group members admin --add 10.0.0.77 2001:db8::77",
+        "group members monitors --add 10.0.0.77",
+        "group members admin --remove 10.0.0.77",
+        "group members monitors --remove 10.0.0.77 10.1.1.1",
+        "group members web --add 10.0.0.77",
+        "prefix-list add clients 10.0.0.1/32 198.51.100.0/25",
+        "prefix-list add clients 2001:db8:bb:1::5/128",
+        "prefix-list add clients 2001:db8:bb::/48",
+        "prefix-list remove clients 10.0.0.0/28",
+        "prefix-list remove clients 2001:db8:aa::/48 10.0.0.1/32",
+        "prefix-list add partners 198.51.100.0/24",
+    ] {
+        amends(&sg, &edit(words))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_gives_many_cells_another_shape_is_compiled_whole() -> Result<()> {
+    let (_pair, sg) = protected()?;
+    // Nobody has named these before, and then nobody does any more.
+    let first = "--ingress --protocol tcp --ports 1 --from sg:db";
+    compiles(&sg, &rule("add", first))?;
+    compiles(&sg, &rule("remove", first))?;
+    // Who is everyone is looked up elsewhere.
+    compiles(&sg, &edit("prefix-list add clients 0.0.0.0/0"))?;
+    compiles(&sg, &edit("prefix-list remove clients 0.0.0.0/0"))?;
+    // Those of a policy that nothing is in change nothing in the kernel.
+    sg.run(&edit("group create idle"))?.succeeded()?;
+    sg.run(&edit(
+        "rule add idle --ingress --protocol tcp --ports 1 --from 10.0.0.0/8",
+    ))?
+    .succeeded()?;
+    holds(&sg)
+}
+
+#[test]
+fn an_edit_is_refused_as_ever_and_changes_nothing() -> Result<()> {
+    let (_pair, sg) = protected()?;
+    let before = fs::read(sg.run_dir().join("ledger"))?;
+    for (words, told) in [
+        (
+            "rule add web --ingress --protocol tcp --ports 22 --from 10.0.0.0/8",
+            "already",
+        ),
+        (
+            "rule add wep --ingress --protocol tcp --ports 23 --from 10.0.0.0/8",
+            "did you mean \"web\"",
+        ),
+        (
+            "rule add web --ingress --protocol tcp --ports 23 --from sg:nobody",
+            "nobody",
+        ),
+        (
+            "rule remove web --ingress --protocol tcp --ports 23 --from 10.0.0.0/8",
+            "no rule",
+        ),
+        ("prefix-list add nobody 10.0.0.0/8", "nobody"),
+    ] {
+        let ran = sg.run(&edit(words))?;
+        ensure!(ran.code == Some(2) && ran.stderr.contains(told), "{ran}");
+    }
+    ensure!(fs::read(sg.run_dir().join("ledger"))? == before);
+    holds(&sg)
+}
+
+#[test]
+fn packets_meet_what_an_edit_makes() -> Result<()> {
+    let (pair, sg) = protected()?;
+    let _listeners = (
+        TcpEcho::listen(&pair.host, ":7")?,
+        TcpEcho::listen(&pair.host, ":9000")?,
+        UdpEcho::listen(&pair.host, ":53")?,
+    );
+    let tcp = |port: u16| tcp_connects(&pair.world, &format!("10.0.0.10:{port}"));
+    let udp = || udp_roundtrip(pair.world.at("10.0.0.1")?, "10.0.0.10:53");
+    ensure!(tcp(7)? == Connected && tcp(9000)? == TimedOut && udp()? == Connected);
+    let open = "--ingress --protocol tcp --ports 9000 --from 10.0.0.1";
+    amends(&sg, &rule("add", open))?;
+    ensure!(tcp(9000)? == Connected, "a rule was added");
+    amends(&sg, &rule("remove", open))?;
+    ensure!(tcp(9000)? == TimedOut, "it was removed");
+    amends(&sg, &edit("prefix-list remove clients 10.0.0.0/28"))?;
+    ensure!(tcp(7)? == TimedOut, "a prefix was removed");
+    amends(&sg, &edit("group members admin --add 10.0.0.1"))?;
+    ensure!(
+        tcp(7)? == Connected,
+        "the peer is a member of another group"
+    );
+    amends(&sg, &edit("group members admin --remove 10.0.0.1"))?;
+    amends(&sg, &edit("prefix-list add clients 10.0.0.0/31"))?;
+    ensure!(tcp(7)? == Connected, "a shorter prefix was added");
+    amends(&sg, &edit("prefix-list remove partners 10.0.0.0/24"))?;
+    ensure!(
+        udp()? == TimedOut,
+        "what another list holds is nothing to this one"
+    );
+    amends(&sg, &edit("group members monitors --add 10.0.0.1"))?;
+    ensure!(udp()? == Connected);
+    Ok(())
+}
+
+#[test]
+fn a_killed_edit_is_completed_by_the_next_one() -> Result<()> {
+    let (pair, sg) = protected()?;
+    let _listener = TcpEcho::listen(&pair.host, ":7")?;
+    let connects = || tcp_connects(&pair.world, "10.0.0.10:7");
+    for kill in 0..24_u64 {
+        let command = match kill % 3 {
+            0 => format!(
+                "rule add web --ingress --protocol tcp --ports {} --from 192.0.2.0/24",
+                20_000 + kill
+            ),
+            1 => format!("group members admin --add 10.7.0.{kill}"),
+            _ => format!("prefix-list add clients 10.8.{kill}.0/24"),
+        };
+        let mut child = sg.spawn(&edit(&command))?;
+        thread::sleep(Duration::from_millis(kill * 2));
+        child.kill()?;
+        child.wait()?;
+        ensure!(
+            connects()? == Connected,
+            "kill {kill}: what no edit is about is cut"
+        );
+        let next = format!("prefix-list add partners 10.9.{kill}.0/24");
+        sg.run(&edit(&next))?.succeeded()?;
+        holds(&sg).with_context(|| format!("kill {kill}"))?;
+    }
+    Ok(())
+}
