@@ -5,7 +5,7 @@
 //! rules first, so that a refused flood never reaches the flow tables.
 
 mod at_once;
-mod refuse;
+mod syn;
 
 use crate::addr::Addr;
 use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
@@ -18,7 +18,7 @@ use crate::tables::{
 };
 
 pub use at_once::at_once;
-pub use refuse::refuses_syn;
+pub use syn::syn_at_once;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {
@@ -946,6 +946,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         direction: Direction,
     ) -> Result<Admitted, Reason> {
         let policy = self.direction_policy(direction).ok_or(Reason::NoPolicy)?;
+        let number = self.interface.direction_policy(direction);
         let family = peer.family();
 
         let rule = self.tables.rule_in(policy.open_to(family), service);
@@ -965,7 +966,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             return Ok(Admitted { rule, untracked });
         }
         if policy.flags.has(PolicyFlags::prefixes(family)) {
-            let table = self.tables.prefix(Scope::policy(policy.id, family), peer);
+            let table = self.tables.prefix(Scope::policy(number, family), peer);
             let rule = self.tables.rule_in(table, service);
             self.trace.step(Step::Rules {
                 source: RuleSource::Prefix,
@@ -982,7 +983,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         if policy.flags.has(PolicyFlags::PREFIX_LISTS) {
             let scope = Scope::prefix_lists(self.interface.vpc, family);
             let identity = self.tables.set(scope, peer);
-            let rule = self.granted(policy, identity, service);
+            let rule = self.granted(number, identity, service);
             self.trace.step(Step::Rules {
                 source: RuleSource::PrefixLists(identity),
                 service,
@@ -997,7 +998,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
         if policy.flags.has(PolicyFlags::GROUPS) {
             let identity = self.tables.member(self.interface.vpc, peer);
-            let rule = self.granted(policy, identity, service);
+            let rule = self.granted(number, identity, service);
             self.trace.step(Step::Rules {
                 source: RuleSource::Groups(identity),
                 service,
@@ -1014,12 +1015,12 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     #[inline(always)]
-    fn granted(&self, policy: &DirectionPolicy, identity: Identity, service: Service) -> RuleSlot {
+    fn granted(&self, direction_policy: u32, identity: Identity, service: Service) -> RuleSlot {
         if !identity.is_some() {
             return RuleSlot::NONE;
         }
         let key = GrantKey {
-            direction_policy: policy.id,
+            direction_policy,
             identity,
         };
         self.tables.rule_in(self.tables.grant(&key), service)

@@ -16,7 +16,7 @@ use crate::ranges::{PORT_SEARCH_STEPS, search_ports};
 use crate::report::{Decision, Reason, Verdict};
 
 /// The layout of the maps. A program never works on maps of another number.
-pub const ABI: u32 = 3;
+pub const ABI: u32 = 4;
 
 /// Two values of one entry: the one in force and the one an update prepares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +107,9 @@ pub struct Globals {
 }
 
 /// A protected interface: who it is, and what is in force on it.
+///
+/// The maps that every packet reads begin on a page, and their entries have sizes that divide into
+/// cache lines: who it is and what a refused SYN needs of either face lie in the first two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct InterfaceEntry {
@@ -116,6 +119,20 @@ pub struct InterfaceEntry {
     pub ifindex: u32,
     /// What is in force.
     pub faces: Faces<Interface>,
+    /// Always zero.
+    pub padding: [u32; 4],
+}
+
+impl InterfaceEntry {
+    /// The entry of an interface.
+    pub const fn new(netns: u32, ifindex: u32, faces: Faces<Interface>) -> Self {
+        Self {
+            netns,
+            ifindex,
+            faces,
+            padding: [0; 4],
+        }
+    }
 }
 
 /// What is in force on one interface.
@@ -144,6 +161,13 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// The number of one direction of its policy, as [`Scope`] and [`GrantKey`] use it. It is reckoned
+    /// and not looked up, so that tables by this number are read while the policy is still coming.
+    #[inline(always)]
+    pub const fn direction_policy(&self, direction: Direction) -> u32 {
+        direction_policy(self.policy, direction)
+    }
+
     /// What happens to a packet that was judged: its verdict, unless the interface is only audited.
     #[inline(always)]
     pub const fn enforce(&self, reason: Reason) -> Verdict {
@@ -299,8 +323,14 @@ pub struct DirectionPolicy {
     pub open: [PortTable; 2],
     /// Which further lookups can find anything, and which protocols are open whole.
     pub flags: PolicyFlags,
-    /// The policy's number and the direction, as [`Scope`] and [`GrantKey`] use them.
-    pub id: u32,
+    /// Always zero: both directions take a cache line.
+    pub padding: [u32; 3],
+}
+
+/// The number of one direction of a policy.
+#[inline(always)]
+pub const fn direction_policy(policy: u32, direction: Direction) -> u32 {
+    policy << 1 | direction.number()
 }
 
 impl DirectionPolicy {
@@ -452,7 +482,7 @@ pub struct MemberKey {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct GrantKey {
-    /// [`DirectionPolicy::id`].
+    /// [`direction_policy`].
     pub direction_policy: u32,
     /// A set of groups, or of prefix lists, as the compiler numbers them from 1.
     pub identity: Identity,
@@ -519,6 +549,21 @@ pub struct ReasonCounter {
     pub bytes: u64,
 }
 
+/// The counters of all reasons at one interface in one direction, by [`Reason::number`]. They are one
+/// entry because the kernel finds each entry of a per-CPU array by a pointer of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct ReasonCounters(pub [ReasonCounter; Reason::COUNT]);
+
+impl ReasonCounters {
+    /// One reason's counter.
+    pub fn of(&self, reason: Reason) -> ReasonCounter {
+        let Self(counters) = self;
+        let counter = counters.get(reason.number() as usize);
+        counter.copied().unwrap_or_default()
+    }
+}
+
 /// What a rule admitted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -535,10 +580,10 @@ pub struct RuleCounter {
     pub padding: u32,
 }
 
-/// Where the counter of a reason is.
+/// Where the [`ReasonCounters`] of an interface in a direction are.
 #[inline(always)]
-pub const fn reason_index(interface_slot: u32, direction: Direction, reason: Reason) -> u32 {
-    (interface_slot * 2 + direction.number()) * Reason::COUNT as u32 + reason.number()
+pub const fn reasons_index(interface_slot: u32, direction: Direction) -> u32 {
+    interface_slot * 2 + direction.number()
 }
 
 /// How many slots beyond its own an interface may lie in the table.
@@ -675,9 +720,9 @@ pub trait Tables {
 const _: () = {
     assert!(size_of::<Globals>() == 72);
     assert!(size_of::<Interface>() == 84);
-    assert!(size_of::<InterfaceEntry>() == 176);
+    assert!(size_of::<InterfaceEntry>() == 192);
     assert!(size_of::<PortEntry>() == 8);
-    assert!(size_of::<Policy>() == 48);
+    assert!(size_of::<Policy>() == 64);
     assert!(size_of::<PrefixKey>() == 20);
     assert!(size_of::<MemberKey>() == 20);
     assert!(size_of::<GrantKey>() == 8);

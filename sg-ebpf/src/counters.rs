@@ -1,5 +1,7 @@
 //! Counts, per CPU, so that no two CPUs write one line.
 
+use core::arch::asm;
+
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::bpf_jiffies64;
@@ -9,12 +11,12 @@ use sg_common::flow::Ticks;
 use sg_common::packet::{Direction, Packet};
 use sg_common::parse::Headers;
 use sg_common::report::{Decision, Reason};
-use sg_common::tables::{ReasonCounter, RuleCounter, RuleSlot, reason_index};
+use sg_common::tables::{ReasonCounter, ReasonCounters, RuleCounter, RuleSlot, reasons_index};
 
 use crate::maps::MMAPABLE;
 
 #[btf_map]
-static REASONS: PerCpuArray<ReasonCounter, 1> = PerCpuArray::new();
+static REASONS: PerCpuArray<ReasonCounters, 1> = PerCpuArray::new();
 /// The rules as one CPU counts them, then as the next one does. The controller reads them through
 /// memory, as it could not read per-CPU values.
 #[btf_map]
@@ -25,6 +27,25 @@ static RULES_A_CPU: Global<u32> = Global::new(1);
 /// Frames that came to an interface without an entry.
 #[btf_map]
 static STRAYS: PerCpuArray<ReasonCounter, 1> = PerCpuArray::new();
+
+/// Where this CPU counts a reason.
+#[inline(always)]
+fn reason_counter(
+    interface_slot: u32,
+    direction: Direction,
+    reason: Reason,
+) -> Option<*mut ReasonCounter> {
+    let counters = REASONS.get_ptr_mut(reasons_index(interface_slot, direction))?;
+    let mut number = u64::from(reason.number());
+    // SAFETY: it copies a number. LLVM knows how many reasons there are, and would leave out the
+    // comparison that the verifier learns it from.
+    unsafe { asm!("{number} += 0", number = inout(reg) number, options(pure, nomem, nostack)) };
+    if number >= Reason::COUNT as u64 {
+        return None;
+    }
+    // SAFETY: there are as many counters as reasons, as just compared.
+    Some(unsafe { counters.cast::<ReasonCounter>().add(number as usize) })
+}
 
 #[inline(always)]
 fn add(counter: Option<*mut ReasonCounter>, packets: u64, bytes: u64) {
@@ -47,20 +68,35 @@ pub(crate) fn count(
     headers: &Headers,
 ) {
     let (packets, bytes) = (u64::from(headers.packets), u64::from(headers.bytes));
-    let index = reason_index(interface_slot, direction, decision.reason);
-    add(REASONS.get_ptr_mut(index), packets, bytes);
+    count_both(interface_slot, direction, decision, packets, bytes);
+}
+
+/// The same for a frame whose headers nobody has kept.
+#[inline(always)]
+pub(crate) fn count_frame<P: Packet>(
+    interface_slot: u32,
+    direction: Direction,
+    decision: Decision,
+    frame: &P,
+) {
+    let (packets, bytes) = (u64::from(frame.segments()), u64::from(frame.length()));
+    count_both(interface_slot, direction, decision, packets, bytes);
+}
+
+#[inline(always)]
+fn count_both(
+    interface_slot: u32,
+    direction: Direction,
+    decision: Decision,
+    packets: u64,
+    bytes: u64,
+) {
+    let counter = reason_counter(interface_slot, direction, decision.reason);
+    add(counter, packets, bytes);
     if decision.rule.is_some() {
         let opened = decision.reason == Reason::Rule;
         count_rule(decision.rule, packets, bytes, opened);
     }
-}
-
-/// Counts a SYN that no rule admits.
-#[inline(always)]
-pub(crate) fn count_refused<P: Packet>(interface_slot: u32, direction: Direction, frame: &P) {
-    let index = reason_index(interface_slot, direction, Reason::NoRule);
-    let (packets, bytes) = (u64::from(frame.segments()), u64::from(frame.length()));
-    add(REASONS.get_ptr_mut(index), packets, bytes);
 }
 
 /// Counts a frame of an interface that has no entry, or one that is not in force.

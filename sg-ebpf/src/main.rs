@@ -24,7 +24,7 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, direction_of, refuses_syn};
+use sg_common::decide::{at_once, direction_of, syn_at_once};
 use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
@@ -39,6 +39,7 @@ const TCX_NEXT: i32 = -1;
 
 /// Received frames, before the kernel has made a socket buffer of them.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.ctx).ingress_ifindex };
@@ -56,6 +57,7 @@ fn receive(context: &XdpContext, ifindex: u32) -> u32 {
 
 /// Received frames, where XDP is not wanted.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
@@ -64,6 +66,7 @@ pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
 
 /// Frames on their way out of the interface.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
     // SAFETY: the context lives as long as the program runs.
     let ifindex = unsafe { (*context.skb.skb).ifindex };
@@ -109,11 +112,18 @@ fn judge<P: Packet>(
     };
     let direction = direction_of(interface, received);
     job.generation = maps.generation;
-    job.interface = place;
-    if !events::are_wanted(EventKind::Drop) && refuses_syn(frame, direction, interface, &maps) {
-        counters::count_refused(interface.slot, direction, frame);
-        return interface.enforce(Reason::NoRule);
+    if let Some(decision) = syn_at_once(frame, direction, interface, &maps) {
+        let kind = match decision.reason {
+            Reason::Untracked => EventKind::NewFlow,
+            _ => EventKind::Drop,
+        };
+        if !events::are_wanted(kind) {
+            // The place is the interface's slot, and known before its entry is read.
+            counters::count_frame(place, direction, decision, frame);
+            return interface.enforce(decision.reason);
+        }
     }
+    job.interface = place;
     if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
         return stages::conclude(job, interface, direction, decision);
     }
@@ -130,6 +140,7 @@ fn judge<P: Packet>(
 /// Leaves the kernel's `jiffies64` in a map, for readers of deadlines; run by the controller through
 /// `BPF_PROG_TEST_RUN`, attached nowhere.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
     maps::read_clock();
     xdp_action::XDP_ABORTED
@@ -138,6 +149,7 @@ pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
 /// Ends the flow whose key the frame is, as it lies in memory; run by the controller as [`sg_clock`]
 /// is. Returns how many tables held it.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
     let Some(job) = maps::job() else { return 0 };
     let key = &raw mut job.desk.key;
@@ -167,6 +179,7 @@ fn end_flow(maps: &Maps<false>, job: &mut Job, table: FlowTable) -> u32 {
 /// `BPF_PROG_TEST_RUN`, attached nowhere. No XDP program: to repeat one, the kernel waits for a grace
 /// period each time.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_carry(_context: TcContext) -> i32 {
     flows::carry();
     TC_ACT_SHOT

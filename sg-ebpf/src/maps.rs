@@ -32,22 +32,24 @@ use crate::frame::Scratch;
 use crate::stages;
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
-/// What the controller writes much of at once: a system call an entry would take a microsecond.
+/// What the controller writes much of at once: a system call an entry would take a microsecond. Also
+/// what every packet reads: the kernel begins only these arrays on a page, and others eight bytes
+/// before the end of a cache line, which each entry would then cross.
 pub(crate) const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 pub(crate) static GLOBALS: Array<Globals, 1> = Array::new();
 #[btf_map]
-static INTERFACES: Array<InterfaceEntry, 1> = Array::new();
+static INTERFACES: Array<InterfaceEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
-static POLICIES: Array<Faces<Policy>, 1> = Array::new();
+static POLICIES: Array<Faces<Policy>, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static PORTS: Array<PortEntry, 1, MMAPABLE> = Array::new();
 // Tables of prefixes by [`Scope`]. They point into the arrays below, which many of them share.
 #[btf_map]
-static POLICY_RANGES: Array<Faces<RangeTable>, 1> = Array::new();
+static POLICY_RANGES: Array<Faces<RangeTable>, 1, MMAPABLE> = Array::new();
 #[btf_map]
-static LIST_RANGES: Array<Faces<RangeTable>, 1> = Array::new();
+static LIST_RANGES: Array<Faces<RangeTable>, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static RANGE_SLOTS: Array<RangeSlot, 1, MMAPABLE> = Array::new();
 #[btf_map]

@@ -1,12 +1,12 @@
 //! Programs to measure the judgement by; the controller attaches none of them.
 //!
-//! Two do the least that a program can do at their hook, one reads the headers that every firewall
+//! Two do the least that a program can do at their hook, two read the headers that every firewall
 //! reads, one sends, and the others are the judgement itself, or its bounds, over frames that
 //! [`Scatter`] makes differ from run to run.
 
 use core::ptr;
 
-use aya_ebpf::bindings::{TC_ACT_SHOT, xdp_action};
+use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
@@ -24,24 +24,38 @@ const DESTINATION: usize = ETHERNET + 16;
 
 /// Drops.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_drop_xdp(_context: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
 /// Drops.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_drop_tc(_context: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
 /// Finds the ports of TCP over IPv4, and drops.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_parse_xdp(context: XdpContext) -> u32 {
-    parse(&context)
+    parse_xdp(&context)
+}
+
+/// Finds the ports of TCP over IPv4, and drops.
+#[classifier]
+#[inline(always)]
+pub(crate) fn sg_parse_tc(context: TcContext) -> i32 {
+    match parse(context.data(), context.data_end()) {
+        Some(()) => TC_ACT_SHOT,
+        None => TC_ACT_UNSPEC,
+    }
 }
 
 /// The first, over scattered frames: what scattering takes.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_scattered_drop_xdp(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
         Some(_) => xdp_action::XDP_DROP,
@@ -51,15 +65,17 @@ pub(crate) fn sg_scattered_drop_xdp(context: XdpContext) -> u32 {
 
 /// The third, over scattered frames.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_scattered_parse_xdp(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
-        Some(_) => parse(&context),
+        Some(_) => parse_xdp(&context),
         None => xdp_action::XDP_ABORTED,
     }
 }
 
 /// The judgement of what is received, over scattered frames.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_scattered_xdp(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
         Some(scattered) => crate::receive(&context, scattered.interface),
@@ -69,6 +85,7 @@ pub(crate) fn sg_scattered_xdp(context: XdpContext) -> u32 {
 
 /// The judgement of what is sent, over scattered frames.
 #[classifier]
+#[inline(always)]
 pub(crate) fn sg_scattered_tc(context: TcContext) -> i32 {
     match scatter(context.data(), context.data_end(), DESTINATION) {
         Some(scattered) => crate::classify(&context, scattered.interface, false),
@@ -78,6 +95,7 @@ pub(crate) fn sg_scattered_tc(context: TcContext) -> i32 {
 
 /// Sends scattered frames: where the kernel runs it on live frames, out of their device.
 #[xdp(frags)]
+#[inline(always)]
 pub(crate) fn sg_flood(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
         Some(_) => xdp_action::XDP_TX,
@@ -105,12 +123,19 @@ fn scatter(start: usize, end: usize, offset: usize) -> Option<Scattered> {
 }
 
 #[inline(always)]
-fn parse(context: &XdpContext) -> u32 {
+fn parse_xdp(context: &XdpContext) -> u32 {
+    match parse(context.data(), context.data_end()) {
+        Some(()) => xdp_action::XDP_DROP,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+#[inline(always)]
+fn parse(start: usize, end: usize) -> Option<()> {
     const IPV4_ETHERTYPE: u16 = 0x0800;
     const TCP_PROTOCOL: u8 = 6;
-    let (start, end) = (context.data(), context.data_end());
     if start + ETHERNET + IPV4 > end {
-        return xdp_action::XDP_ABORTED;
+        return None;
     }
     // SAFETY: both headers lie before the end, as just compared.
     let (ethertype, version, protocol) = unsafe {
@@ -126,7 +151,7 @@ fn parse(context: &XdpContext) -> u32 {
         || protocol != TCP_PROTOCOL
         || l4 + TCP > end
     {
-        return xdp_action::XDP_ABORTED;
+        return None;
     }
     // SAFETY: the whole TCP header lies before the end, as just compared. The reads are volatile
     // because nobody asks what they read.
@@ -135,5 +160,5 @@ fn parse(context: &XdpContext) -> u32 {
         ptr::read_volatile((start + DESTINATION) as *const u32);
         ptr::read_volatile(l4 as *const u32);
     }
-    xdp_action::XDP_DROP
+    Some(())
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sg_common::addr::Family;
 use sg_common::packet::Direction;
 use sg_common::parse::{TCP, UDP};
-use sg_common::tables::{DirectionPolicy, GrantKey, Policy, PolicyFlags};
+use sg_common::tables::{DirectionPolicy, GrantKey, Policy, PolicyFlags, direction_policy};
 
 use super::domain::{AttachedPolicy, Domain};
 use super::fold::{Prefix, family_of, fold};
@@ -61,7 +61,7 @@ impl<'a> PolicyTables<'a> {
         self.grants.begin(attached.subject.clone());
         let mut policy = Policy::default();
         for (direction, place) in Direction::ALL.into_iter().zip(&mut policy.directions) {
-            let id = attached.id << 1 | direction.number();
+            let id = direction_policy(attached.id, direction);
             let rules = sort(domain, groups, direction);
             *place = self.direction(id, rules, lists, members, ranges).map_err(
                 |TooLong(intervals)| CompileError::TooManyPorts {
@@ -81,10 +81,7 @@ impl<'a> PolicyTables<'a> {
         members: &Sets,
         ranges: &mut RangeTables<'_>,
     ) -> Result<DirectionPolicy, TooLong> {
-        let mut policy = DirectionPolicy {
-            id,
-            ..DirectionPolicy::default()
-        };
+        let mut policy = DirectionPolicy::default();
         let families = Family::ALL
             .into_iter()
             .zip(&mut rules.open)

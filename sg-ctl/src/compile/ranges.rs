@@ -9,7 +9,7 @@ use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 use sg_common::addr::Family;
-use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges};
+use sg_common::ranges::{Interval, IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges};
 use sg_common::tables::{PortTable, Scope};
 
 use super::arena::{Arena, Slices};
@@ -19,8 +19,11 @@ use super::limits::{CompileError, Limits, Subject};
 
 /// Tables up to so many intervals have twice as many slots, so that most slots have one value and
 /// the lookup ends there. Larger ones have a slot for four to eight intervals, which keeps an IPv4
-/// prefix below 24 bytes and takes three halvings in one or two cache lines.
+/// prefix below 24 bytes and takes three halvings in one or two cache lines, or wider ones where
+/// bits tell the values.
 const DENSE: usize = 64;
+/// One in so many intervals may be none that bits can tell, and is then halved for in a wide slot.
+const ODD_ONES: usize = 16;
 /// One in so many addresses may lie far above the others.
 const STRAGGLERS: usize = 256;
 /// Slots of a segment, as a power of two: some thousand intervals, so that a change writes a few
@@ -256,39 +259,60 @@ impl Spans {
     }
 }
 
-/// An entry of the intervals of one family.
-trait Interval: Copy + Default + Eq + Hash {
-    fn new(start: u64, value: u32) -> Self;
-}
-
-impl Interval for IntervalV4 {
-    fn new(start: u64, value: u32) -> Self {
-        Self {
-            start: start as u32,
-            value,
-        }
-    }
-}
-
-impl Interval for IntervalV6 {
-    fn new(start: u64, value: u32) -> Self {
-        Self {
-            start,
-            value,
-            padding: 0,
-        }
-    }
-}
+/// Where values change within one half of an address, in order.
+type Edges<'a> = &'a [(u64, u32)];
 
 /// Lays one table.
-fn lay<I: Interval>(
-    edges: &[(u64, u32)],
+fn lay<I: Interval + Default + Eq + Hash>(
+    edges: Edges<'_>,
     intervals: &mut Slices<'_, I>,
     slots: &mut Slices<'_, RangeSlot>,
 ) -> RangeTable {
     let (Some(&(first, _)), Some(&(last, _))) = (edges.first(), edges.last()) else {
         return RangeTable::default();
     };
+    let (shift, last) = extent::<I>(edges, first, last);
+    let mut direct = Vec::new();
+    let mut segment = Segment::<I>::default();
+    let mut coming = edges;
+    let mut value = 0;
+    let (begin, end) = (first >> shift, last >> shift);
+    for segment_number in begin >> SEGMENT_BITS..=end >> SEGMENT_BITS {
+        let first_slot = segment_number << SEGMENT_BITS;
+        let last_slot = first_slot | ((1 << SEGMENT_BITS) - 1);
+        for number in first_slot.max(begin)..=last_slot.min(end) {
+            let within = coming
+                .iter()
+                .take_while(|(at, _)| at >> shift == number || number == end);
+            let (within, rest) = coming.split_at(within.count());
+            coming = rest;
+            segment.add(number, shift, value, within);
+            value = within.last().map_or(value, |(_, last)| *last);
+        }
+        segment.place(intervals, &mut direct);
+    }
+    // What lies behind the last slot belongs to it, and bits say nothing of that.
+    let is_told = direct
+        .last()
+        .is_some_and(|slot| slot.length == RangeSlot::BITS);
+    if is_told && end < I::LAST >> shift {
+        direct.push(RangeSlot {
+            offset: value,
+            length: 0,
+        });
+    }
+    let placed = slots.place(&direct);
+    RangeTable {
+        base: first >> shift << shift,
+        first_slot: placed.offset,
+        slots: placed.length,
+        shift,
+        padding: [0; 3],
+    }
+}
+
+/// How wide the slots of a table are, as a power of two, and an address in the last one.
+fn extent<I: Interval>(edges: Edges<'_>, first: u64, last: u64) -> (u32, u64) {
     let wanted = if edges.len() <= DENSE {
         edges.len() * 2
     } else {
@@ -310,71 +334,201 @@ fn lay<I: Interval>(
         true => core,
         false => last,
     };
-    let shift = shift_up_to(last);
-    let mut direct = Vec::new();
-    let mut segment = Vec::new();
-    let mut coming = edges;
-    let mut value = 0;
-    let (begin, end) = (first >> shift, last >> shift);
-    for segment_number in begin >> SEGMENT_BITS..=end >> SEGMENT_BITS {
-        let first_slot = segment_number << SEGMENT_BITS;
-        let last_slot = first_slot | ((1 << SEGMENT_BITS) - 1);
-        let behind = match last_slot >= end {
-            true => coming.len(),
-            false => coming.partition_point(|(at, _)| at >> shift <= last_slot),
-        };
-        let (within, rest) = coming.split_at(behind);
-        coming = rest;
-        segment.clear();
-        segment.push(I::new(first_slot << shift, value));
-        segment.extend(within.iter().map(|&(at, value)| I::new(at, value)));
-        let first_of_segment = direct.len();
-        // How many of the edges within the segment lie before the slot; as many entries of the
-        // segment lie before the one that is open where the slot begins.
-        let mut passed = 0;
-        for number in first_slot.max(begin)..=last_slot.min(end) {
-            let ahead = within.get(passed..).unwrap_or_default();
-            let in_slot = ahead
-                .iter()
-                .take_while(|(at, _)| at >> shift == number || number == end)
-                .count();
-            // What begins with the slot leaves nothing of what was open before.
-            let is_replaced = ahead.first().is_some_and(|(at, _)| *at == number << shift);
-            let first = passed + usize::from(is_replaced);
-            let length = in_slot + usize::from(!is_replaced);
-            passed += in_slot;
-            if let Some((_, changed)) = passed.checked_sub(1).and_then(|at| within.get(at)) {
-                value = *changed;
-            }
-            direct.push(match length {
-                1 => RangeSlot {
-                    offset: value,
-                    length: 0,
-                },
-                // Both are below the intervals of a segment, which its place will have counted.
-                _ => RangeSlot {
-                    offset: first as u32,
-                    length: length as u32,
-                },
-            });
+    let narrow = shift_up_to(last);
+    if edges.len() <= DENSE {
+        return (narrow, last);
+    }
+    let is_most = |count: usize| count >= edges.len() - edges.len() / ODD_ONES;
+    let mut aligned = [0; u64::BITS as usize + 1];
+    for (at, _) in edges {
+        aligned[at.trailing_zeros() as usize] += 1;
+    }
+    let mut of_at_least = 0;
+    let unit = aligned.iter().rposition(|count| {
+        of_at_least += count;
+        is_most(of_at_least)
+    });
+    let wide = (unit.unwrap_or(0) as u32 + I::UNIT_BITS).min(u64::BITS - 1);
+    if wide <= narrow {
+        return (narrow, last);
+    }
+    let (mut value, mut told) = (0, 0);
+    for within in edges.chunk_by(|(a, _), (b, _)| a >> wide == b >> wide) {
+        let number = within.first().map_or(0, |(at, _)| at >> wide);
+        if two_values::<I>(number, wide, value, within).is_some() {
+            told += within.len();
         }
-        let of_segment = direct.get_mut(first_of_segment..).unwrap_or_default();
-        let mut searched = of_segment.iter_mut().filter(|slot| slot.length > 0);
-        // Where each slot has one value nobody looks at the intervals.
-        if let Some(slot) = searched.next() {
-            let offset = intervals.place(&segment).offset;
-            for slot in std::iter::once(slot).chain(searched) {
-                slot.offset = slot.offset.wrapping_add(offset);
-            }
+        value = within.last().map_or(value, |(_, last)| *last);
+    }
+    (if is_most(told) { wide } else { narrow }, last)
+}
+
+/// Where a slot's value changes, and which two values it has, if bits can tell them. `before` is the
+/// value just before the slot.
+fn two_values<I: Interval>(
+    number: u64,
+    shift: u32,
+    before: u32,
+    within: Edges<'_>,
+) -> Option<([u32; 2], Edges<'_>)> {
+    let unit = shift.checked_sub(I::UNIT_BITS)?;
+    let is_aligned = |at: u64, to: u32| at >> to << to == at;
+    // What begins with the slot leaves nothing of what was before.
+    let (first, changes) = match within {
+        [(at, value), changes @ ..] if is_aligned(*at, shift) => (*value, changes),
+        changes => (before, changes),
+    };
+    let second = changes.first().map_or(first, |(_, value)| *value);
+    let is_told = |&(at, value): &(u64, u32)| {
+        at >> shift == number && is_aligned(at, unit) && (value == first || value == second)
+    };
+    // What is nested has but one address.
+    let is_one_level = (first | second) & RangeTable::NESTED == 0;
+    (is_one_level && changes.iter().all(is_told)).then_some(([first, second], changes))
+}
+
+/// The values of a slot that bits tell, from where on each: what [`Segment::add_bits`] was given.
+pub(super) fn told<I: Interval>(
+    begin: u64,
+    shift: u32,
+    entries: &[I],
+) -> impl Iterator<Item = (u64, u32)> {
+    let (values, words) = match entries.split_first() {
+        Some((values, words)) => (values.values(), words),
+        None => ([0; 2], entries),
+    };
+    let [first, second] = values;
+    let mut before = 0;
+    let changes = words.iter().zip(0_u64..).flat_map(move |(word, number)| {
+        let bits = word.bits();
+        let mut changes = bits ^ (bits << 1 | before);
+        before = bits >> (u64::BITS - 1);
+        std::iter::from_fn(move || {
+            let unit = changes.trailing_zeros();
+            changes &= changes.checked_sub(1)?;
+            let value = if bits >> unit & 1 == 0 { first } else { second };
+            let unit = number * u64::from(u64::BITS) + u64::from(unit);
+            Some((begin + (unit << (shift - I::UNIT_BITS)), value))
+        })
+    });
+    std::iter::once((begin, first)).chain(changes)
+}
+
+/// Entries that the bits of a slot take, with the two values before them.
+pub(super) const fn entries_of_bits<I: Interval>() -> usize {
+    1 + (1 << I::UNIT_BITS) / u64::BITS as usize
+}
+
+/// Some slots that follow one another, and what they lead to.
+struct Segment<I> {
+    /// Offsets count from the segment's first entry.
+    slots: Vec<RangeSlot>,
+    entries: Vec<I>,
+    /// Which entry is the interval that is open where the next slot begins.
+    open: Option<usize>,
+}
+
+impl<I> Default for Segment<I> {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            entries: Vec::new(),
+            open: None,
         }
     }
-    let placed = slots.place(&direct);
-    RangeTable {
-        base: first >> shift << shift,
-        first_slot: placed.offset,
-        slots: placed.length,
-        shift,
-        padding: 0,
+}
+
+impl<I: Interval + Default + Eq + Hash> Segment<I> {
+    /// Entries in a cache line.
+    const LINE: usize = 64 / size_of::<I>();
+    const UNITS: usize = 1 << I::UNIT_BITS;
+    const BITS: usize = entries_of_bits::<I>();
+
+    /// Adds the slot with this number. `before` is the value just before it.
+    fn add(&mut self, number: u64, shift: u32, before: u32, within: Edges<'_>) {
+        let is_replaced = within.first().is_some_and(|(at, _)| *at == number << shift);
+        let length = within.len() + usize::from(!is_replaced);
+        if length == 1 {
+            if is_replaced {
+                self.open = None;
+            }
+            self.slots.push(RangeSlot {
+                offset: within.last().map_or(before, |(_, last)| *last),
+                length: 0,
+            });
+        } else if length > Self::BITS
+            && let Some((values, changes)) = two_values::<I>(number, shift, before, within)
+        {
+            self.add_bits(shift, values, changes);
+        } else {
+            let first = match self.open {
+                Some(open) if !is_replaced => open,
+                _ => {
+                    let first = self.entries.len();
+                    if !is_replaced {
+                        self.entries.push(I::new(number << shift, before));
+                    }
+                    first
+                }
+            };
+            let starts = within.iter().map(|&(at, value)| I::new(at, value));
+            self.entries.extend(starts);
+            self.open = self.entries.len().checked_sub(1);
+            self.slots.push(RangeSlot {
+                offset: first as u32,
+                length: length as u32,
+            });
+        }
+    }
+
+    fn add_bits(&mut self, shift: u32, values: [u32; 2], changes: Edges<'_>) {
+        if self.entries.len() % Self::LINE + Self::BITS > Self::LINE {
+            self.fill_line();
+        }
+        self.slots.push(RangeSlot {
+            offset: self.entries.len() as u32,
+            length: RangeSlot::BITS,
+        });
+        let [first, _] = values;
+        let unit = |at: u64| (at >> (shift - I::UNIT_BITS)) as usize % Self::UNITS;
+        let mut bits = vec![0_u64; Self::BITS - 1];
+        let ends = changes.iter().skip(1).map(|(at, _)| unit(*at));
+        for (&(at, value), end) in changes.iter().zip(ends.chain([Self::UNITS])) {
+            if value == first {
+                continue;
+            }
+            for unit in unit(at)..end {
+                if let Some(word) = bits.get_mut(unit / u64::BITS as usize) {
+                    *word |= 1 << (unit % u64::BITS as usize);
+                }
+            }
+        }
+        self.entries.push(I::of_values(values));
+        self.entries.extend(bits.into_iter().map(I::of_bits));
+        self.open = None;
+    }
+
+    fn fill_line(&mut self) {
+        let lines = self.entries.len().next_multiple_of(Self::LINE);
+        self.entries.resize(lines, I::default());
+    }
+
+    /// Finds a place for the entries, and says which slots lead there. Whole lines are placed, and so
+    /// each begins with one.
+    fn place(&mut self, intervals: &mut Slices<'_, I>, slots: &mut Vec<RangeSlot>) {
+        self.fill_line();
+        let placed = intervals.place(&self.entries);
+        // What counts from the first entry is less than the slice's length.
+        slots.extend(self.slots.iter().map(|slot| match slot.length {
+            0 => *slot,
+            length => RangeSlot {
+                offset: placed.offset.wrapping_add(slot.offset),
+                length,
+            },
+        }));
+        self.slots.clear();
+        self.entries.clear();
+        self.open = None;
     }
 }
 
@@ -390,6 +544,7 @@ mod tests {
     use sg_common::ranges::search_ranges;
 
     use super::*;
+    use crate::compile::amend::Seen;
     use crate::compile::fold::{family_of, fold};
 
     /// The tables of both families, built of prefixes with values.
@@ -398,19 +553,23 @@ mod tests {
         tables: BTreeMap<u32, RangeTable>,
     }
 
+    fn spans(prefixes: impl Iterator<Item = (IpNet, u32)>) -> Spans {
+        let mut items: Vec<_> = prefixes
+            .map(|(net, value)| (Prefix::from(net), value))
+            .collect();
+        let mut spans = Spans::default();
+        // The last one named counts, as the naive search has it.
+        fold(&mut items, |prefix, values| {
+            spans.add(prefix, values.last().copied().unwrap_or(0));
+        });
+        spans
+    }
+
     fn build_beside(previous: &Image, prefixes: &[(IpNet, u32)]) -> Image {
         let mut tables = RangeTables::new(previous, &Limits::default());
         for family in Family::ALL {
             let of_family = prefixes.iter().filter(|(net, _)| family_of(net) == family);
-            let mut items: Vec<_> = of_family
-                .map(|&(net, value)| (Prefix::from(net), value))
-                .collect();
-            let mut spans = Spans::default();
-            // The last one named counts, as the naive search has it.
-            fold(&mut items, |prefix, values| {
-                spans.add(prefix, values.last().copied().unwrap_or(0));
-            });
-            tables.add_lists(0, family, spans);
+            tables.add_lists(0, family, spans(of_family.copied()));
         }
         let mut image = Image::default();
         tables.finish(&mut image).unwrap();
@@ -534,9 +693,65 @@ mod tests {
         let prefixes = nets.map(|net: IpNet| (net, 7));
         let built = Built::of(&prefixes);
         check(&prefixes, &built, &[]);
-        // It begins with the prefixes and changes once, behind them: twice as many slots would do.
+        // Each slot has one value: before the prefixes, theirs, and behind them.
         assert_eq!(built.ranges.slots.reach(), 3);
         assert_eq!(built.ranges.intervals_v4.reach(), 0);
+    }
+
+    /// Three of four neighbouring prefixes, by their number.
+    fn most(numbers: std::ops::Range<u32>) -> impl Iterator<Item = u32> {
+        numbers.filter(|number| number.wrapping_mul(0x9e37_79b1) >> 30 != 0)
+    }
+
+    #[test]
+    fn side_by_side_prefixes_are_told_by_bits() {
+        let v4 = most(0..5_000).map(|number| {
+            IpNet::new((0x1400_0100 + (number << 8)).to_be_bytes().into(), 24).unwrap()
+        });
+        let v6 = most(0..5_000).map(|number| {
+            let address = 0x2001_0db8_0000_0001_u128 << 64 | u128::from(number) << 80;
+            IpNet::new(address.to_be_bytes().into(), 48).unwrap()
+        });
+        // One within a unit, and one of a third value, both in one slot.
+        let odd_ones = [
+            "20.3.7.7/32",
+            "20.3.5.0/24",
+            "2001:db8:75:77::/64",
+            "2001:db8:77::/48",
+        ];
+        let odd_ones = odd_ones.map(|net| (net.parse().unwrap(), 9));
+        let mut prefixes: BTreeMap<IpNet, u32> = v4.chain(v6).map(|net| (net, 7)).collect();
+        for with_odd_ones in [false, true] {
+            if with_odd_ones {
+                prefixes.extend(odd_ones);
+            }
+            let prefixes: Vec<_> = prefixes.clone().into_iter().collect();
+            let built = Built::of(&prefixes);
+            let odd_ones = odd_ones.map(|(net, _)| (net, 0));
+            let some = edges(&prefixes).into_iter().step_by(5);
+            // Where the bits of the last slot would be if they went on.
+            let behind = (0..600_u32).flat_map(|unit| {
+                let v4 = (0x1413_0000 + (unit << 8)).to_be_bytes();
+                let v6 = 0x2001_0db8_1380_u128 << 80 | u128::from(unit) << 80;
+                [IpAddr::from(v4), IpAddr::from(v6.to_be_bytes())]
+            });
+            for address in some.chain(behind).chain(edges(&odd_ones)) {
+                assert_eq!(built.value(address), naive(&prefixes, address), "{address}");
+            }
+            let slots: Vec<_> = (0..built.ranges.slots.reach())
+                .filter_map(|index| built.ranges.slots.entry(index))
+                .collect();
+            let told = slots.iter().filter(|slot| slot.length == RangeSlot::BITS);
+            let told = told.count();
+            assert!(told * 4 > slots.len() * 3, "{told} of {}", slots.len());
+            for family in Family::ALL {
+                let table = &built.tables[&(family as u32)];
+                let apart = Seen::default().take_apart(&mut &built.ranges, table, family);
+                let (apart, _) = apart.unwrap();
+                let of_family = prefixes.iter().filter(|(net, _)| family_of(net) == family);
+                assert_eq!(apart, spans(of_family.copied()).into_edges());
+            }
+        }
     }
 
     #[test]

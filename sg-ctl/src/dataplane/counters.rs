@@ -6,7 +6,7 @@ use std::path::Path;
 use aya::maps::PerCpuArray;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
-use sg_common::tables::{ReasonCounter, reason_index};
+use sg_common::tables::{ReasonCounters, reasons_index};
 
 use super::Error;
 use super::clock::Clock;
@@ -19,14 +19,15 @@ use crate::compile::image::Image;
 use crate::policy::names::RuleId;
 
 pub(super) fn reason_counts(bpffs: &Path, image: &Image) -> Result<Vec<ReasonCount>, Error> {
-    let counters: PerCpuArray<_, Wire<ReasonCounter>> = open(&flows_folder(bpffs), "REASONS")?;
+    let counters: PerCpuArray<_, Wire<ReasonCounters>> = open(&flows_folder(bpffs), "REASONS")?;
     let mut counts = Vec::new();
     for (slot, installed) in &image.interfaces {
         for direction in Direction::ALL {
+            let index = reasons_index(*slot, direction);
+            let cpus = counters.get(&index, 0).map_err(Error::Read)?;
             for reason in Reason::ALL {
-                let index = reason_index(*slot, direction, *reason);
-                let cpus = counters.get(&index, 0).map_err(Error::Read)?;
-                let (packets, bytes) = cpus.iter().fold((0, 0), |(packets, bytes), Wire(cpu)| {
+                let cpus = cpus.iter().map(|Wire(cpu)| cpu.of(*reason));
+                let (packets, bytes) = cpus.fold((0, 0), |(packets, bytes), cpu| {
                     (packets + cpu.packets, bytes + cpu.bytes)
                 });
                 if packets > 0 {

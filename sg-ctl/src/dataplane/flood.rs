@@ -72,13 +72,30 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Attaches to an interface of the caller's network namespace.
+    /// Attaches to an interface of the caller's network namespace what drops unread.
     pub fn attach(hook: ReceiveHook, interface: &str) -> Result<Self, Error> {
-        let mut object = load()?;
         let yardstick = match hook {
             ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => Yardstick::DropXdp,
             ReceiveHook::Tc => Yardstick::DropTc,
         };
+        Self::attach_program(yardstick, hook, interface)
+    }
+
+    /// The same with what reads the headers of TCP over IPv4 before it drops them.
+    pub fn attach_reading(hook: ReceiveHook, interface: &str) -> Result<Self, Error> {
+        let yardstick = match hook {
+            ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => Yardstick::ParseXdp,
+            ReceiveHook::Tc => Yardstick::ParseTc,
+        };
+        Self::attach_program(yardstick, hook, interface)
+    }
+
+    fn attach_program(
+        yardstick: Yardstick,
+        hook: ReceiveHook,
+        interface: &str,
+    ) -> Result<Self, Error> {
+        let mut object = load()?;
         let name = yardstick.program();
         object::load_program(&mut object, name)?;
         let program = object

@@ -13,7 +13,6 @@ use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
 use aya_obj::programs::XdpAttachType;
 use nix::sys::time::TimeValLike as _;
 use nix::time::ClockId;
-use sg_common::report::Reason;
 
 use super::Error;
 use super::flow_tables::FlowSizes;
@@ -105,7 +104,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         ("RULES", sizes.rules.saturating_mul(rule_counters::cpus()?)),
         ("INTERFACES", slots),
         ("OWNED", slots),
-        ("REASONS", slots * 2 * Reason::COUNT as u32),
+        ("REASONS", slots * 2),
         ("EMBRYONIC", flows.sizes.embryonic),
         ("ASSURED", flows.sizes.assured),
         ("OTHER_EMBRYONIC", other.embryonic),

@@ -16,7 +16,7 @@ use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
-use sg_common::tables::ReasonCounter;
+use sg_common::tables::ReasonCounters;
 
 use super::flow_tables::{FlowSizes, FlowTables};
 use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
@@ -37,6 +37,8 @@ pub enum Yardstick {
     DropTc,
     /// The ports of TCP over IPv4 are found, and the frame is dropped, at XDP.
     ParseXdp,
+    /// The same at TC.
+    ParseTc,
     /// The judgement of a received frame, at XDP.
     ReceiveXdp,
     /// The judgement of a received frame, at TC.
@@ -57,6 +59,7 @@ impl Yardstick {
             Self::DropXdp => "sg_drop_xdp",
             Self::DropTc => "sg_drop_tc",
             Self::ParseXdp => "sg_parse_xdp",
+            Self::ParseTc => "sg_parse_tc",
             Self::ReceiveXdp => object::XDP_RECEIVE,
             Self::ReceiveTc => object::TC_RECEIVE,
             Self::ScatteredDropXdp => "sg_scattered_drop_xdp",
@@ -74,7 +77,7 @@ pub struct Rehearsal {
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
-    reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
+    reasons: PerCpuArray<MapData, Wire<ReasonCounters>>,
 }
 
 /// The record of an image's first layout, with nothing attached.
@@ -176,11 +179,11 @@ impl Rehearsal {
 
     /// How many packets had a reason so far, at every interface in both directions.
     pub fn counted(&self, reason: Reason) -> Result<u64, Error> {
-        let every = Reason::COUNT as u32;
         let mut packets = 0;
-        for index in (reason.number()..self.reasons.len()).step_by(every as usize) {
+        for index in 0..self.reasons.len() {
             let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
-            packets += cpus.iter().map(|Wire(cpu)| cpu.packets).sum::<u64>();
+            let cpus = cpus.iter().map(|Wire(cpu)| cpu.of(reason).packets);
+            packets += cpus.sum::<u64>();
         }
         Ok(packets)
     }

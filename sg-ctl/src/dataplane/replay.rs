@@ -8,7 +8,7 @@ use aya::{Ebpf, TestRun as _, TestRunOptions};
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::{ReasonCounter, reason_index};
+use sg_common::tables::{ReasonCounters, reasons_index};
 
 use super::maps::{flows_folder, layout_folder, open};
 use super::object;
@@ -52,7 +52,7 @@ impl ReplayHook {
 /// The programs of one network namespace, over the maps of the installed layout.
 pub struct Replay {
     object: Ebpf,
-    reasons: PerCpuArray<MapData, Wire<ReasonCounter>>,
+    reasons: PerCpuArray<MapData, Wire<ReasonCounters>>,
     clock: Xdp,
     readings: Array<MapData, u64>,
     flows: ReplayFlows,
@@ -107,9 +107,9 @@ impl Replay {
 
     /// How many packets had this reason at an interface.
     pub fn count_of(&self, slot: u32, direction: Direction, reason: Reason) -> Result<u64, Error> {
-        let index = reason_index(slot, direction, reason);
+        let index = reasons_index(slot, direction);
         let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
-        Ok(cpus.iter().map(|Wire(cpu)| cpu.packets).sum())
+        Ok(cpus.iter().map(|Wire(cpu)| cpu.of(reason).packets).sum())
     }
 
     /// How many packets had each reason at an interface, in the order of the reasons' numbers.

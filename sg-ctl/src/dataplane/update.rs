@@ -197,11 +197,7 @@ impl Changes {
             let gone = matches!(pass, Pass::Mirror) && change.new.policy == 0;
             let (netns, ifindex) = if gone { (0, 0) } else { (*netns, *ifindex) };
             let Wire(faces) = change.faces(pass);
-            let entry = InterfaceEntry {
-                netns,
-                ifindex,
-                faces,
-            };
+            let entry = InterfaceEntry::new(netns, ifindex, faces);
             maps.interfaces
                 .set(*slot, Wire(entry), 0)
                 .map_err(Error::Write)?;

@@ -384,11 +384,8 @@ fn interfaces(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
         let Wire(found) = found.map_err(Error::Read)?;
         match image.interfaces.get(&slot) {
             Some(installed) => {
-                let wanted = InterfaceEntry {
-                    netns: installed.netns,
-                    ifindex: installed.ifindex,
-                    faces: Faces::both(installed.interface),
-                };
+                let faces = Faces::both(installed.interface);
+                let wanted = InterfaceEntry::new(installed.netns, installed.ifindex, faces);
                 tally.expect(Ok(found), &wanted, &installed.name)?;
             }
             None => {

@@ -11,7 +11,7 @@ use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::scatter::Scatter;
 use sg_common::tables::{
     Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry, MemberKey,
-    Policy, PortEntry, PortTable, PrefixKey, ReasonCounter, RuleCounter,
+    Policy, PortEntry, PortTable, PrefixKey, ReasonCounters, RuleCounter,
 };
 
 /// A map's key or value.
@@ -42,7 +42,7 @@ entries!(
     PrefixKey,
     MemberKey,
     GrantKey,
-    ReasonCounter,
+    ReasonCounters,
     RuleCounter,
     Carrying,
     FlowBucket,

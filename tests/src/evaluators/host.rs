@@ -2,10 +2,10 @@
 //! the same, and do the same to the flows.
 
 use anyhow::{Context, Result, ensure};
-use sg_common::decide::{Desk, refuses_syn};
+use sg_common::decide::{Desk, syn_at_once};
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
-use sg_common::report::{Decision, Reason};
+use sg_common::report::Reason;
 use sg_common::tables::{Generation, Interface, InterfaceFlags};
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
@@ -122,11 +122,11 @@ impl Evaluator for HostEvaluator {
         let received = (direction == Direction::Ingress) != is_guest;
         let apart = self.tables.clone();
         let short = apart.judge_at_once(interface, received, frame, &mut self.desk);
-        let is_refused = refuses_syn(frame, direction, interface, &self.tables);
+        let shortest = syn_at_once(frame, direction, interface, &self.tables);
         let long = self.tables.judge(interface, received, frame, &());
         ensure!(
-            !is_refused || long == Decision::without_rule(Reason::NoRule),
-            "its SYN is refused at once, and else {long:?}"
+            shortest.is_none_or(|shortest| shortest == long),
+            "as a SYN it is {shortest:?}, and else {long:?}"
         );
         if let Some(short) = short {
             ensure!(short == long, "at once it is {short:?}, and else {long:?}");

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 use measure::{MEASURES, Taken};
 use report::Machine;
@@ -81,6 +83,24 @@ pub(crate) fn put_first(thread: i32) -> Result<()> {
         .context("cannot run chrt")?;
     ensure!(status.success(), "chrt: {status}");
     Ok(())
+}
+
+/// Keeps a thread to one CPU; 0 is the calling one.
+pub(crate) fn keep_to(thread: i32, cpu: usize) -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(thread), &cpus)
+        .with_context(|| format!("keeping thread {thread} to CPU {cpu}"))
+}
+
+/// The CPU of whoever receives; senders have the first.
+pub(crate) fn last_cpu() -> Result<usize> {
+    let cpus = std::thread::available_parallelism()?.get();
+    ensure!(
+        cpus > 1,
+        "a sender and a receiver take two CPUs, and there is one"
+    );
+    Ok(cpus - 1)
 }
 
 fn go_on() -> Result<()> {

@@ -1,5 +1,8 @@
 //! How many packets a second one receiving CPU takes: dropped ones, by sg, by nftables and by
 //! nothing but a drop, and SYNs to a port that is open to everybody.
+//!
+//! A drop alone never looks at the packet, which the sender's CPU has in its cache. So beside that
+//! bound stands a program that reads the headers before it drops: no filter drops more.
 
 use anyhow::{Result, ensure};
 use sg_ctl::dataplane::{Bound, ReceiveHook};
@@ -17,6 +20,8 @@ use crate::{Effort, nftables};
 enum Contestant {
     /// Nothing but a drop.
     Bound(ReceiveHook),
+    /// The headers are read, and the packet is dropped.
+    Parse(ReceiveHook),
     /// sg, with a list of so many prefixes.
     Sg(ReceiveHook, u32),
     /// nftables at the device's ingress hook, with a set of so many prefixes.
@@ -46,6 +51,11 @@ impl Lane {
         let in_force = match contestant {
             Contestant::Bound(hook) => InForce::Bound {
                 _bound: wire.target.enter(|| Ok(Bound::attach(hook, interface)?))?,
+            },
+            Contestant::Parse(hook) => InForce::Bound {
+                _bound: wire
+                    .target
+                    .enter(|| Ok(Bound::attach_reading(hook, interface)?))?,
             },
             Contestant::Sg(hook, prefixes) => {
                 let sg = Sg::on(&wire.target)?;
@@ -111,7 +121,7 @@ fn syn_to(wire: &Wire, port: u16) -> Result<Vec<u8>> {
 
 /// SYNs to a port that only others may reach.
 pub(crate) fn drops(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
-    use Contestant::{Bound, Nft, Sg};
+    use Contestant::{Bound, Nft, Parse, Sg};
     use ReceiveHook::{Tc, XdpNative};
     let (small, large) = effort.choose((10_000, 100_000), (1_000, 2_000));
     let duels = [
@@ -132,7 +142,11 @@ pub(crate) fn drops(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>
         .collect();
     let mut lanes: Vec<Lane> = Vec::new();
     let mut absent: Vec<(Contestant, String)> = Vec::new();
-    for contestant in wanted.iter().flat_map(|(_, left, right)| [*left, *right]) {
+    let contestants = wanted.iter().flat_map(|(_, left, right)| match right {
+        Bound(hook) => vec![*left, *right, Parse(*hook)],
+        _ => vec![*left, *right],
+    });
+    for contestant in contestants {
         let is_known = lanes.iter().any(|lane| lane.contestant == contestant)
             || absent.iter().any(|(absent, _)| *absent == contestant);
         if is_known {
@@ -143,8 +157,11 @@ pub(crate) fn drops(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>
             Err(error) => absent.push((contestant, format!("{error:#}"))),
         }
     }
-    effort.rounds(11, || {
-        lanes.iter_mut().try_for_each(|lane| lane.flood(effort))
+    effort.rounds(12, || {
+        lanes.iter_mut().try_for_each(|lane| lane.flood(effort))?;
+        // Whoever was first is last.
+        lanes.reverse();
+        Ok(())
     })?;
     let find = |wanted: Contestant| {
         lanes
@@ -167,7 +184,21 @@ pub(crate) fn drops(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>
             let rates = lane.rates.iter();
             rates.map(|rate| rate.received_by_clock / 1e6).collect()
         };
-        Ok(Taken::new(name, Rounds::of(ratios))
+        let reading = match right.contestant {
+            Bound(hook) => find(Parse(hook)).ok(),
+            _ => None,
+        };
+        let taken = Taken::new(name, Rounds::of(ratios));
+        let taken = match reading {
+            Some(reading) => {
+                let pairs = left.received().into_iter().zip(reading.received());
+                taken
+                    .with_median("over_parse", pairs.map(|(left, reading)| left / reading))
+                    .with_median("mpps_of_parse", millions(reading))
+            }
+            None => taken,
+        };
+        Ok(taken
             .with_median("mpps", millions(left))
             .with_median("mpps_of_other", millions(right))
             .with_median("mpps_by_clock", by_clock(left))
@@ -223,11 +254,13 @@ pub(crate) fn open_flood(names: &[&'static str], effort: Effort) -> Result<Vec<T
         "{PUBLIC}  {}: {{groups: [web]}}\n",
         protected.wire.interface
     ))?;
-    effort.rounds(11, || {
-        for public in [&mut bare, &mut protected] {
+    let mut order = [&mut bare, &mut protected];
+    effort.rounds(20, || {
+        for public in &mut order {
             let rate = public.wire.flood(&public.frame, effort.span())?;
             public.rates.push(rate.received);
         }
+        order.reverse();
         Ok(())
     })?;
     let flows = &sg.json(&["status"])?["flows"];

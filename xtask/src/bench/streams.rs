@@ -1,11 +1,15 @@
 //! Allowed TCP between two machines: how much, how soon, how many connections.
 //!
 //! Three equal pairs of machines stand at once: without a filter, with nftables' stateful rules,
-//! with sg at its default hook. They take turns within each round. CPU time is that of both ends
-//! together, the kernel's part on their behalf included.
+//! with sg at its default hook. They take turns within each round, from the first to the last and
+//! back in the next. The end that sends keeps to the first CPU and the one that receives to the last:
+//! where the scheduler puts them decides more than any filter. Of a stream its beginning, while
+//! TCP's windows grow, does not count. CPU time is that of both ends together, the kernel's part on
+//! their behalf included.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -88,12 +92,16 @@ pub(crate) fn streams(names: &[&'static str], effort: Effort) -> Result<Vec<Take
         sg.apply(POLICY)?;
         Ok(Some(sg))
     })?;
-    effort.rounds(15, || {
-        none.talk(effort.span(), names)?;
-        if let Ok(nft) = &mut nft {
-            nft.talk(effort.span(), names)?;
+    let span = effort.span() / 2;
+    let mut order = vec![&mut none];
+    order.extend(nft.as_mut().ok());
+    order.push(&mut sg);
+    effort.rounds(40, || {
+        for contestant in &mut order {
+            contestant.talk(span, names)?;
         }
-        sg.talk(effort.span(), names)
+        order.reverse();
+        Ok(())
     })?;
     let taken = names.iter().map(|name| {
         let over = |other: &Contestant, figures: fn(&Contestant) -> &Vec<f64>, unit: &str| {
@@ -146,30 +154,44 @@ fn connect(pair: &Pair, to: &str) -> Result<(TcpStream, TcpStream)> {
 fn bulk(pair: &Pair, span: Duration) -> Result<(f64, Duration, Duration)> {
     const CHUNK: usize = 128 << 10;
     let (mut here, mut there) = connect(pair, BULK)?;
+    let warm_up = span / 2;
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || -> Result<()> {
+            crate::keep_to(0, 0)?;
             let chunk = vec![b'x'; CHUNK];
             let begin = Instant::now();
-            while begin.elapsed() < span {
+            while begin.elapsed() < warm_up + span {
                 here.write_all(&chunk)?;
             }
             Ok(here.shutdown(Shutdown::Write)?)
         });
-        let mut chunk = vec![0; CHUNK];
-        let (mut bytes, begin, cpu) = (0, Instant::now(), cpu_time()?);
-        loop {
-            match there.read(&mut chunk)? {
-                0 => break,
-                read => bytes += read,
+        let receiver = scope.spawn(move || -> Result<(f64, Duration, Duration)> {
+            crate::keep_to(0, crate::last_cpu()?)?;
+            let mut chunk = vec![0; CHUNK];
+            let begin = Instant::now();
+            while begin.elapsed() < warm_up {
+                ensure!(there.read(&mut chunk)? > 0, "the stream ended early");
             }
-        }
-        let (took, cpu) = (begin.elapsed(), cpu_time()? - cpu);
-        sender
-            .join()
-            .map_err(|_| anyhow::anyhow!("the sender panicked"))??;
-        ensure!(bytes > 0, "nothing arrived");
-        Ok((bytes as f64, took, cpu))
+            let (mut bytes, begin, cpu) = (0, Instant::now(), cpu_time()?);
+            loop {
+                match there.read(&mut chunk)? {
+                    0 => break,
+                    read => bytes += read,
+                }
+            }
+            ensure!(bytes > 0, "nothing arrived");
+            Ok((bytes as f64, begin.elapsed(), cpu_time()? - cpu))
+        });
+        let received = joined(receiver);
+        joined(sender)?;
+        received
     })
+}
+
+/// What came of an end.
+fn joined<T>(end: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    end.join()
+        .map_err(|_| anyhow::anyhow!("an end of the wire panicked"))?
 }
 
 /// What this process, with all its threads, has used.
@@ -184,25 +206,30 @@ fn round_trip(pair: &Pair, span: Duration) -> Result<f64> {
     let (mut here, mut there) = connect(pair, ECHO)?;
     std::thread::scope(|scope| {
         let echo = scope.spawn(move || -> Result<()> {
+            crate::keep_to(0, crate::last_cpu()?)?;
             let mut byte = [0];
             while there.read(&mut byte)? > 0 {
                 there.write_all(&byte)?;
             }
             Ok(())
         });
-        let mut trips = Vec::new();
-        let (mut byte, begin) = ([b'x'], Instant::now());
-        while begin.elapsed() < span {
-            let sent = Instant::now();
-            here.write_all(&byte)?;
-            here.read_exact(&mut byte)?;
-            trips.push(sent.elapsed().as_secs_f64() * 1e6);
-        }
-        here.shutdown(Shutdown::Write)?;
-        echo.join()
-            .map_err(|_| anyhow::anyhow!("the echo panicked"))??;
-        let rounds = Rounds::of(trips).context("no byte came back")?;
-        Ok(rounds.median)
+        let asker = scope.spawn(move || -> Result<f64> {
+            crate::keep_to(0, 0)?;
+            let mut trips = Vec::new();
+            let (mut byte, begin) = ([b'x'], Instant::now());
+            while begin.elapsed() < span {
+                let sent = Instant::now();
+                here.write_all(&byte)?;
+                here.read_exact(&mut byte)?;
+                trips.push(sent.elapsed().as_secs_f64() * 1e6);
+            }
+            here.shutdown(Shutdown::Write)?;
+            let rounds = Rounds::of(trips).context("no byte came back")?;
+            Ok(rounds.median)
+        });
+        let median = joined(asker);
+        joined(echo)?;
+        median
     })
 }
 
@@ -212,6 +239,7 @@ fn connections(pair: &Pair, span: Duration) -> Result<f64> {
     let listener = pair.host.enter(|| Ok(TcpListener::bind(CONNECTIONS)?))?;
     std::thread::scope(|scope| {
         let server = scope.spawn(move || -> Result<()> {
+            crate::keep_to(0, crate::last_cpu()?)?;
             loop {
                 let (mut client, _) = listener.accept()?;
                 client.set_read_timeout(Some(PATIENCE))?;
@@ -224,6 +252,7 @@ fn connections(pair: &Pair, span: Duration) -> Result<f64> {
             }
         });
         let made = pair.world.enter(|| {
+            crate::keep_to(0, 0)?;
             let exchange = |word: &[u8; 1]| -> Result<()> {
                 let mut server = TcpStream::connect(CONNECTIONS)?;
                 server.set_read_timeout(Some(PATIENCE))?;
@@ -242,9 +271,7 @@ fn connections(pair: &Pair, span: Duration) -> Result<f64> {
             exchange(b".")?;
             Ok(f64::from(made) / took)
         })?;
-        server
-            .join()
-            .map_err(|_| anyhow::anyhow!("the server panicked"))??;
+        joined(server)?;
         Ok(made)
     })
 }

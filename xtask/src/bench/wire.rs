@@ -14,9 +14,7 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use anyhow::{Context as _, Result, bail};
 use sg_common::scatter::Scatter;
 use sg_ctl::dataplane::Flood;
 use tests::lab::{Host, Lab};
@@ -107,7 +105,7 @@ impl Wire {
             ..
         } = self;
         source.enter(|| {
-            keep_to(Pid::from_raw(0), 0)?;
+            crate::keep_to(0, 0)?;
             flood.send(*ifindex, frame, TO_BEGIN_WITH)?;
             let begin = Instant::now();
             let (before, ran_before) = (received(counters, interface)?, seconds_run(poller)?);
@@ -179,11 +177,7 @@ fn poll_on_a_thread(target: &Host, interface: &str) -> Result<()> {
 
 /// The thread has the name `napi/<interface>-<number>`. Returns its `schedstat`.
 fn keep_poller_to_last_cpu(interface: &str) -> Result<File> {
-    let cpus = std::thread::available_parallelism()?.get();
-    ensure!(
-        cpus > 1,
-        "a sender and a receiver take two CPUs, and there is one"
-    );
+    let last = crate::last_cpu()?;
     let prefix = format!("napi/{interface}-");
     for entry in fs::read_dir("/proc")?.flatten() {
         let pid = entry.file_name().to_string_lossy().parse::<i32>();
@@ -191,19 +185,13 @@ fn keep_poller_to_last_cpu(interface: &str) -> Result<File> {
         // A process may end while the others are looked at.
         let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
         if name.starts_with(&prefix) {
-            keep_to(Pid::from_raw(pid), cpus - 1)?;
+            crate::keep_to(pid, last)?;
             crate::put_first(pid)?;
             return File::open(entry.path().join("schedstat"))
                 .context("this kernel does not tell how long a thread was running");
         }
     }
     bail!("no thread polls {interface}")
-}
-
-fn keep_to(thread: Pid, cpu: usize) -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(cpu)?;
-    sched_setaffinity(thread, &cpus).with_context(|| format!("keeping {thread} to CPU {cpu}"))
 }
 
 fn mac_text(mac: [u8; 6]) -> String {

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sg_common::addr::Family;
-use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
+use sg_common::ranges::{Interval, IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::tables::{PortEntry, PortTable};
 
 use super::ground::{Answer, ArenaKind, Segments, Whole};
 use crate::compile::arena::{Arena, Slice};
 use crate::compile::image::Image;
-use crate::compile::ranges::{Edge, RangeArenas, push_edge};
+use crate::compile::ranges::{Edge, RangeArenas, entries_of_bits, push_edge, told};
 
 /// Slices of the tables in force by their places, as far as they have been looked at.
 #[derive(Default)]
@@ -48,7 +48,6 @@ impl Seen {
                     seen: &mut self.intervals_v4,
                     kind: ArenaKind::IntervalsV4,
                     fetch: |index| ground.intervals_v4(index),
-                    entry: |interval: &IntervalV4| (u64::from(interval.start), interval.value),
                 };
                 pieces.walk(table, &slots, &mut footprint, |at, value| {
                     push_edge(&mut edges, 0xffff_0000_0000 | u128::from(at), value);
@@ -99,7 +98,6 @@ impl Seen {
             seen: &mut self.intervals_v6,
             kind: ArenaKind::IntervalsV6,
             fetch: |index| ground.intervals_v6(index),
-            entry: |interval: &IntervalV6| (interval.start, interval.value),
         };
         let mut edges = Vec::new();
         pieces.walk(table, &slots, footprint, |at, value| {
@@ -129,19 +127,17 @@ impl Seen {
 }
 
 /// The segments of one level of a table.
-struct Pieces<'a, I, F, E> {
+struct Pieces<'a, I, F> {
     seen: &'a mut BTreeMap<Slice, Vec<I>>,
     kind: ArenaKind,
     /// The segment that an index lies in.
     fetch: F,
-    /// Where an interval begins, and its value.
-    entry: E,
 }
 
-impl<I, F, E> Pieces<'_, I, F, E>
+impl<I, F> Pieces<'_, I, F>
 where
+    I: Interval,
     F: FnMut(u32) -> Answer<(Slice, Vec<I>)>,
-    E: Fn(&I) -> (u64, u32),
 {
     /// Visits where values may change, in order.
     fn walk(
@@ -162,10 +158,18 @@ where
             footprint.insert((self.kind, segment));
             let first = (slot.offset - segment.offset) as usize;
             let intervals = self.seen.get(&segment).map_or(&[][..], Vec::as_slice);
-            let within = intervals.get(first..first + slot.length as usize);
-            let within = within.ok_or(Whole::because("a table of prefixes has a hole"))?;
-            for interval in within {
-                let (at, value) = (self.entry)(interval);
+            let hole = || Whole::because("a table of prefixes has a hole");
+            let intervals = intervals.get(first..).ok_or_else(hole)?;
+            if slot.length == RangeSlot::BITS {
+                let bits = intervals.get(..entries_of_bits::<I>());
+                for (at, value) in told(start, table.shift, bits.ok_or_else(hole)?) {
+                    visit(at, value);
+                }
+                continue;
+            }
+            let within = intervals.get(..slot.length as usize);
+            for interval in within.ok_or_else(hole)? {
+                let (at, value) = interval.parts();
                 // The first one is open where the slot begins.
                 visit(at.max(start), value);
             }

@@ -1,36 +1,34 @@
-//! The shortest way: a SYN that no rule admits. Of a flood of such, each costs only this.
+//! The shortest way: a SYN that no rule admits, or that rules open to everyone do. Of a flood of
+//! such, each costs only this.
 //!
 //! Everything is kept in registers, for one family, so that what is true of all its packets is
-//! settled when the code is compiled. It writes nothing and refuses nothing else.
+//! settled when the code is compiled. It writes nothing and decides nothing else.
 
 use super::Question;
 use crate::addr::Addr;
 use crate::packet::{Direction, Packet};
 use crate::parse::{PlainSyn, TCP, read_plain_syn};
-use crate::report::Reason;
+use crate::report::{Decision, Reason};
 use crate::tables::{Interface, InterfaceFlags, Service, Tables};
 
-/// Whether the packet is a SYN that no rule admits, to be dropped for [`Reason::NoRule`]. False: it
-/// is not, or there is more to look at.
+/// Judges a SYN: [`Reason::NoRule`] or [`Reason::Untracked`]. `None`: it is no plain one, or there is
+/// more to look at.
 #[inline(always)]
-pub fn refuses_syn<P: Packet + ?Sized, T: Tables>(
+pub fn syn_at_once<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     direction: Direction,
     interface: &Interface,
     tables: &T,
-) -> bool {
+) -> Option<Decision> {
     let InterfaceFlags(flags) = interface.flags;
     if flags & (InterfaceFlags::BARE.0 | InterfaceFlags::GUEST.0) != 0 {
-        return false;
+        return None;
     }
-    let Some(PlainSyn {
+    let PlainSyn {
         source,
         destination,
         port,
-    }) = read_plain_syn(packet)
-    else {
-        return false;
-    };
+    } = read_plain_syn(packet)?;
     let peer = match direction {
         Direction::Ingress => source,
         Direction::Egress => destination,
@@ -42,13 +40,19 @@ pub fn refuses_syn<P: Packet + ?Sized, T: Tables>(
         tables,
         trace: &(),
     };
-    let service = Service::new(TCP, port);
-    !peer.may_be_link_local_service()
-        && matches!(
-            question.service_admitted(&peer, service, direction),
-            Err(Reason::NoRule)
-        )
-        && !question.may_cross_syn()
+    if peer.may_be_link_local_service() {
+        return None;
+    }
+    match question.service_admitted(&peer, Service::new(TCP, port), direction) {
+        Ok(admitted) if admitted.untracked => Some(Decision {
+            reason: Reason::Untracked,
+            rule: admitted.rule,
+        }),
+        Err(Reason::NoRule) if !question.may_cross_syn() => {
+            Some(Decision::without_rule(Reason::NoRule))
+        }
+        _ => None,
+    }
 }
 
 impl<T: Tables> Question<'_, T, ()> {
