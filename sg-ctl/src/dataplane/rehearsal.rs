@@ -18,7 +18,7 @@ use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
 use sg_common::tables::ReasonCounter;
 
-use super::flow_tables::{FlowSizes, FlowTables};
+use super::flow_tables::{FlowRoom, FlowSize};
 use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
 use super::object;
 use super::sizes::Sizes;
@@ -79,12 +79,12 @@ pub struct Rehearsal {
 
 /// The record of an image's first layout, with nothing attached.
 pub(super) fn unattached(image: &Image, settings: &Settings) -> Record {
-    let sizes = FlowSizes::for_capacity(settings.assured_flows);
+    let size = FlowSize::for_capacity(settings.assured_flows);
     Record {
         fingerprint: object::fingerprint(),
         layout: 1,
         sizes: Sizes::roomy(image),
-        flows: FlowTables { number: 1, sizes },
+        flows: FlowRoom { number: 1, size },
         other_flows: None,
         interface_slots: settings.limits.interface_slots(),
         generation: 0,
@@ -106,7 +106,7 @@ impl Rehearsal {
     pub fn settings(flows: u32, limits: Limits) -> Result<Settings, Error> {
         Ok(Settings {
             jiffies_per_second: object::measure_jiffies_per_second()?,
-            assured_flows: FlowSizes::for_capacity(flows).capacity(),
+            assured_flows: FlowSize::for_capacity(flows).capacity(),
             limits,
         })
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sg_common::tables::ABI;
 
 use super::Error;
-use super::flow_tables::FlowTables;
+use super::flow_tables::FlowRoom;
 use super::report::ReceiveHook;
 use super::sizes::Sizes;
 use crate::compile::image::Image;
@@ -32,9 +32,9 @@ pub(super) struct Record {
     pub(super) layout: u32,
     pub(super) sizes: Sizes,
     /// Where flows open.
-    pub(super) flows: FlowTables,
+    pub(super) flows: FlowRoom,
     /// Where flows may still be as well, while they are carried over.
-    pub(super) other_flows: Option<FlowTables>,
+    pub(super) other_flows: Option<FlowRoom>,
     /// Slots of INTERFACES, and of what is counted by them.
     pub(super) interface_slots: u32,
     pub(super) generation: u32,
