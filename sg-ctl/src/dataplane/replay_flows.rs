@@ -50,6 +50,11 @@ impl ReplayFlows {
         Ok(alive)
     }
 
+    /// How many assured flows the programs hold an interface slot to have.
+    pub fn owned(&self, slot: u32) -> Result<u32, Error> {
+        self.owned.get(&slot, 0).map_err(Error::Read)
+    }
+
     /// Makes every flow and every first fragment so much older; what is negative makes them younger.
     pub fn age(&mut self, ticks: i32) -> Result<(), Error> {
         let older = |deadline: Ticks| deadline.after(ticks.wrapping_neg().cast_unsigned());
