@@ -732,6 +732,10 @@ fn place(search: &mut FlowSearch) -> Option<()> {
     if sg_place_flow(search) == 0 && sg_place_flow(search) == 0 {
         return None;
     }
+    // What is carried may yet be taken back. A second place runs out then.
+    if is_carrying() {
+        return Some(());
+    }
     for _ in 0..TWINS {
         begin_twin_search(search);
         if sg_search_flow(search) == 0 {
