@@ -6,12 +6,14 @@
 
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::compile;
 use crate::dataplane::{DEFAULT_CAPACITY, room_for_flows};
 use crate::store::{SqliteStore, StoreError};
 
 /// The settings of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Flows; the table has room for the next size up.
     pub flows: u32,

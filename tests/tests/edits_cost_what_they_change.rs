@@ -232,3 +232,48 @@ fn a_killed_edit_is_completed_by_the_next_one() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn neighbours_that_share_a_table_stay_when_others_come() -> Result<()> {
+    let (pair, sg) = protected()?;
+    pair.world
+        .ip("addr add 2001:db8:0:1::1/128 dev eth0 nodad")?;
+    pair.world
+        .ip("addr add 2001:db8:0:2::1/128 dev eth0 nodad")?;
+    let gateways = "prefix-list set clients 2001:db8:0:1::1/128 2001:db8:0:2::1/128";
+    sg.run(&edit(gateways))?.succeeded()?;
+    let passes = || -> Result<bool> {
+        let mut all = true;
+        for source in ["2001:db8:0:1::1", "2001:db8:0:2::1"] {
+            let explained = sg.run(&["explain", "eth0", "ingress", "tcp", source, ":7"])?;
+            ensure!(matches!(explained.code, Some(0 | 1)), "{explained}");
+            all &= explained.code == Some(0);
+        }
+        Ok(all)
+    };
+    ensure!(passes()?, "compiled whole");
+    amends(&sg, &edit("prefix-list add clients 2001:db8:ff::/48"))?;
+    ensure!(passes()?, "an edit of another region cut them off");
+    Ok(())
+}
+
+#[test]
+fn an_edit_repairs_what_others_have_undone() -> Result<()> {
+    let (_pair, sg) = protected()?;
+    // Whoever detaches a link behind our back is found out.
+    let links = sg.run_dir().join("bpf/links");
+    let link = fs::read_dir(&links)?.flatten().next().context("no link")?;
+    fs::remove_file(link.path())?;
+    sg.run(&edit("group members admin --add 10.0.0.9"))?
+        .succeeded()?;
+    holds(&sg)?;
+    // What cannot be written down is compiled whole.
+    let amendments = sg.run_dir().join("amendments");
+    std::os::unix::fs::symlink("/nowhere/at/all", &amendments)?;
+    sg.run(&edit("group members admin --add 10.0.0.10"))?
+        .succeeded()?;
+    ensure!(!amendments.is_symlink(), "it was not compiled whole");
+    let shown = sg.json(&edit("group show admin"))?.to_string();
+    ensure!(shown.contains("10.0.0.10"), "{shown}");
+    holds(&sg)
+}

@@ -149,12 +149,14 @@ impl Edited {
         };
         let done = change_part(dirs, asked, (false, &self.confirm), |policy| {
             let (name, vpc) = choose::vpc_of_prefix_list(policy, self.vpc.as_ref(), &self.name)?;
-            let prefixes = vpc.prefix_lists.get(&self.name);
-            let mut prefixes = prefixes.cloned().unwrap_or_default();
+            let stored = vpc.prefix_lists.get_key_value(&self.name);
+            // As it was spelt first.
+            let list = stored.map_or(&self.name, |(list, _)| list);
+            let mut prefixes = stored.map(|(_, held)| held.clone()).unwrap_or_default();
             edit(&mut prefixes, &self.prefixes);
             Ok(vec![Change {
                 vpc: name.clone(),
-                edit: Edit::PutPrefixList(self.name.clone(), prefixes),
+                edit: Edit::PutPrefixList(list.clone(), prefixes),
             }])
         })?;
         report(&done)

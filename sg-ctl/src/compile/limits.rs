@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use sg_common::ranges::RangeTable;
 
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 
 /// The most entries of each kind; the maps are made as large when they are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Rules with counters. Their slots count from 1, so RULES has one entry more.
     pub rules: u32,

@@ -10,11 +10,12 @@ use crate::dataplane::Amendable;
 use crate::dirs::{DirOptions, Dirs, Place};
 use crate::limits::Limits;
 use crate::policy::change::{Change, Edit};
+use crate::policy::diff::diff;
 use crate::policy::model::{OnRuleRemoval, Policy};
-use crate::store::{Asked, Revision, SqliteStore, StoreError};
+use crate::store::{Asked, Draft, Revision, SqliteStore, StoreError};
 
 use super::devices::Surroundings;
-use super::{Controller, Done, Needed, Plan, Result, Session, TakenBack, Unconfirmed, Warning};
+use super::{Controller, Done, Result, Session, TakenBack, Unconfirmed, Warning};
 
 /// What became of a change.
 pub enum Amended {
@@ -24,14 +25,27 @@ pub enum Amended {
     No(Box<Controller>),
 }
 
-/// A change that is stored.
+/// A change that is stored and in force.
 struct Stored {
     before: Policy,
     changes: Vec<Change>,
     revision: Revision,
     warnings: Vec<Warning>,
-    /// Whether the kernel holds it too.
-    is_enforced: bool,
+}
+
+/// Why a change was not made.
+enum Failure {
+    /// Nothing has been done; the whole policy is to be compiled.
+    Whole,
+    /// It is stored, could not be enforced, and cannot be taken back.
+    Stuck(super::Error),
+}
+
+/// What stands in the way of a part is said by the whole, if it stands in its way too.
+impl<E: Into<Whole>> From<E> for Failure {
+    fn from(_: E) -> Self {
+        Self::Whole
+    }
 }
 
 impl From<StoreError> for Whole {
@@ -56,26 +70,19 @@ impl Controller {
     ) -> Result<Amended> {
         let (dirs, lock) = Self::lock(options)?;
         let mut store = SqliteStore::open(dirs.state())?;
-        let Ok(stored) = change_a_part(&dirs, &mut store, asked, changes) else {
-            return Ok(Amended::No(Box::new(Self::of(dirs, lock, store)?)));
-        };
-        if !stored.is_enforced {
-            // What is stored now is made to hold with everything else.
-            let mut controller = Self::of(dirs, lock, store)?;
-            let policy = controller.policy.clone();
-            controller.install(Plan {
-                policy,
-                needed: Needed::None,
-                terminate: false,
-            })?;
-        }
         let Stored {
             before,
             changes,
             revision,
             warnings,
-            ..
-        } = stored;
+        } = match change_a_part(&dirs, &mut store, asked, changes) {
+            Ok(stored) => stored,
+            Err(Failure::Whole) => {
+                let controller = Self::of(dirs, lock, store)?;
+                return Ok(Amended::No(Box::new(controller)));
+            }
+            Err(Failure::Stuck(error)) => return Err(error),
+        };
         Ok(Amended::Done(Done {
             before,
             changes,
@@ -91,9 +98,9 @@ fn change_a_part(
     store: &mut SqliteStore,
     asked: Asked<'_>,
     changes: impl FnOnce(&Policy) -> Option<Vec<Change>>,
-) -> Answer<Stored> {
+) -> Result<Stored, Failure> {
     if Unconfirmed::find(store)?.is_some() {
-        return Err(Whole::because("a change waits for its confirmation"));
+        return Err(Whole::because("a change waits for its confirmation").into());
     }
     let limits = Limits::read(store)?;
     let bpffs = dirs.find_bpffs().map_err(super::Error::from)?;
@@ -103,10 +110,10 @@ fn change_a_part(
     let surroundings = Surroundings::from_bytes(&ground.surroundings()?);
     let are_unchanged = surroundings
         .ok_or(Whole::because("the surroundings are not known"))?
-        .are_unchanged()
+        .are_unchanged(&limits)
         .map_err(super::Error::from)?;
     if !are_unchanged {
-        return Err(Whole::because("an interface has changed"));
+        return Err(Whole::because("an interface or a limit has changed").into());
     }
     let (revision, before) = store.part(asked)?;
     let changes = changes(&before).ok_or(Whole::because("the change is refused"))?;
@@ -115,7 +122,7 @@ fn change_a_part(
     let edits = edits(&before, &after, &changes)?;
     if edits.take_away() && Session::current().is_some() {
         let why = "whether the session would be let in again is for the whole policy to say";
-        return Err(Whole::because(why));
+        return Err(Whole::because(why).into());
     }
     let mut draft = store.draft(revision, &changes, &before)?;
     let amendment = amend(&edits, &mut ground, &mut draft)?;
@@ -124,17 +131,30 @@ fn change_a_part(
     if bpffs.place == Place::Private {
         warnings.push(Warning::PrivatePins);
     }
-    // From here on the change is made, come what may.
-    let forgotten = TakenBack::forget(store);
-    let enforced = store
-        .stamp()
-        .map(|stamp| ground.install(&edits.vpc, &amendment, stamp));
+    let stamp = store.stamp();
+    let enforced = match stamp {
+        Ok(stamp) => ground.install(&edits.vpc, &amendment, stamp),
+        Err(error) => return Err(Failure::Stuck(error.into())),
+    };
+    if let Err(error) = enforced {
+        // The whole policy may still do it, and knows its own way back.
+        let back = diff(&after, &before);
+        let taken_back = store.draft(revision, &back, &after);
+        return Err(match taken_back.and_then(Draft::commit) {
+            Ok(_) => Failure::Whole,
+            Err(second) => Failure::Stuck(super::Error::Stuck {
+                first: Box::new(error),
+                second: Box::new(second.into()),
+            }),
+        });
+    }
+    // Should it not be forgotten, `status` goes on telling of an earlier change.
+    let _ = TakenBack::forget(store);
     Ok(Stored {
         before,
         changes,
         revision,
         warnings,
-        is_enforced: forgotten.is_ok() && matches!(enforced, Ok(Ok(()))),
     })
 }
 

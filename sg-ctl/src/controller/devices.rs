@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataplane::Device;
 use crate::interfaces::{Error, Link, LinkLayer, Netns, NetnsId, Result, link, links};
+use crate::limits::Limits;
 use crate::policy::model::Policy;
 use crate::policy::names::{InterfaceName, VpcName};
 
@@ -77,6 +78,8 @@ pub(super) struct Surroundings {
     namespaces: BTreeMap<Option<String>, Surrounding>,
     /// Whether the policy names an interface that was not found.
     is_missing_some: bool,
+    /// How much might be held.
+    limits: Limits,
 }
 
 /// The devices of one network namespace.
@@ -106,7 +109,12 @@ impl Surrounding {
 
 impl Surroundings {
     /// Those of a policy.
-    pub(super) fn of(policy: &Policy, found: &[Device], missing: &[Error]) -> Self {
+    pub(super) fn of(
+        policy: &Policy,
+        found: &[Device],
+        missing: &[Error],
+        limits: &Limits,
+    ) -> Self {
         let mut namespaces = BTreeMap::new();
         for device in found {
             let vpc = policy.vpcs.get(&device.vpc);
@@ -120,12 +128,13 @@ impl Surroundings {
         Self {
             namespaces,
             is_missing_some: !missing.is_empty(),
+            limits: *limits,
         }
     }
 
-    /// Whether every device is there as it was, and none is missing.
-    pub(super) fn are_unchanged(&self) -> Result<bool> {
-        if self.is_missing_some {
+    /// Whether every device is there as it was, none is missing, and the limits are the same.
+    pub(super) fn are_unchanged(&self, limits: &Limits) -> Result<bool> {
+        if self.is_missing_some || self.limits != *limits {
             return Ok(false);
         }
         for (netns, surrounding) in &self.namespaces {

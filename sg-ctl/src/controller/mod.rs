@@ -252,7 +252,7 @@ impl Controller {
             return Err(Error::Unconfirmed(unconfirmed.left_s()));
         }
         let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
-        let surroundings = Surroundings::of(&plan.policy, &found, &missing);
+        let surroundings = Surroundings::of(&plan.policy, &found, &missing, &self.limits);
         let mut warnings = mem::take(&mut self.news);
         warnings.extend(missing.into_iter().map(Warning::Missing));
         let wanted = Wanted {

@@ -20,13 +20,13 @@ use super::maps::{LayoutMaps, layout_folder};
 use super::state::{Files, Record};
 use super::sys::MappedArray;
 use super::wire::{Entry, Wire};
-use super::{Dataplane, Error, object, sys, update};
+use super::{Dataplane, Error, hooks, ledger, object, sys, update};
 use crate::compile::Limits;
 use crate::compile::amend::{
     Amendment, Answer, ArenaKind, Ground, InstalledPolicy, NextNumbers, RangeTableKey, Room,
     Segments, Whole,
 };
-use crate::compile::image::{FORMAT, FreePlaces, Grant, IdentitySet, Member, Slice};
+use crate::compile::image::{FreePlaces, Grant, IdentitySet, Member, Slice};
 use crate::policy::model::Peer;
 use crate::policy::names::{GroupName, RuleId, VpcName};
 
@@ -85,12 +85,16 @@ impl Amendable {
         if record.other_flows.is_some() {
             return Err(Whole::because("flows are being carried over"));
         }
+        let mut devices = record.devices.iter();
+        if !devices.all(|device| hooks::is_attached(bpffs, device)) {
+            return Err(Whole::because("an interface has lost its programs"));
+        }
         if !sys::can_wait_for_readers() {
             return Err(Whole::because("there are no grace periods to wait for"));
         }
         let ledger = Ledger::open(run)?;
         let origin = ledger.origin()?;
-        if origin.format != FORMAT
+        if origin.format != ledger::FORMAT
             || origin.generation != record.generation
             || origin.stamp != stamp
         {

@@ -22,7 +22,7 @@ use crate::compile::AttachedInterface;
 use crate::compile::amend::{
     self, Amendment, Answer, ArenaKind, InstalledPolicy, NextNumbers, Whole,
 };
-use crate::compile::image::{FreePlaces, GroupSet, IdentitySet, Image, MembersOf, Slice};
+use crate::compile::image::{self, FreePlaces, GroupSet, IdentitySet, Image, MembersOf, Slice};
 use crate::policy::model::{Peer, Policy, Side};
 use crate::policy::names::{GroupName, RuleId, VpcName};
 
@@ -76,10 +76,13 @@ CREATE TABLE slice (
 ) STRICT, WITHOUT ROWID;
 ";
 
+/// Changes with the layout of the ledger, of what is noted in it, and of the image.
+pub(super) const FORMAT: u64 = image::FORMAT << 8 | 1;
+
 /// What the tables in force were made of, and by whom.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Origin {
-    /// The layout of this file and of what is in it.
+    /// [`FORMAT`].
     pub(super) format: u64,
     /// The generation of the maps.
     pub(super) generation: u32,
@@ -555,6 +558,7 @@ impl Ledger {
             })
         };
         let found = self.one(sql, (arena as u8, index), slice)?;
+        let found = found.filter(|slice| index - slice.offset < slice.length);
         found.ok_or(Whole::because("a table of prefixes has a hole"))
     }
 

@@ -64,7 +64,7 @@ pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHo
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
-use crate::compile::image::{FORMAT, Image};
+use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
 use crate::policy::model::{self, OnRuleRemoval, Policy, Side};
@@ -622,7 +622,7 @@ impl Dataplane {
         };
         let contents = ledger::Contents {
             origin: &ledger::Origin {
-                format: FORMAT,
+                format: ledger::FORMAT,
                 generation: record.generation,
                 stamp,
                 amendments: 0,

@@ -112,6 +112,9 @@ pub(super) struct Files {
     mark: PathBuf,
 }
 
+/// How often a reader begins again.
+const ATTEMPTS: u32 = 16;
+
 type ImageNumber = [u8; size_of::<u64>()];
 
 impl Files {
@@ -126,20 +129,33 @@ impl Files {
 
     /// What was installed, and the image; `None` when nothing was.
     pub(super) fn read(&self) -> Result<Option<(Record, Image)>, Error> {
-        let Some(record) = self.read_record()? else {
-            return Ok(None);
-        };
-        let Some(bytes) = self.read_file(&self.image)? else {
-            return Ok(None);
-        };
-        let (number, bytes) = bytes
-            .split_first_chunk::<{ size_of::<ImageNumber>() }>()
-            .ok_or_else(|| self.unreadable())?;
-        let mut image = Image::from_bytes(bytes).map_err(|_| self.unreadable())?;
-        if let Some(amendments) = self.read_file(&self.amendments)? {
-            image.amend(&self.pairs(*number, &amendments)?);
+        // Whoever reads without the lock may meet an image that is just replaced. Its amendments
+        // are gone then, and it is read again.
+        for _ in 0..ATTEMPTS {
+            let Some(record) = self.read_record()? else {
+                return Ok(None);
+            };
+            let Some(bytes) = self.read_file(&self.image)? else {
+                return Ok(None);
+            };
+            let amendments = self.read_file(&self.amendments)?;
+            let (number, bytes) = bytes.split_first_chunk().ok_or_else(|| self.unreadable())?;
+            if self.image_number().ok() != Some(*number) {
+                continue;
+            }
+            let mut image = Image::from_bytes(bytes).map_err(|_| self.unreadable())?;
+            if let Some(amendments) = amendments {
+                image.amend(&self.pairs(*number, &amendments)?);
+            }
+            return Ok(Some((record, image)));
         }
-        Ok(Some((record, image)))
+        Err(self.unreadable())
+    }
+
+    fn image_number(&self) -> io::Result<ImageNumber> {
+        let mut number = ImageNumber::default();
+        fs::File::open(&self.image)?.read_exact(&mut number)?;
+        Ok(number)
     }
 
     /// What was installed, without the image.
@@ -194,8 +210,7 @@ impl Files {
         let pair = postcard::to_allocvec(&(gone, new));
         let pair = pair.map_err(|error| failed(io::Error::other(error)))?;
         let write = || -> io::Result<()> {
-            let mut image = ImageNumber::default();
-            fs::File::open(&self.image)?.read_exact(&mut image)?;
+            let image = self.image_number()?;
             let mut file = fs::OpenOptions::new()
                 .create(true)
                 .append(true)
@@ -286,5 +301,62 @@ fn remove(path: &Path) -> Result<(), Error> {
             source,
         }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::tests::amendments::pairs;
+
+    #[test]
+    fn an_image_is_read_with_what_was_changed_since() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::in_folder(folder.path());
+        files.write_record(&record()).unwrap();
+        let read = || files.read().unwrap().unwrap().1;
+        let (mut image, pairs) = pairs();
+        files.write_image(&image).unwrap();
+        for (gone, new) in &pairs {
+            files.amend(gone, new).unwrap();
+        }
+        let whole = read();
+        image.amend(&pairs);
+        assert_eq!(whole, image);
+
+        // What a killed command has half written is left out.
+        let path = folder.path().join("amendments");
+        let bytes = fs::read(&path).unwrap();
+        fs::write(
+            &path,
+            [&bytes[..], &9_u64.to_le_bytes(), &[1, 2, 3]].concat(),
+        )
+        .unwrap();
+        assert_eq!(read(), whole);
+
+        // And so is what was changed of another image.
+        files.write_image(&whole).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(read(), whole);
+    }
+
+    fn record() -> Record {
+        Record {
+            fingerprint: 1,
+            layout: 1,
+            sizes: Sizes::roomy(&Image::default()),
+            flows: FlowTables {
+                number: 1,
+                sizes: super::super::FlowSizes::for_capacity(1),
+            },
+            other_flows: None,
+            interface_slots: 8,
+            generation: 1,
+            jiffies_per_second: 250,
+            hash_key: [0; 10],
+            netns: Vec::new(),
+            devices: Vec::new(),
+            next_incarnation: 1,
+        }
     }
 }

@@ -10,11 +10,11 @@ use sg_common::parse::{TCP, UDP};
 use sg_common::ranges::RangeTable;
 use sg_common::tables::{GrantKey, Identity, Policy, PolicyFlags, PortTable, Scope};
 
-use super::Amendment;
 use super::edges::{Seen, splice, value_at, within};
 use super::ground::{Answer, Ground, RangeTableKey, Rules, Whole};
 use super::plan::{Cell, Plan, peers, unknown_identity};
 use super::work::{Apart, Region, Regions, Work};
+use super::{Amendment, WIDEST_REGION};
 use crate::compile::arena::Slice;
 use crate::compile::fold::{Prefix, fold};
 use crate::compile::image::{Grant, MembersOf};
@@ -202,7 +202,11 @@ impl<G: Ground, R: Rules> Plan<'_, G, R> {
                 let around = [span.0.checked_sub(1), span.1.checked_add(1)];
                 let around = around.into_iter().flatten();
                 let around = around.map(|at| value_at(&edges, at));
-                let values = within(&edges, span).into_iter().map(|(_, value)| value);
+                let values = within(&edges, span);
+                if values.len() > WIDEST_REGION {
+                    return Err(wide());
+                }
+                let values = values.into_iter().map(|(_, value)| value);
                 for value in values.chain(around) {
                     let Some(index) = value.checked_sub(1) else {
                         continue;
@@ -220,6 +224,9 @@ impl<G: Ground, R: Rules> Plan<'_, G, R> {
                 let rules = self
                     .rules
                     .with_prefix_over(self.vpc, &groups, direction, region)?;
+                if rules.len() > WIDEST_REGION {
+                    return Err(wide());
+                }
                 let admissions = self.admissions(rules)?.into_iter();
                 let admissions = admissions.filter_map(|(rule, admission)| {
                     match &rule.permission.peer {
@@ -314,6 +321,9 @@ impl<G: Ground, R: Rules> Plan<'_, G, R> {
         fold(&mut items, |prefix, _| spans.add(prefix, 1));
         let covered = within(&spans.into_edges(), span);
         let before = within(edges, span);
+        if before.len() + covered.len() > WIDEST_REGION {
+            return Err(wide());
+        }
         let starts = covered.iter().chain(&before).map(|(at, _)| *at);
         let starts: BTreeSet<u128> = starts.collect();
         let mut known: BTreeMap<(u32, u32), u32> = BTreeMap::new();
@@ -351,6 +361,10 @@ impl<G: Ground, R: Rules> Plan<'_, G, R> {
             false => Ok(self.identity(MembersOf::PrefixLists(lists))?.0),
         }
     }
+}
+
+fn wide() -> Whole {
+    Whole::because("a prefix overlaps many others")
 }
 
 fn policy_table(policy: u32, direction: Direction, family: Family) -> RangeTableKey {

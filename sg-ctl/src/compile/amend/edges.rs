@@ -6,7 +6,7 @@ use sg_common::addr::Family;
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::tables::{PortEntry, PortTable};
 
-use super::ground::{Answer, ArenaKind, Segments};
+use super::ground::{Answer, ArenaKind, Segments, Whole};
 use crate::compile::arena::{Arena, Slice};
 use crate::compile::image::Image;
 use crate::compile::ranges::{Edge, RangeArenas, push_edge};
@@ -55,10 +55,12 @@ impl Seen {
                 })?;
             }
             Family::V6 => {
-                for (half, value) in self.halves(ground, table, &mut footprint)? {
-                    let at = u128::from(half) << 64;
+                let upper = self.halves(ground, table, &mut footprint)?;
+                let behind = upper.iter().skip(1).map(|(half, _)| *half);
+                let behind = behind.chain(std::iter::once(u64::MAX));
+                for (&(half, value), behind) in upper.iter().zip(behind) {
                     if value & RangeTable::NESTED == 0 {
-                        push_edge(&mut edges, at, value);
+                        push_edge(&mut edges, u128::from(half) << 64, value);
                         continue;
                     }
                     let index = value & !RangeTable::NESTED;
@@ -69,9 +71,16 @@ impl Seen {
                     };
                     self.nested.insert(slice, vec![nested]);
                     footprint.insert((ArenaKind::NestedRanges, slice));
-                    push_edge(&mut edges, at, 0);
-                    for (lower, value) in self.halves(ground, &nested, &mut footprint)? {
-                        push_edge(&mut edges, at | u128::from(lower), value);
+                    let lower = self.halves(ground, &nested, &mut footprint)?;
+                    // Neighbours that say the same have one nested table. There are no more of them
+                    // than have edges of their own.
+                    let last = behind.max(half + 1) - 1;
+                    for half in half..=last {
+                        let at = u128::from(half) << 64;
+                        push_edge(&mut edges, at, 0);
+                        for &(lower, value) in &lower {
+                            push_edge(&mut edges, at | u128::from(lower), value);
+                        }
                     }
                 }
             }
@@ -154,7 +163,8 @@ where
             let first = (slot.offset - segment.offset) as usize;
             let intervals = self.seen.get(&segment).map_or(&[][..], Vec::as_slice);
             let within = intervals.get(first..first + slot.length as usize);
-            for interval in within.unwrap_or_default() {
+            let within = within.ok_or(Whole::because("a table of prefixes has a hole"))?;
+            for interval in within {
                 let (at, value) = (self.entry)(interval);
                 // The first one is open where the slot begins.
                 visit(at.max(start), value);

@@ -68,6 +68,15 @@ impl Edits {
         }
     }
 
+    fn count(&self) -> usize {
+        self.rules_added.len()
+            + self.rules_removed.len()
+            + self.members_added.len()
+            + self.members_removed.len()
+            + self.prefixes_added.len()
+            + self.prefixes_removed.len()
+    }
+
     /// Whether something is taken away that may have let packets through.
     pub fn take_away(&self) -> bool {
         !(self.rules_removed.is_empty()
@@ -75,6 +84,11 @@ impl Edits {
             && self.prefixes_removed.is_empty())
     }
 }
+
+/// More of these at once, and edits of a region with more rules or values than those, are compiled
+/// with everything else: that costs as much for each as for one.
+const MOST_EDITS: usize = 64;
+const WIDEST_REGION: usize = 1 << 12;
 
 /// What an edit changes.
 #[derive(Debug, Default)]
@@ -95,6 +109,9 @@ pub struct Amendment {
 
 /// Finds what edits change. The rules are those after the edits.
 pub fn amend(edits: &Edits, ground: &mut impl Ground, rules: &mut impl Rules) -> Answer<Amendment> {
+    if edits.count() > MOST_EDITS {
+        return Err(Whole::because("there are many edits at once"));
+    }
     let Some(number) = ground.vpc(&edits.vpc)? else {
         return Ok(Amendment {
             next: ground.next_numbers()?,

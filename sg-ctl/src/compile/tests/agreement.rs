@@ -23,7 +23,7 @@ use crate::policy::model::{
 };
 use crate::policy::names::{InterfaceName, VpcName};
 
-const PEERS: [&str; 10] = [
+const PEERS: [&str; 12] = [
     "10.0.0.1",
     "10.0.0.2",
     "10.0.1.1",
@@ -33,6 +33,9 @@ const PEERS: [&str; 10] = [
     "2001:db8::1",
     "2001:db8::2",
     "2001:db8:1::1",
+    // With the first, neighbours of /64 that differ in nothing else.
+    "2001:db8:0:1::1",
+    "2001:db8:0:2::1",
     "2a00::1",
 ];
 const PORTS: [u16; 8] = [0, 1, 22, 53, 80, 443, CLIENT_PORT, u16::MAX];

@@ -505,3 +505,66 @@ proptest! {
         }
     }
 }
+
+/// An image, and what two edits change of it.
+pub(crate) fn pairs() -> (Image, Vec<(Image, Image)>) {
+    let text = "
+groups:
+  g: {ingress: [{protocol: tcp, ports: 22, from: [10.0.0.0/8, 2001:db8::/32]}]}
+interfaces:
+  eth0: {groups: [g]}
+";
+    let policy = super::policy(text, &crate::policy::model::Policy::default());
+    let vpc = VpcName::default();
+    let image = super::compiled(&policy, None);
+    let mut world = World {
+        policy,
+        read: BTreeMap::new(),
+    };
+    let mut pairs = Vec::new();
+    let mut latest = image.clone();
+    for (number, prefix) in ["10.1.0.0/16", "2001:db8:1::/48"].into_iter().enumerate() {
+        let group: GroupName = "g".parse().unwrap();
+        let rule = Rule {
+            id: format!("sgr-{number:017x}").parse().unwrap(),
+            permission: Permission {
+                direction: Direction::Ingress,
+                traffic: crate::policy::model::Traffic::All,
+                peer: Peer::Prefix(prefix.parse().unwrap()),
+            },
+            description: String::new(),
+        };
+        let mut edits = Edits::of(vpc.clone());
+        edits.rules_added.push((group.clone(), rule.clone()));
+        let change = Change {
+            vpc: vpc.clone(),
+            edit: Edit::AddRule(group, rule),
+        };
+        world.policy = world.policy.apply(&[change]).unwrap();
+        let mut ground = OfImage {
+            image: &latest,
+            world: &world,
+        };
+        let mut rules = OfVpc(&world.policy.vpcs[&vpc]);
+        let Amendment { old, new, .. } = amend::amend(&edits, &mut ground, &mut rules).unwrap();
+        pairs.push((old, new));
+        latest.amend(&pairs[number..]);
+    }
+    (image, pairs)
+}
+
+#[test]
+fn neighbours_that_say_the_same_are_taken_apart_as_two() {
+    let text = "
+prefix_lists: {gateways: ['2001:db8:0:1::1/128', '2001:db8:0:2::1/128']}
+groups:
+  g: {ingress: [{protocol: tcp, ports: 22, from: 'pl:gateways'}]}
+interfaces:
+  eth0: {groups: [g]}
+";
+    let policy = super::policy(text, &crate::policy::model::Policy::default());
+    let image = super::compiled(&policy, None);
+    let meaning = Meaning::of(&image).unwrap();
+    let said: Vec<_> = meaning.list_ranges.values().flatten().collect();
+    assert_eq!(said.len(), 4, "each begins and ends: {said:x?}");
+}
