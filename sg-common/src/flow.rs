@@ -3,9 +3,9 @@
 //! A request and its reply have the same key. Where flows are kept is the business of
 //! [`Tables`](crate::tables::Tables); this module is arithmetic on a copy of one flow's state.
 //!
-//! There are two tables. *Embryonic* flows have been seen from one side, or have not completed a
-//! handshake; any of them may be forgotten when room is short. *Assured* flows have been seen from
-//! both sides and are never forgotten before their deadline.
+//! There are two tables, which share one room. *Embryonic* flows have been seen from one side, or
+//! have not completed a handshake; any of them may be forgotten when room is short. *Assured* flows
+//! have been seen from both sides and are never forgotten before their deadline.
 
 use crate::addr::Addr;
 use crate::packet::Direction;
@@ -74,6 +74,30 @@ pub enum Leg {
     Local = 0,
     /// The other side.
     Peer = 1,
+}
+
+impl FlowTable {
+    /// The bit of a tag that says in which table the place's flow is.
+    const ASSURED_TAG: u16 = 2;
+
+    /// The tag of a flow in this table.
+    #[inline(always)]
+    pub const fn tag(self, tag: u16) -> u16 {
+        match self {
+            Self::Embryonic => tag,
+            Self::Assured => tag | Self::ASSURED_TAG,
+        }
+    }
+
+    /// The table of the flow with this tag, if it is not that of a free place.
+    #[inline(always)]
+    pub const fn of_tag(tag: u16) -> Option<Self> {
+        match tag {
+            0 => None,
+            _ if tag & Self::ASSURED_TAG == 0 => Some(Self::Embryonic),
+            _ => Some(Self::Assured),
+        }
+    }
 }
 
 impl Leg {
@@ -168,7 +192,7 @@ impl FlowKey {
         FlowPlaces {
             first: mixed as u32,
             second: (mixed >> 24) as u32,
-            tag: (mixed >> 48) as u16 | 1,
+            tag: (mixed >> 48) as u16 & !FlowTable::ASSURED_TAG | 1,
         }
     }
 }
@@ -190,7 +214,7 @@ pub struct FlowPlaces {
     pub first: u32,
     /// The other bucket.
     pub second: u32,
-    /// What is compared before the key; never zero.
+    /// What is compared before the key, as that of an embryonic flow; always odd.
     pub tag: u16,
 }
 
@@ -317,8 +341,12 @@ pub struct FlowSearch {
     pub stamp: u32,
     /// Until when a flow to be placed lives.
     pub deadline: Ticks,
-    /// Always zero.
-    pub padding: u32,
+    /// A place where it is not looked for, as the kernel's half numbers them.
+    pub except: u32,
+    /// That place's stamp.
+    pub except_stamp: u32,
+    /// The table of the flow there.
+    pub except_table: u32,
 }
 
 /// A place for one flow.
@@ -354,7 +382,7 @@ pub struct FlowBucket {
     pub lock: bpf_spin_lock,
     /// Always zero.
     pub padding: [u32; 3],
-    /// A part of each key's hash, never zero; zero is a free place.
+    /// A part of each key's hash, always odd, and its table; zero is a free place.
     pub tags: [u16; FlowBucket::SLOTS],
     /// Until when each flow lives.
     pub deadlines: [Ticks; FlowBucket::SLOTS],
@@ -365,6 +393,13 @@ pub struct FlowBucket {
 impl FlowBucket {
     /// Flows a bucket holds.
     pub const SLOTS: usize = 8;
+
+    /// The place that a flow with this tag takes if it is free. Whoever looks there first need not
+    /// wait for the tags before it reads the flow.
+    #[inline(always)]
+    pub const fn home(tag: u16) -> u32 {
+        (tag >> 13) as u32
+    }
 }
 
 /// How far flows have been carried from tables of one size to tables of another.
@@ -380,7 +415,7 @@ pub struct Carrying {
 const _: () = {
     assert!(size_of::<FlowKey>() == 44);
     assert!(size_of::<FlowState>() == 36);
-    assert!(size_of::<FlowSearch>() == 120);
+    assert!(size_of::<FlowSearch>() == 128);
     assert!(size_of::<FlowSlot>() == 120);
     assert!(size_of::<FlowBucket>() == 1024);
 };

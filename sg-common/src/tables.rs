@@ -88,14 +88,10 @@ impl RuleSlot {
 pub struct Globals {
     /// The policy in force.
     pub generation: Generation,
-    /// The buckets of each flow table, less one; a power of two less one.
-    pub embryonic_mask: u32,
-    /// As above, for assured flows.
-    pub assured_mask: u32,
-    /// The same for the tables that flows are carried from; zero when there are none.
-    pub other_embryonic_mask: u32,
-    /// As above, for assured flows.
-    pub other_assured_mask: u32,
+    /// The buckets of flows, less one; a power of two less one.
+    pub flow_mask: u32,
+    /// The same for the buckets that flows are carried from; zero when there are none.
+    pub other_flow_mask: u32,
     /// A random key, so that nobody outside can aim at a bucket.
     pub hash_key: HashKey,
     /// The layout these maps have: [`ABI`].
@@ -718,7 +714,7 @@ pub trait Tables {
 }
 
 const _: () = {
-    assert!(size_of::<Globals>() == 72);
+    assert!(size_of::<Globals>() == 64);
     assert!(size_of::<Interface>() == 84);
     assert!(size_of::<InterfaceEntry>() == 192);
     assert!(size_of::<PortEntry>() == 8);

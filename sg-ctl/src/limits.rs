@@ -15,7 +15,7 @@ use crate::store::{SqliteStore, StoreError};
 /// The settings of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Assured flows; the tables have room for the next size up.
+    /// Flows; the table has room for the next size up.
     pub flows: u32,
     /// What a policy may need.
     pub tables: compile::Limits,

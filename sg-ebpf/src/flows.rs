@@ -1,17 +1,24 @@
-//! Flows in buckets of eight, in two arrays.
+//! Flows in buckets of eight, in one array.
+//!
+//! Embryonic and assured flows share it: a bit of a place's tag says which its flow is, so that a flow
+//! is assured where it is, and what is not assured gives way to what comes.
 //!
 //! Readers take no lock: they compare tags, then the key, and look at the stamp again after copying;
 //! it is odd while a flow moves in, and another one afterwards. Writers of one bucket are
 //! serialised by its spin lock, under which the verifier allows no call; so time and places are
-//! computed before. Two CPUs that open one flow at once may leave it in both its buckets: searches
-//! find the first, and the other runs out.
+//! computed before. Two CPUs that place one flow at once may choose different places: each looks for
+//! another one when it has written its own, and one stays.
+//!
+//! A packet of a flow that is known waits for memory once: the first bucket is taken as long as half
+//! of it is free, and in it the place that the tag names. So the processor, which expects what
+//! mostly is, reads tags and flow at the same time.
 //!
 //! Expired flows are no flows: their places are reused by whoever needs one, and each new assured
 //! flow sweeps one more bucket, so that quotas become true again without any process.
 //!
-//! While the tables change their size there are two pairs, and a flow is in one of them: what the
-//! current pair does not have is looked for in the *other* one, used there in place, and carried over
-//! by a program that the controller runs.
+//! While the table changes its size there are two, and a flow is in one of them: what the current one
+//! does not have is looked for in the *other* one, used there in place, and carried over by a
+//! program that the controller runs.
 //!
 //! What is called from several places is a function of its own in the kernel too: a call costs less
 //! than the instructions and the stack of another copy.
@@ -19,6 +26,7 @@
 use core::arch::asm;
 use core::intrinsics::{self, AtomicOrdering};
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
@@ -30,15 +38,15 @@ use sg_common::tables::{Glance, Globals};
 
 use crate::maps::{GLOBALS, hidden};
 
+/// Begins at a page, as an array that can be mapped does: a bucket then never lies on two, and what is
+/// read of it first is one cache line.
+const PAGED: usize = BPF_F_MMAPABLE as usize;
+
 #[btf_map]
-static EMBRYONIC: Array<FlowBucket, 1> = Array::new();
+static FLOWS: Array<FlowBucket, 1, PAGED> = Array::new();
+/// The table of another size, while flows are carried over; else one bucket that nobody looks at.
 #[btf_map]
-static ASSURED: Array<FlowBucket, 1> = Array::new();
-/// The tables of another size, while flows are carried over; else one bucket that nobody looks at.
-#[btf_map]
-static OTHER_EMBRYONIC: Array<FlowBucket, 1> = Array::new();
-#[btf_map]
-static OTHER_ASSURED: Array<FlowBucket, 1> = Array::new();
+static OTHER_FLOWS: Array<FlowBucket, 1, PAGED> = Array::new();
 /// How far the carrying has come.
 #[btf_map]
 static CARRYING: Array<Carrying, 1> = Array::new();
@@ -74,11 +82,11 @@ fn keep_order() {
 }
 
 /// The tables as [`FlowSearch::table`] numbers them: a bit tells assured flows from embryonic ones,
-/// another tells the tables that flows are carried from.
+/// another the buckets that flows are carried from, and a search may be for either kind of flow.
 const EMBRYONIC_FLOWS: u32 = 0;
 const ASSURED_FLOWS: u32 = 1;
 const OTHER: u32 = 2;
-const OTHER_EMBRYONIC_FLOWS: u32 = OTHER | EMBRYONIC_FLOWS;
+const EITHER: u32 = 4;
 
 #[inline(always)]
 fn number(table: FlowTable) -> u32 {
@@ -86,6 +94,18 @@ fn number(table: FlowTable) -> u32 {
         FlowTable::Embryonic => EMBRYONIC_FLOWS,
         FlowTable::Assured => ASSURED_FLOWS,
     }
+}
+
+/// The number of the table that a flow with this tag is in.
+#[inline(always)]
+fn table_of(tag: u16) -> u32 {
+    u32::from(tag >> 1) & ASSURED_FLOWS
+}
+
+/// The tag of a flow in the table with this number.
+#[inline(always)]
+fn tag_in(table: u32, tag: u32) -> u16 {
+    (tag | (table & ASSURED_FLOWS) << 1) as u16
 }
 
 #[inline(always)]
@@ -114,21 +134,10 @@ impl FoundFlow {
 
 #[inline(always)]
 fn bucket(table: u32, index: u32) -> Option<*mut FlowBucket> {
-    match table {
-        EMBRYONIC_FLOWS => EMBRYONIC.get_ptr_mut(index),
-        ASSURED_FLOWS => ASSURED.get_ptr_mut(index),
-        OTHER_EMBRYONIC_FLOWS => OTHER_EMBRYONIC.get_ptr_mut(index),
-        _ => OTHER_ASSURED.get_ptr_mut(index),
-    }
-}
-
-/// A bucket of a table where flows open.
-#[inline(always)]
-fn current_bucket(table: u32, index: u32) -> Option<*mut FlowBucket> {
-    if holds_assured(table) {
-        ASSURED.get_ptr_mut(index)
+    if table & OTHER == 0 {
+        FLOWS.get_ptr_mut(index)
     } else {
-        EMBRYONIC.get_ptr_mut(index)
+        OTHER_FLOWS.get_ptr_mut(index)
     }
 }
 
@@ -174,7 +183,20 @@ impl Lane {
                 .add(self.index())
         }
     }
+
+    /// Whether the flow that was found here under this stamp is here, and in the same table.
+    ///
+    /// # Safety
+    /// The bucket's lock must be held.
+    #[inline(always)]
+    unsafe fn holds(self, table: u32, stamp: u32) -> bool {
+        // SAFETY: the pointers lie in the bucket.
+        unsafe { (*self.slot()).stamp == stamp && table_of(*self.tag()) == table & ASSURED_FLOWS }
+    }
 }
+
+/// One in each of four tags.
+const ONES: u64 = 0x0001_0001_0001_0001;
 
 /// Which lanes of a word of four tags hold the tag: bits 0 to 3, and never too few.
 ///
@@ -182,7 +204,6 @@ impl Lane {
 /// or of their neighbours; the key is compared afterwards.
 #[inline(always)]
 fn matching(word: u64, tag: u16) -> u32 {
-    const ONES: u64 = 0x0001_0001_0001_0001;
     const TOPS: u64 = 0x8000_8000_8000_8000;
     let difference = word ^ u64::from(tag).wrapping_mul(ONES);
     let zero = difference.wrapping_sub(ONES) & !difference & TOPS;
@@ -217,41 +238,55 @@ fn begin_search(table: FlowTable, key: &FlowKey, now: Ticks) -> Option<&'static 
     search.key = *hidden(key);
     search.table = number(table);
     search.now = now;
+    search.except = NOWHERE;
+    sg_set_places(search);
     Some(search)
 }
 
 /// Works out where the flow may be.
-#[inline(always)]
-fn set_places(search: &mut FlowSearch) -> Option<()> {
-    let globals = GLOBALS.get(0)?;
-    // As in `begin_search`.
-    let places = hidden(&search.key).places(&globals.hash_key);
-    let mask = mask(globals, search.table);
-    search.first = places.first & mask;
-    search.second = places.second & mask;
+///
+/// A global function: its stack is then free for the others.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_set_places(search: *mut FlowSearch) -> u32 {
+    let Some(globals) = GLOBALS.get(0) else {
+        return 0;
+    };
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let places = search.key.places(&globals.hash_key);
+    search.first = places.first;
+    search.second = places.second;
     search.tag = u32::from(places.tag);
-    Some(())
+    1
 }
 
+/// The buckets of a table, less one.
 #[inline(always)]
-fn mask(globals: &Globals, table: u32) -> u32 {
-    // All are read before one is chosen: LLVM would work out an address instead, which the verifier
+fn mask(table: u32) -> Option<u32> {
+    let globals = GLOBALS.get(0)?;
+    // Both are read before one is chosen: LLVM would work out an address instead, which the verifier
     // cannot follow.
     let read = |mask: &u32| {
         // SAFETY: a reference is good to read from.
         unsafe { (&raw const *mask).read_volatile() }
     };
-    let embryonic = read(&globals.embryonic_mask);
-    let assured = read(&globals.assured_mask);
-    let other_embryonic = read(&globals.other_embryonic_mask);
-    let other_assured = read(&globals.other_assured_mask);
-    match table {
-        EMBRYONIC_FLOWS => embryonic,
-        ASSURED_FLOWS => assured,
-        OTHER_EMBRYONIC_FLOWS => other_embryonic,
-        _ => other_assured,
-    }
+    let current = read(&globals.flow_mask);
+    let other = read(&globals.other_flow_mask);
+    Some(if table & OTHER == 0 { current } else { other })
 }
+
+/// A number for each place of a table.
+#[inline(always)]
+fn place_number(bucket: u32, lane: u32) -> u32 {
+    bucket * SLOTS + (lane & (SLOTS - 1))
+}
+
+/// The number of no place.
+const NOWHERE: u32 = u32::MAX;
 
 /// Finds a live flow. Returns 1 when there is one.
 ///
@@ -264,12 +299,20 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
-    if set_places(search).is_none() {
-        return 0;
-    }
-    let tag = search.tag as u16;
-    let mut index = search.first;
-    for _ in 0..2 {
+    // Who searches either table does not see the bit that tells them apart.
+    let unseen = (search.table & EITHER) >> 1;
+    let tag = tag_in(search.table, search.tag) | unseen as u16;
+    let unseen = u64::from(unseen) * ONES;
+    for round in 0..2 {
+        // Worked out anew: what is kept from round to round is kept on the stack.
+        let Some(mask) = mask(search.table) else {
+            return 0;
+        };
+        let index = if round == 0 {
+            search.first
+        } else {
+            search.second
+        } & mask;
         let Some(bucket) = bucket(search.table, index) else {
             return 0;
         };
@@ -277,8 +320,8 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
         // and is compared again below.
         unsafe {
             let words = (&raw const (*bucket).tags).cast::<u64>();
-            let mut lanes = matching(words.read_volatile(), tag)
-                | matching(words.add(1).read_volatile(), tag) << 4;
+            let mut lanes = matching(words.read_volatile() | unseen, tag)
+                | matching(words.add(1).read_volatile() | unseen, tag) << 4;
             for _ in 0..SLOTS {
                 if lanes == 0 {
                     break;
@@ -293,22 +336,28 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 let stamp = (&raw const (*slot).stamp).read_volatile();
                 keep_order();
                 if is_moving_in(stamp)
+                    || place_number(index, lane.lane) == search.except
                     || lane.deadline().read_volatile().has_passed(search.now)
-                    || !(*slot).key.is(&search.key)
+                    // As in `glance_into`.
+                    || !(*slot).key.is(hidden(&search.key))
                 {
                     continue;
                 }
+                let either = search.table & EITHER != 0;
+                let table = table_of(lane.tag().read_volatile());
                 search.state = (*slot).state;
                 search.bucket = index;
                 search.lane = lane.lane;
                 search.stamp = stamp;
                 keep_order();
                 if (&raw const (*slot).stamp).read_volatile() == stamp {
+                    if either {
+                        search.table = table;
+                    }
                     return 1;
                 }
             }
         }
-        index = search.second;
     }
     0
 }
@@ -324,43 +373,42 @@ pub(crate) fn glance(
     state: &mut FlowState,
 ) -> Glance<FoundFlow> {
     let places = key.places(&globals.hash_key);
-    let mask = match table {
-        FlowTable::Embryonic => globals.embryonic_mask,
-        FlowTable::Assured => globals.assured_mask,
-    };
-    let table = number(table);
-    let first = glance_into(table, places.first & mask, places.tag, key, now, state);
+    let mask = globals.flow_mask;
+    let tag = table.tag(places.tag);
+    let first = glance_into(places.first & mask, tag, key, now, state);
     let Glance::Absent = first else { return first };
-    match glance_into(table, places.second & mask, places.tag, key, now, state) {
-        Glance::Absent if globals.other_assured_mask != 0 => Glance::Unsure,
+    match glance_into(places.second & mask, tag, key, now, state) {
+        Glance::Absent if globals.other_flow_mask != 0 => Glance::Unsure,
         sure => sure,
     }
 }
 
 #[inline(always)]
 fn glance_into(
-    table: u32,
     index: u32,
     tag: u16,
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
 ) -> Glance<FoundFlow> {
-    let Some(bucket) = current_bucket(table, index) else {
+    let Some(bucket) = FLOWS.get_ptr_mut(index) else {
         return Glance::Unsure;
     };
     // SAFETY: as in `sg_search_flow`.
     unsafe {
-        let words = (&raw const (*bucket).tags).cast::<u64>();
-        let lanes =
-            matching(words.read_volatile(), tag) | matching(words.add(1).read_volatile(), tag) << 4;
-        if lanes == 0 {
-            return Glance::Absent;
-        }
-        let lane = Lane {
+        let mut lane = Lane {
             bucket,
-            lane: bit_number(lanes & lanes.wrapping_neg()),
+            lane: FlowBucket::home(tag),
         };
+        if lane.tag().read_volatile() != tag {
+            let words = (&raw const (*bucket).tags).cast::<u64>();
+            let lanes = matching(words.read_volatile(), tag)
+                | matching(words.add(1).read_volatile(), tag) << 4;
+            if lanes == 0 {
+                return Glance::Absent;
+            }
+            lane.lane = bit_number(lanes & lanes.wrapping_neg());
+        }
         let slot = lane.slot();
         let stamp = (&raw const (*slot).stamp).read_volatile();
         keep_order();
@@ -378,7 +426,7 @@ fn glance_into(
             return Glance::Unsure;
         }
         Glance::Found(FoundFlow {
-            table,
+            table: table_of(tag),
             bucket: index,
             lane: lane.lane,
             stamp,
@@ -457,12 +505,12 @@ pub(crate) fn find(
     Some(found(search))
 }
 
-/// Whether a flow may be in the other tables.
+/// Whether a flow may be in the other table.
 #[inline(always)]
 fn is_carrying() -> bool {
     GLOBALS
         .get(0)
-        .is_some_and(|globals| globals.other_assured_mask != 0)
+        .is_some_and(|globals| globals.other_flow_mask != 0)
 }
 
 /// Looks where flows are carried from. One that moves is in its new place before it leaves the old
@@ -498,20 +546,26 @@ fn found(search: &FlowSearch) -> FoundFlow {
 #[inline(always)]
 pub(crate) fn update(flow: FoundFlow, state: &FlowState) {
     let Some(lane) = flow.lane() else { return };
-    write_state(lane.bucket, lane.lane, flow.stamp, state);
+    write_state(lane.bucket, lane.lane, flow.table, flow.stamp, state);
 }
 
 /// Writes the state, if the place still holds the flow.
 #[inline(never)]
-fn write_state(bucket: *mut FlowBucket, lane: u32, stamp: u32, state: &FlowState) -> u32 {
+fn write_state(
+    bucket: *mut FlowBucket,
+    lane: u32,
+    table: u32,
+    stamp: u32,
+    state: &FlowState,
+) -> u32 {
     let state = *state;
-    let slot = Lane { bucket, lane }.slot();
+    let lane = Lane { bucket, lane };
     // SAFETY: lock and slot lie in one map value; between lock and unlock are plain stores.
     unsafe {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
-        if (*slot).stamp == stamp {
-            (*slot).state = state;
+        if lane.holds(table, stamp) {
+            (*lane.slot()).state = state;
         }
         bpf_spin_unlock(lock.cast());
     }
@@ -521,6 +575,10 @@ fn write_state(bucket: *mut FlowBucket, lane: u32, stamp: u32, state: &FlowState
 #[inline(always)]
 pub(crate) fn extend(flow: FoundFlow, deadline: Ticks) {
     let Some(lane) = flow.lane() else { return };
+    if !holds_assured(flow.table) {
+        write_deadline(lane.bucket, lane.lane, flow.stamp, deadline);
+        return;
+    }
     let at = lane.deadline();
     // SAFETY: the pointer lies in the bucket; one aligned word. Whoever moves it at the same time
     // has seen a packet of the same flow within the same second.
@@ -529,6 +587,26 @@ pub(crate) fn extend(flow: FoundFlow, deadline: Ticks) {
             at.write_volatile(deadline);
         }
     }
+}
+
+/// Writes an embryonic flow's deadline, if it is still one: another CPU may have given it the longer
+/// one of an assured flow.
+#[inline(never)]
+fn write_deadline(bucket: *mut FlowBucket, lane: u32, stamp: u32, deadline: Ticks) -> u32 {
+    let lane = Lane { bucket, lane };
+    // SAFETY: as in `write_state`.
+    unsafe {
+        if !(*lane.deadline()).is_worth_moving_to(deadline) {
+            return 0;
+        }
+        let lock = &raw mut (*bucket).lock;
+        bpf_spin_lock(lock.cast());
+        if lane.holds(EMBRYONIC_FLOWS, stamp) {
+            lane.deadline().write_volatile(deadline);
+        }
+        bpf_spin_unlock(lock.cast());
+    }
+    0
 }
 
 #[inline(always)]
@@ -557,6 +635,10 @@ unsafe fn add(to: *mut u64, value: u64) {
 
 #[inline(always)]
 pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
+    // A flow that was assured where it was has them.
+    if from.bucket == to.bucket && from.lane == to.lane && (from.table ^ to.table) & OTHER == 0 {
+        return;
+    }
     let (Some(from), Some(to)) = (from.lane(), to.lane()) else {
         return;
     };
@@ -577,33 +659,31 @@ unsafe fn copy_counts(from: *const FlowSlot, to: *mut FlowSlot) {
 }
 
 #[inline(always)]
-pub(crate) fn remove(flow: FoundFlow, owner: u32) {
+pub(crate) fn remove(flow: FoundFlow) {
     let Some(lane) = flow.lane() else { return };
-    let removed = clear(lane.bucket, lane.lane, flow.stamp);
-    if removed != 0 && holds_assured(flow.table) {
-        own(owner, NOBODY);
-    }
+    clear(lane.bucket, lane.lane, flow.table, flow.stamp);
 }
 
-/// Frees a place, if it still holds the flow. Returns 1 when it did.
+/// Frees a place, if it still holds the flow.
 #[inline(never)]
-fn clear(bucket: *mut FlowBucket, lane: u32, stamp: u32) -> u32 {
+fn clear(bucket: *mut FlowBucket, lane: u32, table: u32, stamp: u32) -> u32 {
     let lane = Lane { bucket, lane };
-    let slot = lane.slot();
-    let mut removed = 0;
+    let mut owner = NOBODY;
     // SAFETY: as in `write_state`.
     unsafe {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
-        if (*slot).stamp == stamp {
+        if lane.holds(table, stamp) {
             lane.tag().write_volatile(0);
-            lane.deadline().write_volatile(Ticks(0));
-            (&raw mut (*slot).stamp).write_volatile(next_stamp(stamp));
-            removed = 1;
+            (&raw mut (*lane.slot()).stamp).write_volatile(next_stamp(stamp));
+            owner = (*lane.slot()).state.owner;
         }
         bpf_spin_unlock(lock.cast());
     }
-    removed
+    if owner != NOBODY && holds_assured(table) {
+        own(owner, NOBODY);
+    }
+    0
 }
 
 /// Adds to an owner's flows; [`NOBODY`] takes one away.
@@ -622,7 +702,7 @@ pub(crate) fn owned(owner: u32) -> u32 {
     OWNED.get(owner).copied().unwrap_or(NOBODY)
 }
 
-/// Puts a flow into the emptier of its two buckets.
+/// Puts a flow into one of its two buckets, or assures it where it is.
 #[inline(always)]
 pub(crate) fn insert(
     table: FlowTable,
@@ -631,41 +711,205 @@ pub(crate) fn insert(
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
-    if let FlowTable::Assured = table {
-        sweep(now);
-    }
     let search = begin_search(table, key, now)?;
     search.state = *state;
     search.deadline = deadline;
-    if sg_place_flow(search) == 0 {
-        return None;
+    if let FlowTable::Assured = table {
+        sweep(now);
+        if sg_assure_flow(search) != 0 {
+            return Some(found(search));
+        }
     }
+    place(search)?;
     Some(found(search))
 }
 
-/// Writes a flow into the place whose flow has least time left: a free or expired one has none; an
-/// embryonic one gives way. Returns 1 when there was room.
+/// Puts a flow into one place. `None`: there is no room.
+#[inline(always)]
+fn place(search: &mut FlowSearch) -> Option<()> {
+    sg_choose_bucket(search);
+    // Others may fill a bucket before its lock is taken.
+    if sg_place_flow(search) == 0 && sg_place_flow(search) == 0 {
+        return None;
+    }
+    // What is carried may yet be taken back. A second place runs out then.
+    if is_carrying() {
+        return Some(());
+    }
+    for _ in 0..TWINS {
+        begin_twin_search(search);
+        if sg_search_flow(search) == 0 {
+            end_twin_search(search);
+            break;
+        }
+        sg_part_twins(search);
+    }
+    Some(())
+}
+
+/// Turns to whatever other place the flow that was just placed may have.
+#[inline(always)]
+fn begin_twin_search(search: &mut FlowSearch) {
+    search.except = place_number(search.bucket, search.lane);
+    search.except_stamp = search.stamp;
+    search.except_table = search.table;
+    search.table = EITHER;
+    // An instruction that reads and writes keeps what is read from here on behind what was written.
+    // SAFETY: an aligned word of this CPU's.
+    unsafe {
+        intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(&raw mut search.stamp, 0);
+    }
+}
+
+/// Turns back.
+#[inline(always)]
+fn end_twin_search(search: &mut FlowSearch) {
+    (search.bucket, search.lane) = (search.except / SLOTS, search.except % SLOTS);
+    search.stamp = search.except_stamp;
+    search.table = search.except_table;
+    search.except = NOWHERE;
+}
+
+/// How many other places of one flow are looked for at most: those that so many CPUs can have written
+/// within a microsecond.
+const TWINS: u32 = 4;
+
+/// Assures a flow where this CPU has found it last, if it is there still. Returns 1 when it is assured.
 ///
 /// A global function: the verifier checks it once and not at every call.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
+extern "C" fn sg_assure_flow(search: *mut FlowSearch) -> u32 {
     if search.is_null() {
         return 0;
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
-    if set_places(search).is_none() {
-        return 0;
-    }
-    let table = search.table;
-    let assured = holds_assured(table);
-    let roomier =
-        free_lanes(table, search.first, search.now) >= free_lanes(table, search.second, search.now);
-    let index = if roomier { search.first } else { search.second };
-    let Some(bucket) = current_bucket(table, index) else {
+    let owner = search.state.owner;
+    let Some(bucket) = FLOWS.get_ptr_mut(search.bucket) else {
         return 0;
     };
+    let lane = Lane {
+        bucket,
+        lane: search.lane,
+    };
+    let slot = lane.slot();
+    // Counted before anybody can find it and end it.
+    own(owner, 1);
+    let mut was_embryonic = false;
+    let mut is_assured = false;
+    // SAFETY: lock and slot lie in one map value; between lock and unlock are plain loads and stores.
+    unsafe {
+        let lock = &raw mut (*bucket).lock;
+        bpf_spin_lock(lock.cast());
+        let tag = *lane.tag();
+        if tag != 0 && (*slot).key.is(&search.key) {
+            is_assured = true;
+            was_embryonic = table_of(tag) == EMBRYONIC_FLOWS;
+            if was_embryonic {
+                // The stamp stays, so that whoever reads meanwhile finds the flow in one table or the
+                // other.
+                (*slot).state = search.state;
+                lane.deadline().write_volatile(search.deadline);
+                keep_order();
+                lane.tag()
+                    .write_volatile(tag_in(ASSURED_FLOWS, u32::from(tag)));
+            }
+            search.stamp = (*slot).stamp;
+        }
+        bpf_spin_unlock(lock.cast());
+    }
+    if !was_embryonic {
+        own(owner, NOBODY);
+    }
+    u32::from(is_assured)
+}
+
+/// Turns to the first of a flow's buckets, or where that is not half free to the emptier one.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_choose_bucket(search: *mut FlowSearch) -> u32 {
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let Some(mask) = mask(search.table) else {
+        return 0;
+    };
+    let (first, second) = (search.first & mask, search.second & mask);
+    let room = sg_room_in(first, search.now.0);
+    let is_roomy = room >= ROOM_OF_FREE * SLOTS / 2;
+    search.bucket = if is_roomy || room >= sg_room_in(second, search.now.0) {
+        first
+    } else {
+        second
+    };
+    1
+}
+
+/// What a free place, or one whose flow has expired, is worth against an embryonic flow's.
+const ROOM_OF_FREE: u32 = 16;
+
+/// How much room a bucket has, before its lock is taken.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_room_in(index: u32, now: u32) -> u32 {
+    let now = Ticks(now);
+    let Some(bucket) = FLOWS.get_ptr_mut(index) else {
+        return 0;
+    };
+    let mut room = 0;
+    for lane in 0..SLOTS {
+        let lane = Lane { bucket, lane };
+        // SAFETY: the pointers lie in the bucket.
+        unsafe {
+            let tag = u32::from(lane.tag().read_volatile());
+            let is_live = live_bit(tag, lane.deadline().read_volatile(), now);
+            let is_assured = tag >> 1 & 1;
+            room += (1 - is_live) * ROOM_OF_FREE + (is_live & !is_assured);
+        }
+    }
+    room
+}
+
+/// 1 for a place that holds a flow which has not expired, without a branch.
+#[inline(always)]
+fn live_bit(tag: u32, deadline: Ticks, now: Ticks) -> u32 {
+    // Below zero when it has passed.
+    let left = deadline.0.wrapping_sub(now.0).wrapping_sub(1);
+    tag & !(left >> 31) & 1
+}
+
+/// Writes a flow into a place of the bucket: a free one, one whose flow has expired, or that of the
+/// embryonic flow with least time left; among equals, its home. Returns 1 when there was one, and
+/// turns to the other bucket when there was none.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
+    /// What an assured flow's place costs: more than any can.
+    const TAKEN: u32 = 1 << 31;
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let Some(bucket) = FLOWS.get_ptr_mut(search.bucket) else {
+        return 0;
+    };
+    let tag = tag_in(search.table, search.tag);
+    let home = FlowBucket::home(tag);
+    let is_assured = holds_assured(search.table);
+    if is_assured {
+        // As in `sg_assure_flow`.
+        own(search.state.owner, 1);
+    }
     let mut expired_owner = NOBODY;
     let mut placed = 0;
     // SAFETY: lock and slots lie in one map value; between lock and unlock are plain loads and
@@ -674,19 +918,27 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
         let mut least = u64::MAX;
-        for lane in 0..SLOTS {
-            let at = Lane { bucket, lane };
-            let left = (*at.deadline()).until(search.now);
-            let candidate = u64::from(left) << 32 | u64::from(lane);
+        for number in 0..SLOTS {
+            let at = Lane {
+                bucket,
+                lane: number,
+            };
+            let tag = u32::from(*at.tag());
+            let deadline = *at.deadline();
+            let is_live = live_bit(tag, deadline, search.now);
+            let is_assured = tag >> 1 & 1;
+            let left = deadline.0.wrapping_sub(search.now.0) | (is_assured * TAKEN);
+            let cost = left & is_live.wrapping_neg();
+            let candidate = u64::from(cost) << 32 | u64::from(number ^ home);
             least = if candidate < least { candidate } else { least };
         }
-        if least >> 32 == 0 || !assured {
+        if (least >> 32) as u32 & TAKEN == 0 {
             let lane = Lane {
                 bucket,
-                lane: least as u32,
+                lane: least as u32 ^ home,
             };
             let slot = lane.slot();
-            if *lane.tag() != 0 {
+            if holds_assured(table_of(*lane.tag())) {
                 expired_owner = (*slot).state.owner;
             }
             lane.tag().write_volatile(0);
@@ -701,46 +953,72 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
             lane.deadline().write_volatile(search.deadline);
             keep_order();
             (&raw mut (*slot).stamp).write_volatile(stamp);
-            lane.tag().write_volatile(search.tag as u16);
-            search.bucket = index;
-            search.lane = least as u32 & (SLOTS - 1);
+            lane.tag().write_volatile(tag);
+            search.lane = lane.index() as u32;
             search.stamp = stamp;
             placed = 1;
         }
         bpf_spin_unlock(lock.cast());
     }
-    if assured {
-        if expired_owner != NOBODY {
-            own(expired_owner, NOBODY);
+    if expired_owner != NOBODY {
+        own(expired_owner, NOBODY);
+    }
+    if placed == 0 {
+        if is_assured {
+            own(search.state.owner, NOBODY);
         }
-        if placed == 1 {
-            own(search.state.owner, 1);
-        }
+        search.bucket ^= (search.first ^ search.second) & mask(search.table).unwrap_or(0);
     }
     placed
 }
 
-/// How many places of a bucket are free, or hold an expired flow.
-#[inline(always)]
-fn free_lanes(table: u32, index: u32, now: Ticks) -> u32 {
-    let Some(bucket) = current_bucket(table, index) else {
+/// Ends one of the two places of a flow that two CPUs have placed at the same time: the one this CPU
+/// has written or the one it has found, and leaves the search at the other.
+///
+/// Both CPUs write first and look then, so one of them at least sees the other's place; and both choose
+/// alike: the assured flow stays, or the one that is found first. If that has changed when one is to
+/// go, none goes, and the next look says more.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_part_twins(search: *mut FlowSearch) -> u32 {
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let twin = found(search);
+    end_twin_search(search);
+    let Some(lane) = found(search).lane() else {
         return 0;
     };
-    let mut free = 0;
-    for lane in 0..SLOTS {
-        let lane = Lane { bucket, lane };
-        // SAFETY: the pointer lies in the bucket. A free place's deadline is past as well.
-        unsafe {
-            let left = lane
-                .deadline()
-                .read_volatile()
-                .0
-                .wrapping_sub(now.0)
-                .wrapping_sub(1);
-            free += left >> 31;
-        }
+    // SAFETY: the pointer lies in the bucket.
+    search.table = table_of(unsafe { lane.tag().read_volatile() });
+    let own = found(search);
+    let Some(mask) = mask(own.table) else {
+        return 0;
+    };
+    let first = search.first & mask;
+    let own_goes = if own.table == twin.table {
+        rank(twin, first) < rank(own, first)
+    } else {
+        holds_assured(twin.table)
+    };
+    if own_goes {
+        remove(own);
+        (search.bucket, search.lane) = (twin.bucket, twin.lane);
+        (search.stamp, search.table) = (twin.stamp, twin.table);
+    } else {
+        remove(twin);
     }
-    free
+    0
+}
+
+/// Where in the order of a search a place comes.
+#[inline(always)]
+fn rank(place: FoundFlow, first: u32) -> u32 {
+    u32::from(place.bucket != first) * SLOTS + place.lane
 }
 
 /// Frees the expired flows of the next bucket.
@@ -763,7 +1041,7 @@ extern "C" fn sg_sweep_flows(now: u32) -> u32 {
     // SAFETY: an aligned word in a map value. The old value is used, so the order is AcqRel: a
     // relaxed addition compiles to the instruction that does not return it.
     let next = unsafe { intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(next, 1) };
-    let Some(bucket) = current_bucket(ASSURED_FLOWS, next & globals.assured_mask) else {
+    let Some(bucket) = FLOWS.get_ptr_mut(next & globals.flow_mask) else {
         return 0;
     };
     for lane in 0..SLOTS {
@@ -777,8 +1055,11 @@ extern "C" fn sg_sweep_flows(now: u32) -> u32 {
             let mut owner = NOBODY;
             let lock = &raw mut (*bucket).lock;
             bpf_spin_lock(lock.cast());
-            if *lane.tag() != 0 && (*lane.deadline()).has_passed(now) {
-                owner = (*slot).state.owner;
+            let tag = *lane.tag();
+            if tag != 0 && (*lane.deadline()).has_passed(now) {
+                if holds_assured(table_of(tag)) {
+                    owner = (*slot).state.owner;
+                }
                 (*slot).stamp = next_stamp((*slot).stamp);
                 lane.tag().write_volatile(0);
             }
@@ -791,7 +1072,7 @@ extern "C" fn sg_sweep_flows(now: u32) -> u32 {
     0
 }
 
-/// Carries the flows of one more bucket, of each of the other tables, to where they belong.
+/// Carries the flows of one more bucket of the other table to where they belong.
 #[inline(always)]
 pub(crate) fn carry() {
     let Some(carrying) = CARRYING.get_ptr_mut(0) else {
@@ -804,28 +1085,27 @@ pub(crate) fn carry() {
     let carrying = unsafe { &mut *carrying };
     let index = carrying.bucket;
     carrying.bucket = index.wrapping_add(1);
+    if index > globals.other_flow_mask {
+        return;
+    }
     for lane in 0..SLOTS {
-        if index <= globals.other_assured_mask {
-            carrying.left += sg_carry_flow(OTHER | ASSURED_FLOWS, index, lane);
-        }
-        if index <= globals.other_embryonic_mask {
-            carrying.left += sg_carry_flow(OTHER_EMBRYONIC_FLOWS, index, lane);
-        }
+        carrying.left += sg_carry_flow(index, lane);
     }
 }
 
-/// Carries one flow. Returns 1 when there is no room for it; it then stays where it is.
+/// Carries one flow. Returns 1 when there is no room for it; it then stays where it is. An embryonic
+/// one is forgotten then.
 ///
 /// A global function: the verifier checks it once and not at every call.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
+extern "C" fn sg_carry_flow(index: u32, lane: u32) -> u32 {
     let Some(search) = SEARCHES.get_ptr_mut(0) else {
         return 0;
     };
     // SAFETY: as in `begin_search`.
     let search = unsafe { &mut *search };
-    let Some(old_bucket) = bucket(table, index) else {
+    let Some(old_bucket) = OTHER_FLOWS.get_ptr_mut(index) else {
         return 0;
     };
     // SAFETY: the helper only reads a clock.
@@ -836,6 +1116,7 @@ extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
     };
     let mut is_live = false;
     let mut expired_owner = NOBODY;
+    let mut table = EMBRYONIC_FLOWS;
     let slot = old.slot();
     let stamp;
     // SAFETY: lock and slot lie in one map value; between lock and unlock are plain loads and
@@ -844,7 +1125,9 @@ extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
         let lock = &raw mut (*old_bucket).lock;
         bpf_spin_lock(lock.cast());
         stamp = (*slot).stamp;
-        if *old.tag() != 0 {
+        let tag = *old.tag();
+        if tag != 0 {
+            table = table_of(tag);
             if (*old.deadline()).has_passed(now) {
                 expired_owner = (*slot).state.owner;
                 (*slot).stamp = next_stamp(stamp);
@@ -865,23 +1148,20 @@ extern "C" fn sg_carry_flow(table: u32, index: u32, lane: u32) -> u32 {
         return 0;
     }
     search.now = now;
-    search.table = table & ASSURED_FLOWS;
-    if sg_place_flow(search) == 0 {
-        return 1;
+    search.table = table;
+    sg_set_places(search);
+    if place(search).is_none() {
+        return table & ASSURED_FLOWS;
     }
-    leave(old_bucket, lane, stamp, search);
+    leave(old, table, stamp, search);
     0
 }
 
 /// Ends a flow where it was carried from; what happened to it meanwhile happens to it where it is
 /// now.
 #[inline(always)]
-fn leave(old_bucket: *mut FlowBucket, lane: u32, stamp: u32, search: &FlowSearch) {
+fn leave(old: Lane, table: u32, stamp: u32, search: &FlowSearch) {
     let new = found(search);
-    let old = Lane {
-        bucket: old_bucket,
-        lane,
-    };
     let Some(new_lane) = new.lane() else { return };
     let slot = old.slot();
     let owner = search.state.owner;
@@ -890,12 +1170,11 @@ fn leave(old_bucket: *mut FlowBucket, lane: u32, stamp: u32, search: &FlowSearch
     // SAFETY: both lie in their buckets; lock and slot as in `write_state`.
     unsafe {
         copy_counts(slot, new_lane.slot());
-        let lock = &raw mut (*old_bucket).lock;
+        let lock = &raw mut (*old.bucket).lock;
         bpf_spin_lock(lock.cast());
-        if (*slot).stamp == stamp {
+        if old.holds(table, stamp) {
             last = (*slot).state;
             old.tag().write_volatile(0);
-            old.deadline().write_volatile(Ticks(0));
             (*slot).stamp = next_stamp(stamp);
             has_left = true;
         }
@@ -903,13 +1182,13 @@ fn leave(old_bucket: *mut FlowBucket, lane: u32, stamp: u32, search: &FlowSearch
     }
     if !has_left {
         // It ended while it was carried.
-        remove(new, owner);
+        remove(new);
         return;
     }
-    if holds_assured(new.table) {
+    if holds_assured(table) {
         own(owner, NOBODY);
     }
     if last != search.state {
-        write_state(new_lane.bucket, new_lane.lane, new.stamp, &last);
+        write_state(new_lane.bucket, new_lane.lane, new.table, new.stamp, &last);
     }
 }

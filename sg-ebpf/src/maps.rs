@@ -528,8 +528,8 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
     }
 
     #[inline(always)]
-    fn remove_flow(&self, flow: FoundFlow, owner: u32) {
-        flows::remove(flow, owner);
+    fn remove_flow(&self, flow: FoundFlow, _owner: u32) {
+        flows::remove(flow);
     }
 
     #[inline(always)]

@@ -1,17 +1,20 @@
-//! However the CPUs at one bucket interleave, a search finds a flow whole or not at all.
+//! However the CPUs at one bucket interleave, a search finds a flow whole or not at all, finds it while
+//! it is assured, and finds it in one place when several have placed it.
 //!
-//! A model of the flow table's algorithm, one place of one bucket, run through every interleaving
-//! by loom. Loads acquire and stores release, as all do on x86 and as a packet's program may rely
+//! A model of the flow table's algorithm, one place of one bucket or one of each of a flow's two, run
+//! through every interleaving by loom. Loads acquire and stores release, as all do on x86 and as a packet's program may rely
 //! on nowhere else. Both flows have the same tag here, which they rarely have in life: it is the
 //! stamp that must tell them apart.
 
 use loom::model::Builder;
-use loom::sync::atomic::AtomicU32;
-use loom::sync::atomic::Ordering::{Acquire, Release};
+use loom::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use loom::sync::atomic::{AtomicU32, fence};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
-const TAG: u32 = 7;
+/// The tag while a flow is embryonic, and when it is assured.
+const EMBRYONIC: u32 = 5;
+const ASSURED: u32 = 7;
 /// The state of a flow has several words, all of which say whose it is.
 const WORDS: usize = 2;
 const OLD: u32 = 1;
@@ -42,7 +45,7 @@ impl Place {
     fn taken() -> Self {
         Self {
             lock: Mutex::new(()),
-            tag: AtomicU32::new(TAG),
+            tag: AtomicU32::new(EMBRYONIC),
             stamp: AtomicU32::new(2),
             deadline: AtomicU32::new(1),
             key: AtomicU32::new(OLD),
@@ -50,9 +53,20 @@ impl Place {
         }
     }
 
+    fn free() -> Self {
+        let place = Self::taken();
+        place.tag.store(0, Release);
+        place
+    }
+
     /// The state of the flow with this key, and the stamp it was found under.
     fn find(&self, key: u32) -> Option<([u32; WORDS], u32)> {
-        if self.tag.load(Acquire) != TAG {
+        self.find_in(EMBRYONIC, key)
+    }
+
+    /// The same for a flow with this tag.
+    fn find_in(&self, tag: u32, key: u32) -> Option<([u32; WORDS], u32)> {
+        if self.tag.load(Acquire) != tag {
             return None;
         }
         let stamp = self.stamp.load(Acquire);
@@ -73,7 +87,16 @@ impl Place {
         self.write(key);
         self.deadline.store(1, Release);
         self.stamp.store(stamp + 2, Release);
-        self.tag.store(TAG, Release);
+        self.tag.store(EMBRYONIC, Release);
+    }
+
+    /// Assures a flow, if it is there and embryonic.
+    fn assure(&self, key: u32) {
+        let _held = self.lock.lock().unwrap();
+        if self.tag.load(Acquire) == EMBRYONIC && self.key.load(Acquire) == key {
+            self.write(key);
+            self.tag.store(ASSURED, Release);
+        }
     }
 
     fn write(&self, value: u32) {
@@ -82,21 +105,25 @@ impl Place {
         }
     }
 
-    /// Writes the state of a flow found earlier, if it is still there.
+    /// Whether a flow found earlier is still there, and as it was. The lock is held.
+    fn holds(&self, tag: u32, stamp: u32) -> bool {
+        self.stamp.load(Acquire) == stamp && self.tag.load(Acquire) == tag
+    }
+
+    /// Writes the state of an embryonic flow found earlier, if it is still one.
     fn update(&self, stamp: u32, value: u32) {
         let _held = self.lock.lock().unwrap();
-        if self.stamp.load(Acquire) == stamp {
+        if self.holds(EMBRYONIC, stamp) {
             self.write(value);
         }
     }
 
     /// Ends a flow found earlier, if it is still there, and says whether it was.
-    fn clear(&self, stamp: u32) -> bool {
+    fn clear(&self, tag: u32, stamp: u32) -> bool {
         let _held = self.lock.lock().unwrap();
-        let is_there = self.stamp.load(Acquire) == stamp;
+        let is_there = self.holds(tag, stamp);
         if is_there {
             self.tag.store(0, Release);
-            self.deadline.store(0, Release);
             self.stamp.store(stamp + 2, Release);
         }
         is_there
@@ -152,12 +179,129 @@ fn a_late_writer_changes_nothing() {
 fn a_flow_ends_once() {
     model(|| {
         let place = Arc::new(Place::taken());
-        let end = |place: &Place| place.find(OLD).is_some_and(|(_, stamp)| place.clear(stamp));
+        let end = |place: &Place| {
+            let found = place.find(OLD);
+            found.is_some_and(|(_, stamp)| place.clear(EMBRYONIC, stamp))
+        };
         let other = thread::spawn({
             let place = Arc::clone(&place);
             move || end(&place)
         });
         let ended = u32::from(end(&place)) + u32::from(other.join().unwrap());
         assert_eq!(ended, 1, "times the flow's owner was told");
+    });
+}
+
+#[test]
+fn a_flow_is_found_while_another_cpu_assures_it() {
+    model(|| {
+        let place = Arc::new(Place::taken());
+        let other = thread::spawn({
+            let place = Arc::clone(&place);
+            move || place.assure(OLD)
+        });
+        let looks = [ASSURED, EMBRYONIC, ASSURED];
+        let found = looks.iter().any(|tag| place.find_in(*tag, OLD).is_some());
+        assert!(found, "the flow is in neither table");
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_late_writer_takes_nothing_from_an_assured_flow() {
+    const LATE: u32 = 9;
+    model(|| {
+        let place = Arc::new(Place::taken());
+        let late = thread::spawn({
+            let place = Arc::clone(&place);
+            move || {
+                if let Some((_, stamp)) = place.find(OLD) {
+                    place.update(stamp, LATE);
+                    place.clear(EMBRYONIC, stamp);
+                }
+            }
+        });
+        place.assure(OLD);
+        let is_assured = place.tag.load(Acquire) == ASSURED;
+        late.join().unwrap();
+        if is_assured {
+            assert_eq!(place.state_words(), [OLD; WORDS]);
+            assert_eq!(place.tag.load(Acquire), ASSURED);
+        }
+    });
+}
+
+/// A place in each of a flow's two buckets, in the order of a search.
+type Places = [Place; 2];
+
+/// Writes a flow into one of its places, and then looks for it in the other: of two, the assured one
+/// stays, or else the first.
+fn place_once(places: &Places, own: usize) {
+    places[own].place(NEW);
+    part_twins(places, own);
+}
+
+fn part_twins(places: &Places, own: usize) {
+    let twin = 1 - own;
+    fence(SeqCst);
+    // What is found may have changed when it is to go; then the next look says more.
+    for _ in 0..4 {
+        let find = |place: &Place| {
+            let mut tables = [EMBRYONIC, ASSURED].into_iter();
+            tables.find_map(|tag| Some((tag, place.find_in(tag, NEW)?.1)))
+        };
+        let (Some((other_tag, other_stamp)), Some((tag, stamp))) =
+            (find(&places[twin]), find(&places[own]))
+        else {
+            return;
+        };
+        let own_goes = match tag == other_tag {
+            true => twin < own,
+            false => other_tag == ASSURED,
+        };
+        if own_goes {
+            places[own].clear(tag, stamp);
+            return;
+        }
+        places[twin].clear(other_tag, other_stamp);
+    }
+}
+
+fn held(places: &Places) -> usize {
+    let held = places.iter().filter(|place| place.tag.load(Acquire) != 0);
+    held.count()
+}
+
+#[test]
+fn a_flow_that_two_cpus_place_stays_in_one_place() {
+    model(|| {
+        let places = Arc::new([Place::free(), Place::free()]);
+        let other = thread::spawn({
+            let places = Arc::clone(&places);
+            move || place_once(&places, 1)
+        });
+        place_once(&places, 0);
+        other.join().unwrap();
+        assert_eq!(held(&places), 1, "places that hold the flow");
+    });
+}
+
+#[test]
+fn a_flow_that_is_assured_while_another_cpu_places_it_stays_assured() {
+    model(|| {
+        let places = Arc::new([Place::free(), Place::free()]);
+        places[1].place(NEW);
+        let other = thread::spawn({
+            let places = Arc::clone(&places);
+            move || {
+                places[1].assure(NEW);
+                places[1].tag.load(Acquire) == ASSURED
+            }
+        });
+        place_once(&places, 0);
+        if other.join().unwrap() {
+            assert_eq!(places[1].tag.load(Acquire), ASSURED, "the assured flow");
+        }
+        assert_eq!(held(&places), 1, "places that hold the flow");
     });
 }

@@ -1,12 +1,13 @@
-//! Reads flows out of their tables, many buckets a system call: there may be millions.
+//! Reads flows out of their table, many buckets a system call: there may be millions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use sg_common::flow::{FlowBucket, Ticks};
+use sg_common::flow::{FlowBucket, FlowTable, Ticks};
 
 use super::Error;
 use super::clock::Clock;
+use super::maps::FLOW_TABLE;
 use super::report::{FlowReport, FlowUsage};
 use super::state::Record;
 use super::sys::ArrayBatches;
@@ -41,80 +42,81 @@ pub(super) fn flows(
 ) -> Result<(), Error> {
     let clock = Clock::read(bpffs, record)?;
     let names = FlowNames::of(image);
-    each_bucket(bpffs, record, |assured, bucket| {
-        for lane in live(bucket, clock.now) {
-            each(flow_report(bucket, lane, assured, &clock, &names));
+    each_bucket(bpffs, record, |bucket| {
+        for (lane, table) in live(bucket, clock.now) {
+            each(flow_report(bucket, lane, table, &clock, &names));
         }
     })
 }
 
-/// How full the tables are.
+/// How full the table is.
 pub(super) fn flow_usage(bpffs: &Path, record: &Record) -> Result<FlowUsage, Error> {
     let clock = Clock::read(bpffs, record)?;
     let mut usage = FlowUsage {
-        capacity: u64::from(record.flows.sizes.capacity()),
+        capacity: u64::from(record.flows.size.capacity()),
         ..FlowUsage::default()
     };
-    each_bucket(bpffs, record, |assured, bucket| {
-        let flows = live(bucket, clock.now).count() as u64;
-        match assured {
-            true => usage.assured += flows,
-            false => usage.embryonic += flows,
+    each_bucket(bpffs, record, |bucket| {
+        for (_, table) in live(bucket, clock.now) {
+            match table {
+                FlowTable::Assured => usage.assured += 1,
+                FlowTable::Embryonic => usage.embryonic += 1,
+            }
         }
     })?;
     Ok(usage)
 }
 
-/// Calls `each` with every bucket, and whether its flows are assured. A flow that is carried over
-/// meanwhile may be met twice.
+/// Calls `each` with every bucket. A flow that is carried over meanwhile may be met twice.
 fn each_bucket(
     bpffs: &Path,
     record: &Record,
-    mut each: impl FnMut(bool, &FlowBucket),
+    mut each: impl FnMut(&FlowBucket),
 ) -> Result<(), Error> {
-    for tables in [Some(record.flows), record.other_flows]
+    for room in [Some(record.flows), record.other_flows]
         .into_iter()
         .flatten()
     {
-        for (name, assured) in [("ASSURED", true), ("EMBRYONIC", false)] {
-            let path = tables.folder(bpffs).join(name);
-            // Tables of another size are named before they are made.
-            if tables != record.flows && !path.exists() {
-                continue;
+        let path = room.folder(bpffs).join(FLOW_TABLE);
+        // A table of another size is named before it is made.
+        if room != record.flows && !path.exists() {
+            continue;
+        }
+        let mut batches =
+            ArrayBatches::<FlowBucket>::open(&path, BATCH).map_err(|source| Error::Map {
+                name: FLOW_TABLE,
+                path: path.clone(),
+                source,
+            })?;
+        loop {
+            let batch = batches.next().map_err(|source| Error::Folder {
+                path: path.clone(),
+                source,
+            })?;
+            if batch.is_empty() {
+                break;
             }
-            let mut batches =
-                ArrayBatches::<FlowBucket>::open(&path, BATCH).map_err(|source| Error::Map {
-                    name,
-                    path: path.clone(),
-                    source,
-                })?;
-            loop {
-                let batch = batches.next().map_err(|source| Error::Folder {
-                    path: path.clone(),
-                    source,
-                })?;
-                if batch.is_empty() {
-                    break;
-                }
-                for bucket in batch {
-                    each(assured, bucket);
-                }
+            for bucket in batch {
+                each(bucket);
             }
         }
     }
     Ok(())
 }
 
-/// The places of a bucket that hold flows.
-fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = usize> {
-    (0..FlowBucket::SLOTS)
-        .filter(move |lane| bucket.tags[*lane] != 0 && !bucket.deadlines[*lane].has_passed(now))
+/// The places of a bucket that hold flows, and in which table those are.
+fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = (usize, FlowTable)> {
+    let places = bucket.tags.iter().zip(&bucket.deadlines).enumerate();
+    places.filter_map(move |(lane, (tag, deadline))| {
+        let table = FlowTable::of_tag(*tag)?;
+        (!deadline.has_passed(now)).then_some((lane, table))
+    })
 }
 
 pub(super) fn flow_report(
     bucket: &FlowBucket,
     lane: usize,
-    assured: bool,
+    table: FlowTable,
     clock: &Clock,
     names: &FlowNames<'_>,
 ) -> FlowReport {
@@ -135,7 +137,7 @@ pub(super) fn flow_report(
         peer_port: slot.key.peer_port,
         protocol: slot.key.protocol,
         state: slot.state.phase.name(),
-        assured,
+        assured: table == FlowTable::Assured,
         expires_in_s: clock.seconds(left),
         idle_s: clock.seconds(lifetime.saturating_sub(left)),
         opened_s_ago: clock.seconds(clock.now.0.wrapping_sub(slot.opened.0)),

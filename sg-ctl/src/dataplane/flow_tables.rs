@@ -1,18 +1,18 @@
-//! The tables that flows are kept in, and how flows move to tables of another size.
+//! The table that flows are kept in, and how flows move to one of another size.
 //!
-//! Tables outlive layouts and cannot grow. Programs know two pairs: the *current* one, where flows
-//! open, and while a size changes an *other* one, which is searched when the current one has
-//! nothing. To change the size:
+//! A table outlives layouts and cannot grow. Programs know two: the *current* one, where flows open,
+//! and while the size changes an *other* one, which is searched when the current one has nothing. To
+//! change the size:
 //!
-//! 1. every link gets programs whose other tables are the new, empty ones;
-//! 2. every link gets programs to which the new tables are current and the old ones other. While
-//!    links have either kind, each kind finds what the other kind opens;
+//! 1. every link gets programs whose other table is the new, empty one;
+//! 2. every link gets programs to which the new table is current and the old one other. While links
+//!    have either kind, each kind finds what the other kind opens;
 //! 3. a program carries the flows over, bucket by bucket: each is in its new place before it leaves
 //!    the old one;
-//! 4. every link gets programs that know the new tables only.
+//! 4. every link gets programs that know the new table only.
 //!
-//! So a packet of a live flow finds it at every moment. The record names both pairs from before the
-//! first step until after the third, and whoever finds it so begins again at the second.
+//! So a packet of a live flow finds it at every moment. The record names both from before the first
+//! step until after the third, and whoever finds it so begins again at the second.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ use aya::{TestRun as _, TestRunOptions};
 use serde::{Deserialize, Serialize};
 use sg_common::flow::{Carrying, FlowBucket};
 
-use super::maps::{FLOW_TABLES, layout_folder, open};
+use super::maps::{FLOW_TABLE, layout_folder, open};
 use super::object::{self, CARRY};
 use super::state::Record;
 use super::wire::Wire;
@@ -31,64 +31,57 @@ use super::{Error, sys};
 /// Buckets carried by one system call, during which a CPU handles no interrupts' packets.
 const AT_ONCE: u32 = 64;
 
-/// One pair of tables.
+/// One table of flows, embryonic and assured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FlowTables {
+pub(super) struct FlowRoom {
     /// The number of their folder.
     pub(super) number: u32,
-    pub(super) sizes: FlowSizes,
+    pub(super) size: FlowSize,
 }
 
-impl FlowTables {
-    /// Where they are pinned.
+impl FlowRoom {
+    /// Where it is pinned.
     pub(super) fn folder(&self, bpffs: &Path) -> PathBuf {
         folder(bpffs, self.number)
     }
 
-    /// Whether all of them are there.
-    pub(super) fn are_made(&self, bpffs: &Path) -> bool {
-        let folder = self.folder(bpffs);
-        FLOW_TABLES
-            .iter()
-            .all(|(name, _)| folder.join(name).exists())
+    /// Whether it is there.
+    pub(super) fn is_made(&self, bpffs: &Path) -> bool {
+        self.folder(bpffs).join(FLOW_TABLE).exists()
     }
 }
 
-/// Where the tables with this number are pinned.
+/// Where the table with this number is pinned.
 pub(super) fn folder(bpffs: &Path, number: u32) -> PathBuf {
     bpffs.join(format!("{FOLDER}{number}"))
 }
 
-/// What the names of the tables' folders begin with.
+/// What the names of tables' folders begin with.
 pub(super) const FOLDER: &str = "flows-";
 
-/// How large the tables are.
+/// How large a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FlowSizes {
-    /// Buckets; a power of two.
-    pub(super) embryonic: u32,
-    /// Buckets; a power of two.
-    pub(super) assured: u32,
+pub(super) struct FlowSize {
+    /// A power of two.
+    pub(super) buckets: u32,
 }
 
-impl FlowSizes {
-    /// Room for so many assured flows, and a quarter as many embryonic ones.
+impl FlowSize {
+    /// Room for so many flows.
     pub(super) fn for_capacity(flows: u32) -> Self {
         let buckets = flows.div_ceil(FlowBucket::SLOTS as u32).clamp(64, 1 << 20);
-        let assured = buckets.next_power_of_two();
         Self {
-            embryonic: (assured / 4).max(64),
-            assured,
+            buckets: buckets.next_power_of_two(),
         }
     }
 
-    /// The most assured flows there can be.
+    /// The most flows there can be.
     pub(super) fn capacity(self) -> u32 {
-        self.assured * FlowBucket::SLOTS as u32
+        self.buckets * FlowBucket::SLOTS as u32
     }
 }
 
-/// Carries the flows of a layout's other tables to its current ones. Returns how many found no room
+/// Carries the flows of a layout's other table to its current one. Returns how many found no room
 /// and are where they were.
 pub(super) fn carry(bpffs: &Path, record: &Record) -> Result<u32, Error> {
     let Some(other) = record.other_flows else {
@@ -98,7 +91,7 @@ pub(super) fn carry(bpffs: &Path, record: &Record) -> Result<u32, Error> {
         name: CARRY,
         source: Box::new(source),
     };
-    // Until no program is left that knows the other tables only.
+    // Until no program is left that knows the other table only.
     sys::wait_for_readers().map_err(Error::Grace)?;
     let folder = layout_folder(bpffs, record.layout);
     let mut object = object::load(bpffs, record, 0)?;
@@ -112,7 +105,7 @@ pub(super) fn carry(bpffs: &Path, record: &Record) -> Result<u32, Error> {
     let frame = [0_u8; 64];
     loop {
         let Wire(Carrying { bucket, left }) = carrying.get(&0, 0).map_err(Error::Read)?;
-        if bucket >= other.sizes.assured.max(other.sizes.embryonic) {
+        if bucket >= other.size.buckets {
             return Ok(left);
         }
         let options = TestRunOptions {

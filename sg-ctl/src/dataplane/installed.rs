@@ -26,7 +26,7 @@ use sg_common::tables::{
 
 use super::clock::Clock;
 use super::flow_reports::{FlowNames, flow_report};
-use super::maps::{FlowMaps, LayoutMaps, flows_folder, layout_folder, open};
+use super::maps::{FLOW_TABLE, LayoutMaps, flows_folder, layout_folder, open};
 use super::report::FlowReport;
 use super::state::Record;
 use super::wire::Wire;
@@ -40,7 +40,7 @@ pub struct Installed<'a> {
     record: &'a Record,
     image: &'a Image,
     maps: LayoutMaps,
-    flows: FlowMaps,
+    flows: Array<MapData, Wire<FlowBucket>>,
     owned: Array<MapData, u32>,
 }
 
@@ -87,7 +87,7 @@ impl Dataplane {
             record,
             image,
             maps: LayoutMaps::open(&layout_folder(&self.bpffs, record.layout))?,
-            flows: FlowMaps::open(&self.bpffs, record)?,
+            flows: open(&record.flows.folder(&self.bpffs), FLOW_TABLE)?,
             owned: open(&flows, "OWNED")?,
         }))
     }
@@ -199,11 +199,10 @@ impl Standpoint<'_> {
         for table in [FlowTable::Assured, FlowTable::Embryonic] {
             let mut state = FlowState::default();
             let found = self.find_flow(table, key, &mut state);
-            let bucket = found.and_then(|place| Some((place, self.bucket(table, place.bucket)?)));
+            let bucket = found.and_then(|place| Some((place, self.bucket(place.bucket)?)));
             self.check()?;
             if let Some((place, bucket)) = bucket {
-                let assured = table == FlowTable::Assured;
-                let report = flow_report(&bucket, place.lane, assured, &self.clock, &names);
+                let report = flow_report(&bucket, place.lane, table, &self.clock, &names);
                 return Ok(Some((state, report)));
             }
         }
@@ -234,24 +233,17 @@ impl Standpoint<'_> {
         }
     }
 
-    fn bucket(&self, table: FlowTable, index: u32) -> Option<FlowBucket> {
-        let flows = &self.installed.flows;
-        let buckets = match table {
-            FlowTable::Embryonic => &flows.embryonic,
-            FlowTable::Assured => &flows.assured,
-        };
-        let Wire(bucket) = self.read(buckets.get(&index, 0))?;
+    fn bucket(&self, index: u32) -> Option<FlowBucket> {
+        let Wire(bucket) = self.read(self.installed.flows.get(&index, 0))?;
         Some(bucket)
     }
 
-    /// The tag of a key, and its two buckets in a table.
+    /// The tag of a key in a table, and its two buckets.
     fn places(&self, table: FlowTable, key: &FlowKey) -> (u16, [u32; 2]) {
-        let mask = match table {
-            FlowTable::Embryonic => self.globals.embryonic_mask,
-            FlowTable::Assured => self.globals.assured_mask,
-        };
+        let mask = self.globals.flow_mask;
         let places = key.places(&self.globals.hash_key);
-        (places.tag, [places.first & mask, places.second & mask])
+        let indexes = [places.first & mask, places.second & mask];
+        (table.tag(places.tag), indexes)
     }
 }
 
@@ -369,7 +361,7 @@ impl Tables for Standpoint<'_> {
     ) -> Option<FlowPlace> {
         let (tag, indexes) = self.places(table, key);
         indexes.into_iter().find_map(|index| {
-            let bucket = self.bucket(table, index)?;
+            let bucket = self.bucket(index)?;
             let lanes = bucket.tags.iter().zip(&bucket.deadlines).zip(&bucket.slots);
             let held = lanes.enumerate().find(|(_, ((known, deadline), slot))| {
                 **known == tag && !deadline.has_passed(self.now()) && slot.key == *key
@@ -392,11 +384,13 @@ impl Tables for Standpoint<'_> {
     ) -> Option<FlowPlace> {
         let (_, indexes) = self.places(table, key);
         indexes.into_iter().find_map(|index| {
-            let bucket = self.bucket(table, index)?;
-            let mut deadlines = bucket.deadlines.iter();
-            let free = deadlines.position(|deadline| deadline.has_passed(self.now()));
+            let bucket = self.bucket(index)?;
+            let mut places = bucket.tags.iter().zip(&bucket.deadlines);
             // An embryonic flow gives way.
-            let lane = free.or((table == FlowTable::Embryonic).then_some(0))?;
+            let lane = places.position(|(tag, deadline)| {
+                FlowTable::of_tag(*tag) != Some(FlowTable::Assured)
+                    || deadline.has_passed(self.now())
+            })?;
             Some(FlowPlace {
                 bucket: index,
                 lane,

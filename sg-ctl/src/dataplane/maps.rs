@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError};
 use sg_common::event::EVENT_READERS;
-use sg_common::flow::FlowBucket;
+
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
@@ -17,7 +17,6 @@ use sg_common::tables::{
 };
 
 use super::Error;
-use super::state::Record;
 use super::wire::Wire;
 use crate::compile::image::ScopedPrefix;
 
@@ -64,11 +63,8 @@ pub(super) const FLOW_MAPS: [&str; 14] = [
 /// Each reader's ring of events.
 pub(super) const RINGS: [&str; EVENT_READERS] = ["EVENTS_0", "EVENTS_1", "EVENTS_2", "EVENTS_3"];
 
-/// Tables of flows: as what is current, and as what flows are carried from.
-pub(super) const FLOW_TABLES: [(&str, &str); 2] = [
-    ("ASSURED", "OTHER_ASSURED"),
-    ("EMBRYONIC", "OTHER_EMBRYONIC"),
-];
+/// The table of flows.
+pub(super) const FLOW_TABLE: &str = "FLOWS";
 
 type Word = u32;
 
@@ -113,23 +109,6 @@ impl LayoutMaps {
             grants: open(folder, "GRANTS")?,
             granted: open(folder, "GRANTED")?,
             rules: open(folder, "RULES")?,
-        })
-    }
-}
-
-/// The maps that outlive layouts, as far as flows are judged by them.
-pub(super) struct FlowMaps {
-    pub(super) embryonic: Array<MapData, Wire<FlowBucket>>,
-    pub(super) assured: Array<MapData, Wire<FlowBucket>>,
-}
-
-impl FlowMaps {
-    /// The tables where flows open.
-    pub(super) fn open(bpffs: &Path, record: &Record) -> Result<Self, Error> {
-        let tables = record.flows.folder(bpffs);
-        Ok(Self {
-            embryonic: open(&tables, "EMBRYONIC")?,
-            assured: open(&tables, "ASSURED")?,
         })
     }
 }

@@ -57,7 +57,7 @@ pub use self::budget::{Budget, MapCost, ProgramCost};
 pub use self::ending::Ender;
 pub use self::events::EventStream;
 pub use self::flood::{Bound, Flood};
-use self::flow_tables::{FlowSizes, FlowTables};
+use self::flow_tables::{FlowRoom, FlowSize};
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
 use self::placing::Placing;
@@ -83,7 +83,7 @@ pub const DEFAULT_CAPACITY: u32 = 262_144;
 
 /// How many assured flows there is room for when so many are asked for: the next size up.
 pub fn room_for_flows(asked: u32) -> u32 {
-    FlowSizes::for_capacity(asked).capacity()
+    FlowSize::for_capacity(asked).capacity()
 }
 
 /// Why the kernel could not be made to hold a policy.
@@ -306,7 +306,7 @@ pub struct Prepared {
     netns: Vec<NetnsRecord>,
     next_incarnation: u32,
     devices: Vec<PreparedDevice>,
-    flow_sizes: FlowSizes,
+    flow_size: FlowSize,
     interface_slots: u32,
     jiffies_per_second: u32,
     placing: Option<Placing>,
@@ -327,7 +327,7 @@ impl Prepared {
             netns: Vec::new(),
             next_incarnation: 1,
             devices: Vec::new(),
-            flow_sizes: FlowSizes::for_capacity(0),
+            flow_size: FlowSize::for_capacity(0),
             interface_slots: 0,
             jiffies_per_second: 0,
             placing: None,
@@ -435,12 +435,12 @@ impl Dataplane {
         let record = self.record();
         self.refuse_lost_devices(wanted)?;
         let our_programs = hooks::our_programs(&self.bpffs);
-        let flow_sizes = FlowSizes::for_capacity(wanted.capacity);
+        let flow_size = FlowSize::for_capacity(wanted.capacity);
         let interface_slots = wanted.limits.interface_slots();
         if let Some(record) = record
             && !wanted.devices.is_empty()
         {
-            self.refuse_sizes(record, flow_sizes, interface_slots)?;
+            self.refuse_sizes(record, flow_size, interface_slots)?;
         }
         let mut netns = record.map_or_else(Vec::new, |record| record.netns.clone());
         let mut next_incarnation = record.map_or(1, |record| record.next_incarnation);
@@ -518,7 +518,7 @@ impl Dataplane {
         }
         let settings = Settings {
             jiffies_per_second: self.jiffies_per_second()?,
-            assured_flows: flow_sizes.capacity(),
+            assured_flows: flow_size.capacity(),
             limits: wanted.limits,
         };
         let previous = self.installed.as_ref().map(|(_, image)| image);
@@ -530,7 +530,7 @@ impl Dataplane {
             netns,
             next_incarnation,
             devices,
-            flow_sizes,
+            flow_size,
             interface_slots,
             jiffies_per_second,
             placing: None,
@@ -553,7 +553,7 @@ impl Dataplane {
     fn refuse_sizes(
         &self,
         record: &Record,
-        flow_sizes: FlowSizes,
+        flow_size: FlowSize,
         interface_slots: u32,
     ) -> Result<(), Error> {
         if interface_slots != record.interface_slots {
@@ -562,12 +562,12 @@ impl Dataplane {
                 asked: interface_slots,
             });
         }
-        if flow_sizes.assured >= record.flows.sizes.assured {
+        if flow_size.buckets >= record.flows.size.buckets {
             return Ok(());
         }
         // In tables half full there is hardly ever a flow that both its buckets have no place for.
         let live = self.flow_usage()?.assured;
-        match live * 2 <= u64::from(flow_sizes.capacity()) {
+        match live * 2 <= u64::from(flow_size.capacity()) {
             true => Ok(()),
             false => Err(Error::FlowsDoNotFit {
                 live,
@@ -614,9 +614,9 @@ impl Dataplane {
             // Flows have to be carried over step by step.
             Some(record) if !has_flows_of(record, &prepared) => return Ok(prepared),
             Some(record) => record.flows,
-            None => FlowTables {
+            None => FlowRoom {
                 number: 1,
-                sizes: prepared.flow_sizes,
+                size: prepared.flow_size,
             },
         };
         if prepared.devices.is_empty() || self.fits(&prepared) {
@@ -705,14 +705,10 @@ impl Dataplane {
     }
 
     fn globals(record: &Record) -> Globals {
-        let flows = record.flows.sizes;
-        let other = record.other_flows.map(|other| other.sizes);
         Globals {
             generation: Generation(record.generation),
-            embryonic_mask: flows.embryonic - 1,
-            assured_mask: flows.assured - 1,
-            other_embryonic_mask: other.map_or(0, |other| other.embryonic - 1),
-            other_assured_mask: other.map_or(0, |other| other.assured - 1),
+            flow_mask: record.flows.size.buckets - 1,
+            other_flow_mask: record.other_flows.map_or(0, |other| other.size.buckets - 1),
             hash_key: HashKey(record.hash_key),
             abi: ABI,
             interface_mask: record.interface_slots - 1,
@@ -743,16 +739,16 @@ impl Dataplane {
         }
         let Some(before) = self.record().cloned() else {
             self.remove_flows()?;
-            let flows = FlowTables {
+            let flows = FlowRoom {
                 number: 1,
-                sizes: prepared.flow_sizes,
+                size: prepared.flow_size,
             };
             return Ok((self.lay_out(None, flows, None, prepared)?, 0));
         };
         let mut before = before;
         // Tables that were named and could not be made hold nothing, and no program knows them.
         if let Some(other) = before.other_flows
-            && !other.are_made(&self.bpffs)
+            && !other.is_made(&self.bpffs)
         {
             remove_folder(&other.folder(&self.bpffs))?;
             before.other_flows = None;
@@ -764,14 +760,14 @@ impl Dataplane {
             }
             before = record;
         }
-        if before.flows.sizes != prepared.flow_sizes {
+        if before.flows.size != prepared.flow_size {
             let old = before.flows;
             // An interrupted attempt may have left tables of another size.
             let used = numbered(&self.bpffs, flow_tables::FOLDER);
             let last = used.last().map_or(old.number, |last| old.number.max(*last));
-            let new = FlowTables {
+            let new = FlowRoom {
                 number: last + 1,
-                sizes: prepared.flow_sizes,
+                size: prepared.flow_size,
             };
             self.remember_tables(old, Some(new))?;
             before = self.lay_out(Some(&before), old, Some(new), prepared)?;
@@ -805,11 +801,7 @@ impl Dataplane {
     }
 
     /// Whoever continues after an interruption must know of both pairs of tables.
-    fn remember_tables(
-        &mut self,
-        flows: FlowTables,
-        other: Option<FlowTables>,
-    ) -> Result<(), Error> {
+    fn remember_tables(&mut self, flows: FlowRoom, other: Option<FlowRoom>) -> Result<(), Error> {
         if let Some((record, _)) = &mut self.installed {
             (record.flows, record.other_flows) = (flows, other);
             self.files.write_record(record)?;
@@ -821,8 +813,8 @@ impl Dataplane {
     fn lay_out(
         &self,
         before: Option<&Record>,
-        flows: FlowTables,
-        other_flows: Option<FlowTables>,
+        flows: FlowRoom,
+        other_flows: Option<FlowRoom>,
         prepared: &Prepared,
     ) -> Result<Record, Error> {
         let staged = self.make_layout(before, flows, other_flows, prepared)?;
@@ -833,8 +825,8 @@ impl Dataplane {
     fn make_layout(
         &self,
         before: Option<&Record>,
-        flows: FlowTables,
-        other_flows: Option<FlowTables>,
+        flows: FlowRoom,
+        other_flows: Option<FlowRoom>,
         prepared: &Prepared,
     ) -> Result<Staged, Error> {
         let mut record = Record {
@@ -974,7 +966,7 @@ impl Dataplane {
         }
         let kept = [Some(record.flows), record.other_flows];
         for number in numbered(&self.bpffs, flow_tables::FOLDER) {
-            let is_kept = |tables: &FlowTables| tables.number == number;
+            let is_kept = |tables: &FlowRoom| tables.number == number;
             if !kept.iter().flatten().any(is_kept) {
                 remove_folder(&flow_tables::folder(&self.bpffs, number))?;
             }
@@ -1057,7 +1049,7 @@ impl Dataplane {
 
 /// Whether flows can stay in the tables where they are.
 fn has_flows_of(record: &Record, prepared: &Prepared) -> bool {
-    record.flows.sizes == prepared.flow_sizes && record.other_flows.is_none()
+    record.flows.size == prepared.flow_size && record.other_flows.is_none()
 }
 
 /// The layouts that have a folder.

@@ -15,8 +15,7 @@ use nix::sys::time::TimeValLike as _;
 use nix::time::ClockId;
 
 use super::Error;
-use super::flow_tables::FlowSizes;
-use super::maps::{FLOW_MAPS, FLOW_TABLES, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
+use super::maps::{FLOW_MAPS, FLOW_TABLE, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
 use super::rule_counters;
 use super::state::Record;
 
@@ -62,10 +61,10 @@ pub(super) fn fingerprint() -> u64 {
 pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Error> {
     let layout = layout_folder(bpffs, record.layout);
     let shared = flows_folder(bpffs);
-    let tables = record.flows.folder(bpffs);
-    let other_tables = record.other_flows.map(|other| other.folder(bpffs));
-    let folders = [&layout, &shared, &tables].into_iter();
-    for folder in folders.chain(&other_tables) {
+    let table = record.flows.folder(bpffs);
+    let other_table = record.other_flows.map(|other| other.folder(bpffs));
+    let folders = [&layout, &shared, &table].into_iter();
+    for folder in folders.chain(&other_table) {
         fs::create_dir_all(folder).map_err(|source| Error::Folder {
             path: folder.clone(),
             source,
@@ -77,12 +76,8 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         interface_slots: slots,
         ..
     } = *record;
-    // Tables that there are not have one bucket, as the object says.
-    let other = record.other_flows.map(|other| other.sizes);
-    let other = other.unwrap_or(FlowSizes {
-        embryonic: 1,
-        assured: 1,
-    });
+    // A table that there is not has one bucket, as the object says.
+    let other_buckets = record.other_flows.map_or(1, |other| other.size.buckets);
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(VerifierLogLevel::STATS);
     for (name, entries) in [
@@ -105,10 +100,8 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         ("INTERFACES", slots),
         ("OWNED", slots),
         ("REASONS", slots * 2),
-        ("EMBRYONIC", flows.sizes.embryonic),
-        ("ASSURED", flows.sizes.assured),
-        ("OTHER_EMBRYONIC", other.embryonic),
-        ("OTHER_ASSURED", other.assured),
+        (FLOW_TABLE, flows.size.buckets),
+        ("OTHER_FLOWS", other_buckets),
         ("FRAGMENTS", FRAGMENTS),
     ] {
         loader.map_max_entries(name, entries);
@@ -122,11 +115,9 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
     for name in FLOW_MAPS {
         loader.map_pin_path(name, shared.join(name));
     }
-    for (name, other_name) in FLOW_TABLES {
-        loader.map_pin_path(name, tables.join(name));
-        if let Some(folder) = &other_tables {
-            loader.map_pin_path(other_name, folder.join(name));
-        }
+    loader.map_pin_path(FLOW_TABLE, table.join(FLOW_TABLE));
+    if let Some(folder) = &other_table {
+        loader.map_pin_path("OTHER_FLOWS", folder.join(FLOW_TABLE));
     }
     loader.override_global("NETNS", &netns, true);
     loader.override_global("RULES_A_CPU", &sizes.rules, true);

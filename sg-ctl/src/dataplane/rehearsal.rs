@@ -14,13 +14,15 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
+use sg_common::flow::{FlowKey, HashKey};
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
 use sg_common::tables::ReasonCounters;
 
-use super::flow_tables::{FlowSizes, FlowTables};
+use super::flow_tables::{FlowRoom, FlowSize};
 use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
 use super::object;
+use super::replay_flows::ReplayFlows;
 use super::sizes::Sizes;
 use super::state::Record;
 use super::wire::Wire;
@@ -43,6 +45,8 @@ pub enum Yardstick {
     ReceiveXdp,
     /// The judgement of a received frame, at TC.
     ReceiveTc,
+    /// The judgement of a frame to be sent, at TC.
+    SendTc,
     /// [`Self::DropXdp`] over scattered sources.
     ScatteredDropXdp,
     /// [`Self::ParseXdp`] over scattered sources.
@@ -62,6 +66,7 @@ impl Yardstick {
             Self::ParseTc => "sg_parse_tc",
             Self::ReceiveXdp => object::XDP_RECEIVE,
             Self::ReceiveTc => object::TC_RECEIVE,
+            Self::SendTc => object::TC_SEND,
             Self::ScatteredDropXdp => "sg_scattered_drop_xdp",
             Self::ScatteredParseXdp => "sg_scattered_parse_xdp",
             Self::ScatteredXdp => "sg_scattered_xdp",
@@ -73,6 +78,7 @@ impl Yardstick {
 /// The programs over the maps.
 pub struct Rehearsal {
     folder: PathBuf,
+    record: Record,
     object: Ebpf,
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
@@ -82,12 +88,12 @@ pub struct Rehearsal {
 
 /// The record of an image's first layout, with nothing attached.
 pub(super) fn unattached(image: &Image, settings: &Settings) -> Record {
-    let sizes = FlowSizes::for_capacity(settings.assured_flows);
+    let size = FlowSize::for_capacity(settings.assured_flows);
     Record {
         fingerprint: object::fingerprint(),
         layout: 1,
         sizes: Sizes::roomy(image),
-        flows: FlowTables { number: 1, sizes },
+        flows: FlowRoom { number: 1, size },
         other_flows: None,
         interface_slots: settings.limits.interface_slots(),
         generation: 0,
@@ -109,7 +115,7 @@ impl Rehearsal {
     pub fn settings(flows: u32, limits: Limits) -> Result<Settings, Error> {
         Ok(Settings {
             jiffies_per_second: object::jiffies_per_second()?,
-            assured_flows: FlowSizes::for_capacity(flows).capacity(),
+            assured_flows: FlowSize::for_capacity(flows).capacity(),
             limits,
         })
     }
@@ -130,6 +136,7 @@ impl Rehearsal {
             .ok_or(Error::ProgramMissing("SCATTER"))?;
         Ok(Self {
             folder: folder.to_path_buf(),
+            record,
             loaded: Vec::new(),
             scatter: scatter.try_into().map_err(Error::Read)?,
             reasons: open(&flows_folder(folder), "REASONS")?,
@@ -150,11 +157,27 @@ impl Rehearsal {
         frame: &[u8],
         times: u32,
     ) -> Result<Duration, Error> {
-        let name = yardstick.program();
+        self.load(yardstick)?;
+        self.run_loaded(yardstick, frame, times)
+    }
+
+    /// Puts a program into the kernel, for several CPUs to run it at once.
+    pub fn load(&mut self, yardstick: Yardstick) -> Result<(), Error> {
         if !self.loaded.contains(&yardstick) {
-            object::load_program(&mut self.object, name)?;
+            object::load_program(&mut self.object, yardstick.program())?;
             self.loaded.push(yardstick);
         }
+        Ok(())
+    }
+
+    /// The same as [`Self::run`] for a program that is loaded.
+    pub fn run_loaded(
+        &self,
+        yardstick: Yardstick,
+        frame: &[u8],
+        times: u32,
+    ) -> Result<Duration, Error> {
+        let name = yardstick.program();
         let wrong = |source: ProgramError| Error::Program {
             name,
             source: Box::new(source),
@@ -170,6 +193,18 @@ impl Rehearsal {
             _ => return Err(Error::ProgramMissing(name)),
         };
         Ok(result.map_err(wrong)?.duration)
+    }
+
+    /// The flows that the programs know.
+    pub fn flows(&self) -> Result<ReplayFlows, Error> {
+        ReplayFlows::open(&self.folder, &self.record)
+    }
+
+    /// The two buckets in which a flow may be, the one that is searched first before the other.
+    pub fn buckets_of(&self, key: &FlowKey) -> [u32; 2] {
+        let places = key.places(&HashKey(self.record.hash_key));
+        let mask = self.record.flows.size.buckets - 1;
+        [places.first & mask, places.second & mask]
     }
 
     /// Bytes of kernel memory that the maps take, as the kernel tells it for each.

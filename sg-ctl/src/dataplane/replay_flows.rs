@@ -11,7 +11,7 @@ use sg_common::flow::{FlowBucket, FlowKey, FlowState, FlowTable, Ticks};
 use sg_common::tables::{FragmentKey, FragmentVerdict};
 
 use super::Error;
-use super::maps::{FlowMaps, flows_folder, open};
+use super::maps::{FLOW_TABLE, flows_folder, open};
 use super::state::Record;
 use super::wire::Wire;
 
@@ -19,7 +19,7 @@ type Buckets = Array<MapData, Wire<FlowBucket>>;
 
 /// The maps that outlive layouts.
 pub struct ReplayFlows {
-    maps: FlowMaps,
+    buckets: Buckets,
     owned: Array<MapData, u32>,
     fragments: HashMap<MapData, Wire<FragmentKey>, Wire<FragmentVerdict>>,
 }
@@ -28,7 +28,7 @@ impl ReplayFlows {
     pub(super) fn open(bpffs: &Path, record: &Record) -> Result<Self, Error> {
         let folder = flows_folder(bpffs);
         Ok(Self {
-            maps: FlowMaps::open(bpffs, record)?,
+            buckets: open(&record.flows.folder(bpffs), FLOW_TABLE)?,
             owned: open(&folder, "OWNED")?,
             fragments: open(&folder, "FRAGMENTS")?,
         })
@@ -37,34 +37,34 @@ impl ReplayFlows {
     /// The flows that are alive, with the table each is in.
     pub fn alive(&self, now: Ticks) -> Result<Vec<(FlowKey, FlowTable, FlowState)>, Error> {
         let mut alive = Vec::new();
-        for (buckets, table) in [
-            (&self.maps.embryonic, FlowTable::Embryonic),
-            (&self.maps.assured, FlowTable::Assured),
-        ] {
-            for bucket in buckets.iter() {
-                let Wire(bucket) = bucket.map_err(Error::Read)?;
-                let places = bucket.tags.iter().zip(&bucket.deadlines);
-                let held = places
-                    .zip(&bucket.slots)
-                    .filter(|((tag, deadline), _)| **tag != 0 && !deadline.has_passed(now));
-                alive.extend(held.map(|(_, slot)| (slot.key, table, slot.state)));
-            }
+        for bucket in self.buckets.iter() {
+            let Wire(bucket) = bucket.map_err(Error::Read)?;
+            let places = bucket.tags.iter().zip(&bucket.deadlines);
+            let held = places
+                .zip(&bucket.slots)
+                .filter(|((_, deadline), _)| !deadline.has_passed(now));
+            alive.extend(held.filter_map(|((tag, _), slot)| {
+                Some((slot.key, FlowTable::of_tag(*tag)?, slot.state))
+            }));
         }
         Ok(alive)
+    }
+
+    /// How many assured flows the programs hold an interface slot to have.
+    pub fn owned(&self, slot: u32) -> Result<u32, Error> {
+        self.owned.get(&slot, 0).map_err(Error::Read)
     }
 
     /// Makes every flow and every first fragment so much older; what is negative makes them younger.
     pub fn age(&mut self, ticks: i32) -> Result<(), Error> {
         let older = |deadline: Ticks| deadline.after(ticks.wrapping_neg().cast_unsigned());
-        for buckets in [&mut self.maps.embryonic, &mut self.maps.assured] {
-            rewrite(buckets, |bucket| {
-                for (tag, deadline) in bucket.tags.iter().zip(&mut bucket.deadlines) {
-                    if *tag != 0 {
-                        *deadline = older(*deadline);
-                    }
+        rewrite(&mut self.buckets, |bucket| {
+            for (tag, deadline) in bucket.tags.iter().zip(&mut bucket.deadlines) {
+                if *tag != 0 {
+                    *deadline = older(*deadline);
                 }
-            })?;
-        }
+            }
+        })?;
         for key in self.fragment_keys()? {
             let Wire(mut verdict) = self.fragments.get(&key, 0).map_err(Error::Read)?;
             verdict.deadline = older(verdict.deadline);
@@ -78,12 +78,10 @@ impl ReplayFlows {
     /// Forgets all flows and first fragments.
     pub fn forget(&mut self) -> Result<(), Error> {
         let mut owners = BTreeSet::new();
-        for buckets in [&mut self.maps.embryonic, &mut self.maps.assured] {
-            rewrite(buckets, |bucket| {
-                owners.extend(bucket.slots.iter().map(|slot| slot.state.owner));
-                *bucket = FlowBucket::default();
-            })?;
-        }
+        rewrite(&mut self.buckets, |bucket| {
+            owners.extend(bucket.slots.iter().map(|slot| slot.state.owner));
+            *bucket = FlowBucket::default();
+        })?;
         for owner in owners {
             self.owned.set(owner, 0, 0).map_err(Error::Write)?;
         }

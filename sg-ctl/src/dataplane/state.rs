@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sg_common::tables::ABI;
 
 use super::Error;
-use super::flow_tables::FlowTables;
+use super::flow_tables::FlowRoom;
 use super::report::ReceiveHook;
 use super::sizes::Sizes;
 use crate::compile::image::Image;
@@ -32,9 +32,9 @@ pub(super) struct Record {
     pub(super) layout: u32,
     pub(super) sizes: Sizes,
     /// Where flows open.
-    pub(super) flows: FlowTables,
+    pub(super) flows: FlowRoom,
     /// Where flows may still be as well, while they are carried over.
-    pub(super) other_flows: Option<FlowTables>,
+    pub(super) other_flows: Option<FlowRoom>,
     /// Slots of INTERFACES, and of what is counted by them.
     pub(super) interface_slots: u32,
     pub(super) generation: u32,
@@ -350,9 +350,9 @@ mod tests {
             fingerprint: 1,
             layout: 1,
             sizes: Sizes::roomy(&Image::default()),
-            flows: FlowTables {
+            flows: FlowRoom {
                 number: 1,
-                sizes: super::super::FlowSizes::for_capacity(1),
+                size: super::super::FlowSize::for_capacity(1),
             },
             other_flows: None,
             interface_slots: 8,

@@ -35,7 +35,7 @@ pub fn limit_changes(before: &Limits, after: &Limits) -> String {
         let room = match limit {
             Limit::Flows if room_for_flows(is) != is => {
                 format!(
-                    "; the tables have room for {}",
+                    "; the table has room for {}",
                     number(room_for_flows(is).into())
                 )
             }
@@ -60,7 +60,7 @@ mod tests {
         let after = before.with(Limit::Flows, 1_000_000).unwrap();
         assert_eq!(
             limit_changes(&before, &after),
-            "flows: 262,144 → 1,000,000; the tables have room for 1,048,576\n"
+            "flows: 262,144 → 1,000,000; the table has room for 1,048,576\n"
         );
         assert_eq!(limit_changes(&before, &before), "nothing to change\n");
     }
