@@ -280,7 +280,7 @@ fn spelling(set: &IdentitySet) -> String {
 }
 
 impl Ledger {
-    /// Opens what [`write`] has written.
+    /// Opens what [`write()`] has written.
     pub(super) fn open(run: &Path) -> Answer<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path(run), flags)?;
