@@ -27,8 +27,8 @@ const CLOSED: u16 = 23;
 const UNUSED: u16 = 24;
 /// Source ports count up from here, one for each shape.
 const FIRST_PORT: u16 = 40_000;
-/// The last packet of a round is a plain one from here, to the open port.
-const LAST_PORT: u16 = 39_999;
+/// Those behind sg have their own: what answered before sends its answer again for a while.
+const GUARDED_PORT: u16 = 41_000;
 /// What follows the answer to the last packet, were it out of order.
 const LATE: Duration = Duration::from_millis(30);
 
@@ -132,10 +132,10 @@ impl Way<'_> {
 
     /// Sends every shape to a port, and then a plain SYN to the open one. Returns what was heard,
     /// but for the answer to that.
-    fn round(&self, to: u16) -> Result<Vec<Said>> {
+    fn round(&self, first_port: u16, to: u16) -> Result<Vec<Said>> {
         while self.wire.next(Duration::ZERO)?.is_some() {}
         let mut heard = Vec::new();
-        for (family, port, shape) in numbered() {
+        for (family, port, shape) in numbered(first_port) {
             self.send(shape, family, port, to)?;
             // Nothing may be lost for want of room in a socket's buffer.
             while let Some(frame) = self.wire.next(Duration::ZERO)? {
@@ -145,8 +145,10 @@ impl Way<'_> {
         let [last, ..] = shapes::V4 else {
             return Ok(heard);
         };
-        self.send(last, 0, LAST_PORT, OPEN)?;
-        let is_last = |said: &Said| said.to == LAST_PORT;
+        // A plain one, to the open port.
+        let last_port = first_port - 1;
+        self.send(last, 0, last_port, OPEN)?;
+        let is_last = |said: &Said| said.to == last_port;
         let mut ended = false;
         while let Some(frame) = self.wire.next(if ended { LATE } else { PATIENCE })? {
             heard.extend(Said::read(&frame));
@@ -174,13 +176,13 @@ impl Way<'_> {
     }
 
     /// Whether the open port has answered each shape as expected.
-    fn check_open(&self, expected: impl Fn(&Shape) -> Heard) -> Result<()> {
+    fn check_open(&self, first_port: u16, expected: impl Fn(&Shape) -> Heard) -> Result<()> {
         let mut heard = BTreeMap::new();
-        for said in self.round(OPEN)? {
+        for said in self.round(first_port, OPEN)? {
             heard.entry(said.to).or_insert(said.what);
         }
         let mut wrong = String::new();
-        for (family, port, shape) in numbered() {
+        for (family, port, shape) in numbered(first_port) {
             let got = heard.get(&port).copied().unwrap_or(Heard::Silence);
             if got != expected(shape) {
                 let words = self.words(shape.words, family, port, OPEN)?;
@@ -195,7 +197,7 @@ impl Way<'_> {
     /// Whether the closed ports keep silent, and nothing has reached what listens there.
     fn check_closed(&self, datagrams: &[UdpEcho]) -> Result<()> {
         for port in [CLOSED, UNUSED] {
-            let heard = self.round(port)?;
+            let heard = self.round(GUARDED_PORT, port)?;
             // A packet that begins with a fragment for the open port may be one for it.
             let answers: Vec<_> = heard
                 .iter()
@@ -227,10 +229,12 @@ impl Way<'_> {
         );
         open_wide(self.listener, self.interface)?;
         // No datagram has reached this before sg guards it.
-        self.check_open(|shape| shape.linux).context("without sg")?;
+        self.check_open(FIRST_PORT, |shape| shape.linux)
+            .context("without sg")?;
         sg.apply(&POLICY.replace("INTERFACE", interface))?;
         let datagrams = self.datagrams(CLOSED)?;
-        self.check_open(|shape| shape.sg).context("behind sg")?;
+        self.check_open(GUARDED_PORT, |shape| shape.sg)
+            .context("behind sg")?;
         self.check_closed(&datagrams).context("behind sg")
     }
 }
@@ -263,7 +267,8 @@ impl Said {
         };
         if is_error {
             // The source port stands somewhere in what is quoted.
-            let ports = FIRST_PORT..FIRST_PORT + numbered().count() as u16;
+            let count = numbered(FIRST_PORT).count() as u16;
+            let ports = FIRST_PORT..GUARDED_PORT + count;
             let to = (8 + quoted_header..l4.len())
                 .find_map(|at| word(at).filter(|port| ports.contains(port)));
             return Some(Self {
@@ -289,10 +294,10 @@ impl Said {
 }
 
 /// Every shape with its family and its source port.
-fn numbered() -> impl Iterator<Item = (usize, u16, &'static Shape)> {
+fn numbered(first_port: u16) -> impl Iterator<Item = (usize, u16, &'static Shape)> {
     let all = [shapes::V4, shapes::V6].into_iter().enumerate();
     let all = all.flat_map(|(family, shapes)| shapes.iter().map(move |shape| (family, shape)));
-    all.zip(FIRST_PORT..)
+    all.zip(first_port..)
         .map(|((family, shape), port)| (family, port, shape))
 }
 
