@@ -126,17 +126,12 @@ fn change_a_part(
     }
     let mut draft = store.draft(revision, &changes, &before)?;
     let amendment = amend(&edits, &mut ground, &mut draft)?;
-    let revision = draft.commit()?;
+    let (revision, stamp) = draft.commit()?;
     let mut warnings = Vec::new();
     if bpffs.place == Place::Private {
         warnings.push(Warning::PrivatePins);
     }
-    let stamp = store.stamp();
-    let enforced = match stamp {
-        Ok(stamp) => ground.install(&edits.vpc, &amendment, stamp),
-        Err(error) => return Err(Failure::Stuck(error.into())),
-    };
-    if let Err(error) = enforced {
+    if let Err(error) = ground.install(&edits.vpc, &amendment, stamp) {
         // The whole policy may still do it, and knows its own way back.
         let back = diff(&after, &before);
         let taken_back = store.draft(revision, &back, &after);

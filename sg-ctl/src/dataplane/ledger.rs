@@ -227,27 +227,10 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
 
 impl Free {
     fn beside(image: &Image) -> Self {
-        let behind =
-            |numbers: &mut dyn Iterator<Item = u32>| numbers.max().map_or(0, |highest| highest + 1);
-        let identities = &mut image.ids.identities.values().map(|identity| identity.0);
         Self {
-            next: NextNumbers {
-                // Zero is nobody's.
-                identity: behind(identities).max(1),
-                member: behind(&mut image.members.values().map(|member| member.index)),
-                grant: behind(&mut image.grants.values().map(|grant| grant.index)),
-            },
+            next: NextNumbers::behind(image),
             last_slot: image.ids.last_rule,
-            places: ArenaKind::ALL.map(|arena| {
-                FreePlaces::around(match arena {
-                    ArenaKind::Ports => image.ports.slices(),
-                    ArenaKind::PortTables => image.port_tables.slices(),
-                    ArenaKind::RangeSlots => image.ranges.slots.slices(),
-                    ArenaKind::IntervalsV4 => image.ranges.intervals_v4.slices(),
-                    ArenaKind::IntervalsV6 => image.ranges.intervals_v6.slices(),
-                    ArenaKind::NestedRanges => image.ranges.nested.slices(),
-                })
-            }),
+            places: ArenaKind::ALL.map(|arena| FreePlaces::around(arena.slices(image))),
         }
     }
 }

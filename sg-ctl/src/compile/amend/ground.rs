@@ -15,7 +15,7 @@ use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::tables::{GrantKey, Identity, MemberKey, Policy, PortEntry, PortTable, RuleSlot};
 
 use crate::compile::arena::{Arena, FreePlaces, Slice};
-use crate::compile::image::{Grant, IdentitySet, Member};
+use crate::compile::image::{Grant, IdentitySet, Image, Member};
 use crate::compile::ranges::RangeArenas;
 use crate::policy::model::{Peer, Rule};
 use crate::policy::names::{GroupName, PrefixListName, RuleId, VpcName};
@@ -69,14 +69,18 @@ impl ArenaKind {
         Self::IntervalsV6,
         Self::NestedRanges,
     ];
-    /// Those whose slices are given back as soon as no table has them. A port table may be anybody's,
-    /// and is small: its place comes back when an image is compiled whole.
-    pub const COUNTED: [Self; 4] = [
-        Self::RangeSlots,
-        Self::IntervalsV4,
-        Self::IntervalsV6,
-        Self::NestedRanges,
-    ];
+
+    /// The slices of an image in this array, by offset.
+    pub fn slices(self, image: &Image) -> &[Slice] {
+        match self {
+            Self::Ports => image.ports.slices(),
+            Self::PortTables => image.port_tables.slices(),
+            Self::RangeSlots => image.ranges.slots.slices(),
+            Self::IntervalsV4 => image.ranges.intervals_v4.slices(),
+            Self::IntervalsV6 => image.ranges.intervals_v6.slices(),
+            Self::NestedRanges => image.ranges.nested.slices(),
+        }
+    }
 }
 
 /// Which tables of prefixes.
@@ -106,6 +110,21 @@ pub struct NextNumbers {
     pub member: u32,
     /// The next index of a grant.
     pub grant: u32,
+}
+
+impl NextNumbers {
+    /// Those behind all that an image has given.
+    pub fn behind(image: &Image) -> Self {
+        let behind =
+            |numbers: &mut dyn Iterator<Item = u32>| numbers.max().map_or(0, |highest| highest + 1);
+        let identities = &mut image.ids.identities.values().map(|identity| identity.0);
+        Self {
+            // Zero is nobody's.
+            identity: behind(identities).max(1),
+            member: behind(&mut image.members.values().map(|member| member.index)),
+            grant: behind(&mut image.grants.values().map(|grant| grant.index)),
+        }
+    }
 }
 
 /// How far the maps that are there may be filled.
@@ -193,7 +212,8 @@ pub trait Ground: Segments {
     fn policy(&mut self, id: u32) -> Answer<Policy>;
     /// POLICY_RANGES or LIST_RANGES.
     fn range_table(&mut self, key: RangeTableKey) -> Answer<RangeTable>;
-    /// How many tables have a slice of one of [`ArenaKind::COUNTED`].
+    /// How many tables of prefixes have a slice. Those of ports are nobody's to count: a port table may
+    /// be anybody's, is small, and its place comes back when an image is compiled whole.
     fn uses(&mut self, arena: ArenaKind, slice: Slice) -> Answer<u32>;
     /// PORT_TABLES.
     fn port_table(&mut self, index: u32) -> Answer<PortTable>;

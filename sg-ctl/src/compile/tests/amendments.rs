@@ -53,14 +53,7 @@ fn uses(image: &Image) -> BTreeMap<(ArenaKind, Slice), u32> {
 }
 
 fn free_places(image: &Image, arena: ArenaKind) -> FreePlaces {
-    FreePlaces::around(match arena {
-        ArenaKind::Ports => image.ports.slices(),
-        ArenaKind::PortTables => image.port_tables.slices(),
-        ArenaKind::RangeSlots => image.ranges.slots.slices(),
-        ArenaKind::IntervalsV4 => image.ranges.intervals_v4.slices(),
-        ArenaKind::IntervalsV6 => image.ranges.intervals_v6.slices(),
-        ArenaKind::NestedRanges => image.ranges.nested.slices(),
-    })
+    FreePlaces::around(arena.slices(image))
 }
 
 impl Segments for OfImage<'_> {
@@ -194,14 +187,7 @@ impl Ground for OfImage<'_> {
     }
 
     fn next_numbers(&mut self) -> Answer<NextNumbers> {
-        let image = self.image;
-        let behind =
-            |numbers: &mut dyn Iterator<Item = u32>| numbers.max().map_or(0, |highest| highest + 1);
-        Ok(NextNumbers {
-            identity: behind(&mut image.ids.identities.values().map(|identity| identity.0)).max(1),
-            member: behind(&mut image.members.values().map(|member| member.index)),
-            grant: behind(&mut image.grants.values().map(|grant| grant.index)),
-        })
+        Ok(NextNumbers::behind(self.image))
     }
 
     fn free_places(&mut self, arena: ArenaKind) -> Answer<FreePlaces> {

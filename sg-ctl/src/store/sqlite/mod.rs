@@ -111,10 +111,7 @@ impl SqliteStore {
 
     /// What tells the policy as it is from every other, of this store and of any.
     pub fn stamp(&self) -> Result<u64, StoreError> {
-        let stamp = self
-            .db
-            .query_row("SELECT stamp FROM revision", [], |row| row.get(0));
-        stamp.map(i64::cast_unsigned).map_err(self.reading())
+        stamp(&self.db).map_err(self.reading())
     }
 
     /// Writes the policy as it is into a file of its own, durably. A copy that is there is replaced.
@@ -315,6 +312,11 @@ fn count_up(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
     let sql = "UPDATE revision SET number = number + 1, stamp = random()";
     db.execute(sql, [])?;
     revision(db)
+}
+
+fn stamp(db: &Connection) -> rusqlite::Result<u64> {
+    let stamp = db.query_row("SELECT stamp FROM revision", [], |row| row.get(0));
+    stamp.map(i64::cast_unsigned)
 }
 
 fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {

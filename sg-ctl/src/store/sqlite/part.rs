@@ -14,7 +14,7 @@ use sg_common::packet::Direction;
 
 use super::column::{Address, Code, Text, prefix};
 use super::load::{rule, rule_columns};
-use super::{SqliteStore, count_up, edit, explain, explain_failure, revision, writing};
+use super::{SqliteStore, count_up, edit, explain, explain_failure, revision, stamp, writing};
 use crate::compile::amend::{Answer, Rules, Whole};
 use crate::policy::change::Change;
 use crate::policy::defaults::everywhere;
@@ -295,12 +295,13 @@ pub struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    /// Makes the changes last. When this returns, they survive a loss of power.
-    pub fn commit(self) -> Result<Revision, StoreError> {
+    /// Makes the changes last. When this returns, they survive a loss of power. Tells the stamp of
+    /// the policy with them, too, see [`SqliteStore::stamp`].
+    pub fn commit(self) -> Result<(Revision, u64), StoreError> {
         let Self { transaction, path } = self;
-        let counted = count_up(&transaction);
+        let counted = count_up(&transaction).and_then(|it| Ok((it, stamp(&transaction)?)));
         counted
-            .and_then(|revision| transaction.commit().map(|()| revision))
+            .and_then(|counted| transaction.commit().map(|()| counted))
             .map_err(|error| explain(&path, "write to", error))
     }
 

@@ -164,11 +164,10 @@ proptest! {
             let (_, part) = store.part(asked).unwrap();
             let change = within(&part.vpcs[&vpc], &edits);
             prop_assert!(part.clone().apply(std::slice::from_ref(&change)).is_ok());
-            revision = store
-                .draft(revision, std::slice::from_ref(&change), &part)
-                .unwrap()
-                .commit()
-                .unwrap();
+            let draft = store.draft(revision, std::slice::from_ref(&change), &part).unwrap();
+            let stamp;
+            (revision, stamp) = draft.commit().unwrap();
+            prop_assert_eq!(store.stamp().unwrap(), stamp);
             prop_assert_eq!(&store.snapshot().unwrap().1, &policy);
         }
     }
