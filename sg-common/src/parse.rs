@@ -715,7 +715,9 @@ fn option_byte<P: Packet + ?Sized>(packet: &P, offset: u32, end: u32) -> Option<
 /// the inner packet's length.
 #[inline(always)]
 fn quote<P: Packet + ?Sized>(packet: &P, headers: &Headers, inner: &mut Headers) -> Option<()> {
-    let l3 = headers.l4 + 8;
+    // Hidden from LLVM, which otherwise merges the bounds checks of several reads into comparisons of
+    // another register; only Linux 6.18.44 and 7.0 follow those.
+    let l3 = packet.forget(headers.l4 + 8);
     inner.end = headers.end;
     let is_v4 = headers.source.is_v4();
     if is_v4 != (headers.protocol == ICMP) {
