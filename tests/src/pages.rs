@@ -1,9 +1,11 @@
-//! Pages of the README that show commands, read so that they can be run.
+//! Sections of the README and of `docs/` that show commands, read so that they can be run.
 //!
-//! A page is a section (`##`) with `console` blocks. In them a line like `web$ sg-ctl status` is a
+//! A page is a section (`#` or `##`) with `console` blocks. In them a line like `web$ sg-ctl status` is a
 //! command on the machine `web`, and the lines up to the next command are what it prints. A `yaml`
 //! block that begins with `# policy.yaml` is a file of that name. What differs from run to run is
 //! not compared: ids of rules, ports that are given out on the way, numbers before a unit, spaces.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -42,7 +44,7 @@ pub fn pages(markdown: &str) -> Result<Vec<Page>> {
     let mut pages: Vec<Page> = Vec::new();
     let mut lines = markdown.lines();
     while let Some(line) = lines.next() {
-        if let Some(title) = line.strip_prefix("## ") {
+        if let Some(title) = line.strip_prefix("## ").or_else(|| line.strip_prefix("# ")) {
             pages.push(Page {
                 title: title.to_owned(),
                 steps: Vec::new(),
@@ -93,6 +95,33 @@ fn commands(block: &[&str]) -> Result<Vec<Step>> {
         }
     }
     Ok(steps)
+}
+
+/// The targets of a Markdown text's links to other files and headings.
+pub fn links(markdown: &str) -> Vec<&str> {
+    let targets = markdown.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split_once(')').map(|(target, _)| target));
+    let is_outside = |target: &&str| target.contains("://") || target.starts_with("mailto:");
+    targets.filter(|target| !is_outside(target)).collect()
+}
+
+/// The headings of a Markdown text as links name them.
+pub fn headings(markdown: &str) -> BTreeSet<String> {
+    let mut in_block = false;
+    let mut headings = BTreeSet::new();
+    for line in markdown.lines() {
+        in_block ^= line.starts_with("```");
+        let title = line.trim_start_matches('#');
+        if !in_block && title.len() < line.len() && title.starts_with(' ') {
+            let kept = title.trim().chars().filter_map(|c| match c {
+                ' ' | '-' => Some('-'),
+                c if c.is_alphanumeric() || c == '_' => Some(c.to_ascii_lowercase()),
+                _ => None,
+            });
+            headings.insert(kept.collect());
+        }
+    }
+    headings
 }
 
 /// What does not differ from run to run.
@@ -157,6 +186,16 @@ mod tests {
             ]
         );
         assert!(pages("## A\n```console\nno command\n```\n").is_err());
+    }
+
+    #[test]
+    fn links_and_headings_are_found() {
+        let text = "# A `key`, or two\nsee [b](b.md#c), [d](https://d/e)\n```\n# no\n```\n## F-g\n";
+        assert_eq!(links(text), ["b.md#c"]);
+        assert_eq!(
+            headings(text),
+            ["a-key-or-two", "f-g"].map(str::to_owned).into()
+        );
     }
 
     #[test]

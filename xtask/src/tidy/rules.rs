@@ -131,7 +131,7 @@ fn nothing_is_left_for_later(tree: &Tree) -> Vec<Violation> {
                     found.push(at(
                         file,
                         line,
-                        format!("{word}: do it, or say it in the README"),
+                        format!("{word}: do it, or say it in docs/limitations.md"),
                     ));
                 }
             }
