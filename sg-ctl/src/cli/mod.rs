@@ -92,6 +92,8 @@ enum Command {
     Rollback,
     /// Write the completions of a shell: source them, or put them where it looks for them
     Completions(reference::Completions),
+    /// Print the JSON schema of the policy file, for editors
+    Schema,
     /// Write the manual pages into a folder
     #[command(hide = true)]
     Man(reference::Man),
@@ -166,6 +168,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
         Command::Completions(command) => command.run(),
+        Command::Schema => reference::schema(),
         Command::Man(command) => command.run(),
         Command::AwaitConfirmation => confirm::wait(dirs),
         Command::Status(command) => command.run(dirs),

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
+use crate::policy::file::schema::json_schema;
+use crate::show;
+
 use super::error::{Error, Result};
 use super::output::print;
 use super::{Answer, Cli};
@@ -25,6 +28,12 @@ pub(super) struct Man {
     folder: PathBuf,
 }
 
+/// Prints the schema of policy files.
+pub(super) fn schema() -> Result<Answer> {
+    print(&format!("{:#}\n", json_schema()))?;
+    Ok(Answer::Yes)
+}
+
 impl Completions {
     pub(super) fn run(self) -> Result<Answer> {
         let mut script = Vec::new();
@@ -38,7 +47,9 @@ impl Man {
     pub(super) fn run(self) -> Result<Answer> {
         let written = || -> io::Result<()> {
             fs::create_dir_all(&self.folder)?;
-            clap_mangen::generate_to(Cli::command(), &self.folder)
+            clap_mangen::generate_to(Cli::command(), &self.folder)?;
+            let policy = show::policy_manual(concat!("sg-ctl ", env!("CARGO_PKG_VERSION")));
+            fs::write(self.folder.join("sg-policy.5"), policy)
         };
         written().map_err(Error::Write)?;
         Ok(Answer::Yes)

@@ -7,23 +7,8 @@ use super::super::model::{Hook, Interface, Side};
 use super::super::names::{GroupName, InterfaceName};
 use super::super::prefix::check_member;
 use super::read::Reader;
+use super::schema;
 use super::tree::Node;
-
-const KEYS: [&str; 11] = [
-    "groups",
-    "side",
-    "hook",
-    "netns",
-    "addresses",
-    "ethertypes",
-    "replace_xdp",
-    "tcp_pickup",
-    "audit",
-    "timeouts",
-    "max_flows",
-];
-
-const WANTED_INTERFACE: &str = "its settings like {groups: [web]}";
 
 /// An interface as a file describes it.
 pub(super) struct FileInterface {
@@ -59,7 +44,7 @@ pub(super) fn read_interfaces(reader: &mut Reader, node: &Node<'_>) -> Vec<FileI
 
 fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(GroupName, Place)>) {
     let mut interface = Interface::default();
-    let Some(fields) = reader.fields(node, "an interface", WANTED_INTERFACE, &KEYS) else {
+    let Some(fields) = reader.fields(node, &schema::INTERFACE) else {
         return (interface, Vec::new());
     };
     let groups = fields
@@ -134,17 +119,14 @@ fn read_ethertypes(reader: &mut Reader, node: &Node<'_>) -> BTreeSet<u16> {
 }
 
 fn read_timeouts(reader: &mut Reader, node: &Node<'_>, interface: &mut Interface) {
-    let keys = ["tcp_established", "udp", "udp_stream"];
-    let wanted = "seconds like {tcp_established: 3600}";
-    let Some(fields) = reader.fields(node, "timeouts", wanted, &keys) else {
+    let Some(fields) = reader.fields(node, &schema::TIMEOUTS) else {
         return;
     };
     let timeouts = &mut interface.timeouts;
-    let [tcp_established, udp, udp_stream] = keys;
     for (key, seconds) in [
-        (tcp_established, &mut timeouts.tcp_established_s),
-        (udp, &mut timeouts.udp_s),
-        (udp_stream, &mut timeouts.udp_stream_s),
+        ("tcp_established", &mut timeouts.tcp_established_s),
+        ("udp", &mut timeouts.udp_s),
+        ("udp_stream", &mut timeouts.udp_stream_s),
     ] {
         if let Some(node) = fields.get(key) {
             *seconds = reader

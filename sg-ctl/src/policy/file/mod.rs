@@ -9,6 +9,7 @@ mod plain;
 mod problem;
 mod read;
 mod rules;
+pub mod schema;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,16 +33,6 @@ use super::findings::{Finding, Findings, Place, Problem, Subject};
 use super::model::{Group, OnRuleRemoval, Permission, Policy, Rule, Vpc};
 use super::names::{GroupId, GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 use super::prefix::{check_link_local_service, parse_prefix};
-
-const KEYS: [&str; 6] = [
-    "vpc",
-    "prefix_lists",
-    "groups",
-    "interfaces",
-    "link_local_services",
-    "on_rule_removal",
-];
-const GROUP_KEYS: [&str; 4] = ["description", "ingress", "egress", "members"];
 
 /// A policy file that is sound in itself.
 #[derive(Clone, Debug)]
@@ -231,8 +222,7 @@ fn read_file(
     root: &Node<'_>,
 ) -> (Option<PolicyFile>, BTreeSet<InterfaceName>) {
     let mut unsound = BTreeSet::new();
-    let wanted = "keys like groups and interfaces";
-    let Some(fields) = reader.fields(root, "a policy file", wanted, &KEYS) else {
+    let Some(fields) = reader.fields(root, &schema::FILE) else {
         return (None, unsound);
     };
     let mut places = Places::default();
@@ -395,7 +385,7 @@ fn read_group(
     // A name with nothing behind it is a group with nothing but defaults.
     let fields = match node.value {
         Value::Null => None,
-        _ => reader.fields(node, "a group", "keys like ingress and egress", &GROUP_KEYS),
+        _ => reader.fields(node, &schema::GROUP),
     };
     let field = |key| fields.as_ref().and_then(|fields| fields.get(key));
     if let Some(description) = reader.description(field("description")) {

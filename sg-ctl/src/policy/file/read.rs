@@ -9,6 +9,7 @@ use super::super::names::{NameError, check_description};
 use super::super::prefix::{PrefixError, parse_address};
 use super::super::suggest::closest;
 use super::problem::TextProblem;
+use super::schema::{Table, other_spelling};
 use super::tree::{Node, Value};
 
 /// Collects findings on the way through a tree.
@@ -72,15 +73,13 @@ impl Reader {
         }
     }
 
-    /// The entries of a map with known keys; the rest becomes findings.
+    /// The entries of a map whose keys a table names; each other key is a finding.
     pub(super) fn fields<'n, 't>(
         &mut self,
         node: &'n Node<'t>,
-        holder: &str,
-        wanted: &'static str,
-        known: &[&'static str],
+        table: &Table,
     ) -> Option<Fields<'n, 't>> {
-        let entries = self.map(node, holder, wanted)?;
+        let entries = self.map(node, table.holder, table.wanted)?;
         let mut fields = Fields {
             entries: BTreeMap::new(),
         };
@@ -88,15 +87,11 @@ impl Reader {
             let Some(text) = self.text(key, "a key", "a word") else {
                 continue;
             };
-            let spelt = match text {
-                "inbound" => "ingress",
-                "outbound" => "egress",
-                text => text,
-            };
-            let Some(name) = known.iter().find(|name| **name == spelt) else {
-                let suggestion = closest(text, known.iter().copied());
-                let (holder, key_text) = (holder.to_owned(), shown(text));
-                let known = known.join(", ");
+            let is_it = |name: &&str| *name == text || other_spelling(name) == Some(text);
+            let Some(name) = table.names().find(is_it) else {
+                let suggestion = closest(text, table.names());
+                let (holder, key_text) = (table.holder.to_owned(), shown(text));
+                let known = table.names().collect::<Vec<_>>().join(", ");
                 let problem = TextProblem::UnknownKey {
                     holder,
                     key: key_text,

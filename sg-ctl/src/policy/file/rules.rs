@@ -9,20 +9,9 @@ use super::super::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
 use super::super::services::service;
 use super::problem::TextProblem;
 use super::read::{Fields, Reader};
+use super::schema;
 use super::tree::Node;
 
-const KEYS: [&str; 8] = [
-    "service",
-    "protocol",
-    "ports",
-    "type",
-    "code",
-    "from",
-    "to",
-    "description",
-];
-
-const WANTED_RULE: &str = "a rule like {protocol: tcp, ports: 22, from: [10.0.0.0/8]}";
 const WANTED_RULES: &str = "a list of rules, or [] for none";
 const WANTED_PEERS: &str = "peers like [10.0.0.0/8, \"2001:db8::/32\", sg:web, pl:office]";
 const WANTED_PORTS: &str = "ports like 22, 8000-8080 or [80, 443]";
@@ -38,7 +27,7 @@ pub(super) fn read_rules(
     let items = reader.list(node, what, WANTED_RULES);
     let mut rules = Vec::with_capacity(items.len());
     for item in items {
-        if let Some(fields) = reader.fields(item, "a rule", WANTED_RULE, &KEYS) {
+        if let Some(fields) = reader.fields(item, &schema::RULE) {
             read_rule(reader, group, direction, (item, &fields), &mut rules);
         }
     }
