@@ -10,20 +10,25 @@ mod stage;
 mod story;
 mod traffic;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::arch::Arch;
 use crate::{build, setup};
 use board::Board;
 use stage::Stage;
 
 /// Builds, plays, clears away; an error if anything did not go as told.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(program: Option<PathBuf>) -> Result<()> {
     setup::for_live_traffic()?;
-    let program = build::release()?;
+    let program = match program {
+        Some(program) => program,
+        None => build::release(Arch::native())?,
+    };
 
     // Only a flag: the next step sees it, and the stage is cleared on the way out like after any
     // other failure.

@@ -3,12 +3,14 @@
 //! Nothing here is shipped. A task may fetch what it lacks; it says what and why before it does,
 //! and once everything is in place no task touches the network.
 
+mod arch;
 mod bench;
 mod budget;
 mod build;
 mod ci;
 mod demo;
 mod fuzz;
+mod kernels;
 mod lint;
 mod miri;
 mod package;
@@ -21,6 +23,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use arch::Arch;
 
 /// Builds, proves and shows the project.
 #[derive(Parser)]
@@ -39,9 +43,16 @@ enum Task {
         bench: bool,
     },
     /// Builds sg-ctl for release, with the kernel's half inside
-    Build,
+    Build {
+        /// The processor's architecture
+        #[arg(long, value_enum, default_value_t = Arch::native())]
+        arch: Arch,
+    },
     /// Makes a Debian package: the program, its manual, completions and systemd units
     Package {
+        /// The processor's architecture
+        #[arg(long, value_enum, default_value_t = Arch::native())]
+        arch: Arch,
         /// A program that is built already, instead of one for release
         #[arg(long)]
         program: Option<PathBuf>,
@@ -50,7 +61,11 @@ enum Task {
         output: Option<PathBuf>,
     },
     /// Shows the main job live: two protected machines, real connections, a hot change, counters
-    Demo,
+    Demo {
+        /// A program that is built already, instead of one for release
+        #[arg(long)]
+        program: Option<PathBuf>,
+    },
     /// Runs everything that must hold
     Test {
         /// What cargo test gets, such as `--package sg-common` or `-- NAME`
@@ -65,6 +80,8 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Boots Debian's kernels in an emulator and proves on each what must hold
+    Kernels(kernels::Arguments),
     /// Looks for inputs that break a property: without a name, by each target in turn
     Fuzz(fuzz::Arguments),
     /// Runs the tests of sg-common under Miri, which sees undefined behaviour
@@ -80,14 +97,19 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Setup { bench } => setup::everything(bench),
-        Task::Build => build::release().map(|program| println!("{}", program.display())),
-        Task::Package { program, output } => {
-            package::run(program, output).map(|package| println!("{}", package.display()))
+        Task::Build { arch } => {
+            build::release(arch).map(|program| println!("{}", program.display()))
         }
-        Task::Demo => demo::run(),
+        Task::Package {
+            arch,
+            program,
+            output,
+        } => package::run(arch, program, output).map(|package| println!("{}", package.display())),
+        Task::Demo { program } => demo::run(program),
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Budget { json } => budget::run(json),
+        Task::Kernels(arguments) => kernels::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Miri => miri::run(),
         Task::Lint => lint::run(),

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::arch::Arch;
 use crate::{build, workspace};
 
 const NAME: &str = "sg-ctl";
@@ -32,27 +33,36 @@ const COMPLETIONS: &[(&str, &str)] = &[
 ];
 
 /// Packs a program, or the one it builds for release, and returns the package's path.
-pub(crate) fn run(program: Option<PathBuf>, output: Option<PathBuf>) -> Result<PathBuf> {
+pub(crate) fn run(
+    arch: Arch,
+    program: Option<PathBuf>,
+    output: Option<PathBuf>,
+) -> Result<PathBuf> {
     ensure!(
         workspace::find_program("dpkg-deb").is_some(),
         "dpkg-deb is not installed: packages are made on Debian and its kin"
     );
     let program = match program {
         Some(program) => program,
-        None => build::release()?,
+        None => build::release(arch)?,
+    };
+    // The manual and the completions are what a program says that runs here.
+    let speaker = match arch == Arch::native() {
+        true => program.clone(),
+        false => build::release(Arch::native())?,
     };
     let output = output.unwrap_or_else(workspace::target);
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
     let tree = tempfile::tempdir().context("making a folder")?;
     let root = tree.path();
-    lay_out(root, &program)?;
-    let control = control(root, &program)?;
+    lay_out(root, arch, &program, &speaker)?;
+    let control = control(root, arch, &program)?;
     write(&root.join("DEBIAN/control"), &control, 0o644)?;
     for script in SCRIPTS {
         copy(&source(script), &root.join("DEBIAN").join(script), 0o755)?;
     }
     set_modes(root)?;
-    let package = output.join(format!("{NAME}_{}_{}.deb", version(), architecture()?));
+    let package = output.join(format!("{NAME}_{}_{}.deb", version(), arch.debian()));
     let mut pack = workspace::command("dpkg-deb");
     pack.args(["--root-owner-group", "--build"])
         .arg(root)
@@ -70,10 +80,6 @@ fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
-fn architecture() -> Result<String> {
-    workspace::output(workspace::command("dpkg").arg("--print-architecture"))
-}
-
 fn date() -> Result<String> {
     if let Ok(date) = std::env::var("SOURCE_DATE_EPOCH") {
         return Ok(date);
@@ -82,26 +88,20 @@ fn date() -> Result<String> {
 }
 
 /// Everything but what dpkg itself reads.
-fn lay_out(root: &Path, program: &Path) -> Result<()> {
+fn lay_out(root: &Path, arch: Arch, program: &Path, speaker: &Path) -> Result<()> {
     let installed = root.join("usr/bin/sg-ctl");
     copy(program, &installed, 0o755)?;
     // Debug information is for those who build.
-    if workspace::find_program("strip").is_some() {
-        workspace::run(
-            workspace::command("strip")
-                .arg("--strip-debug")
-                .arg(&installed),
-        )?;
-    }
+    build::strip(arch, &installed)?;
     for (name, folder) in FILES {
         copy(&source(name), &root.join(folder).join(name), 0o644)?;
     }
     for (shell, path) in COMPLETIONS {
-        let script = workspace::output(Command::new(program).args(["completions", shell]))?;
+        let script = workspace::output(Command::new(speaker).args(["completions", shell]))?;
         write(&root.join(path), &(script + "\n"), 0o644)?;
     }
     let manual = root.join("usr/share/man/man1");
-    workspace::output(Command::new(program).arg("man").arg(&manual))?;
+    workspace::output(Command::new(speaker).arg("man").arg(&manual))?;
     for page in fs::read_dir(&manual).context("reading the manual")? {
         let page = page?.path();
         workspace::run(
@@ -126,7 +126,7 @@ fn lay_out(root: &Path, program: &Path) -> Result<()> {
     write(&documentation.join("copyright"), &copyright, 0o644)
 }
 
-fn control(root: &Path, program: &Path) -> Result<String> {
+fn control(root: &Path, arch: Arch, program: &Path) -> Result<String> {
     let program = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
     let size = size_of_tree(root)?.div_ceil(1 << 10);
     Ok(format!(
@@ -142,7 +142,7 @@ fn control(root: &Path, program: &Path) -> Result<String> {
          Named, stateful, allow-only sets of rules that may name each other, attached\n \
          to network interfaces and enforced in the kernel by XDP and TC programs.\n",
         version(),
-        architecture()?,
+        arch.debian(),
         newest_libc(&program),
     ))
 }

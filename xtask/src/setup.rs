@@ -4,11 +4,12 @@
 //! nothing is printed and no network is touched. What can't be had ends in one sentence that says
 //! what to do.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::arch::Arch;
 use crate::workspace;
 
 /// A program that cargo builds into the project's own folder.
@@ -72,6 +73,35 @@ const NFT: Program = Program {
 
 const BENCH: &[Program] = &[NFT, ETHTOOL];
 
+/// What boots a kernel of an architecture in an emulator.
+const fn emulator(arch: Arch) -> Program {
+    let (name, package) = match arch {
+        Arch::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
+        Arch::Aarch64 => ("qemu-system-aarch64", "qemu-system-arm"),
+    };
+    Program {
+        name,
+        package,
+        why: "the emulator that boots other kernels",
+    }
+}
+
+const IMAGES: &[Program] = &[
+    Program {
+        name: "cpio",
+        package: "cpio",
+        why: "what a kernel boots into",
+    },
+    Program {
+        name: "depmod",
+        package: "kmod",
+        why: "which module a booted kernel loads for what",
+    },
+];
+
+/// What signs Debian's package lists.
+pub(crate) const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
 /// What every task may need.
 pub(crate) fn everything(bench: bool) -> Result<()> {
     for_linting()?;
@@ -105,6 +135,62 @@ pub(crate) fn for_live_traffic() -> Result<()> {
          run it again as root, or with `sudo -E env PATH=\"$PATH\"` before it"
     );
     programs(LIVE)
+}
+
+/// What booting kernels of an architecture needs.
+pub(crate) fn for_kernels(arch: Arch) -> Result<()> {
+    for program in ["apt-get", "dpkg-deb"] {
+        ensure!(
+            workspace::find_program(program).is_some(),
+            "{program} is not installed: kernels are fetched on Debian and its kin"
+        );
+    }
+    programs(&[emulator(arch)])?;
+    programs(IMAGES)?;
+    if !Path::new(DEBIAN_KEYS).is_file() {
+        packages(&[("debian-archive-keyring", "Debian signs its kernels")])?;
+    }
+    for_target(arch)
+}
+
+/// What building for another architecture needs.
+pub(crate) fn for_target(arch: Arch) -> Result<()> {
+    if arch == Arch::native() {
+        return Ok(());
+    }
+    let target = arch.target();
+    if !sysroot()?.join("lib/rustlib").join(target).is_dir() {
+        ensure!(
+            workspace::find_program("rustup").is_some(),
+            "the Rust toolchain lacks the target {target}, and there is no rustup to add it: \
+             install rustup from https://rustup.rs"
+        );
+        announce(&format!("rustup target add {target}"), "programs for it");
+        workspace::run(workspace::command("rustup").args(["target", "add", target]))
+            .with_context(|| format!("{target} can't be had; check the network"))?;
+    }
+    if workspace::find_program(&format!("{}-gcc", arch.gnu())).is_none() {
+        let compiler = format!("gcc-{}", arch.gnu().replace('_', "-"));
+        let library = format!("libc6-dev-{}-cross", arch.debian());
+        packages(&[
+            (&compiler, "it links programs for the other architecture"),
+            (&library, "the C library of the other architecture"),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Looks at the sources of the machine's packages.
+pub(crate) fn package_lists() -> Result<()> {
+    announce("apt-get update", "where Debian's packages are");
+    apt_get(&["update"], &[])
+}
+
+/// Where a program is, the administrator's folders included.
+pub(crate) fn path_of(program: &str) -> Result<String> {
+    let path = workspace::find_program(program);
+    let path = path.with_context(|| format!("{program} is not installed"))?;
+    Ok(path.to_string_lossy().into_owned())
 }
 
 /// What Miri needs besides a nightly toolchain, whose name is returned: a whole toolchain for one
@@ -155,9 +241,7 @@ fn is_root() -> bool {
 
 /// Components of the pinned toolchain, which a toolchain installed by hand may lack.
 fn components(names: &[&str], why: &str) -> Result<()> {
-    let sysroot = PathBuf::from(workspace::output(
-        workspace::command("rustc").args(["--print", "sysroot"]),
-    )?);
+    let sysroot = sysroot()?;
     for name in names {
         let proof = match *name {
             "rust-src" => "lib/rustlib/src/rust/library/core/Cargo.toml",
@@ -179,6 +263,12 @@ fn components(names: &[&str], why: &str) -> Result<()> {
             .with_context(|| format!("{name} can't be had; check the network"))?;
     }
     Ok(())
+}
+
+/// Where the pinned toolchain is.
+fn sysroot() -> Result<PathBuf> {
+    let path = workspace::output(workspace::command("rustc").args(["--print", "sysroot"]))?;
+    Ok(PathBuf::from(path))
 }
 
 /// The crates of the workspace and those that compiling core asks for.
@@ -242,11 +332,6 @@ fn programs(wanted: &[Program]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|program| program.package).collect();
-    let install = format!(
-        "apt-get install -y --no-install-recommends {}",
-        packages.join(" ")
-    );
     if workspace::find_program("apt-get").is_none() {
         let names: Vec<&str> = missing.iter().map(|program| program.name).collect();
         bail!(
@@ -254,12 +339,23 @@ fn programs(wanted: &[Program]) -> Result<()> {
             names.join(", ")
         );
     }
+    let wanted = missing.iter().map(|program| (program.package, program.why));
+    packages(&wanted.collect::<Vec<_>>())
+}
+
+/// Installs Debian packages, each with why.
+fn packages(wanted: &[(&str, &str)]) -> Result<()> {
+    let packages: Vec<&str> = wanted.iter().map(|(package, _)| *package).collect();
+    let install = format!(
+        "apt-get install -y --no-install-recommends {}",
+        packages.join(" ")
+    );
     ensure!(
         is_root(),
         "a Debian package is missing: run `{install}` as root"
     );
-    for program in &missing {
-        announce(&format!("apt-get install {}", program.package), program.why);
+    for (package, why) in wanted {
+        announce(&format!("apt-get install {package}"), why);
     }
     if apt_get(&["install", "-y", "--no-install-recommends"], &packages).is_ok() {
         return Ok(());
@@ -281,6 +377,7 @@ fn apt_get(arguments: &[&str], packages: &[&str]) -> Result<()> {
     .map(drop)
 }
 
-fn announce(what: &str, why: &str) {
+/// Says what is fetched and why.
+pub(crate) fn announce(what: &str, why: &str) {
     eprintln!("setup: {what} ({why})");
 }
