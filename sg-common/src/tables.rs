@@ -96,7 +96,7 @@ pub struct Globals {
     pub hash_key: HashKey,
     /// The layout these maps have: [`ABI`].
     pub abi: u32,
-    /// The interface slots, less one; a power of two less one.
+    /// The places of [`InterfaceEntry`], less one; a power of two less one.
     pub interface_mask: u32,
     /// Kernel timer ticks a second (`CONFIG_HZ`), for readers of deadlines.
     pub jiffies_per_second: u32,
@@ -109,7 +109,7 @@ pub struct Globals {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct InterfaceEntry {
-    /// The network namespace, as the controller numbers them from 1. Zero is a free slot.
+    /// The network namespace, as the controller numbers them from 1. Zero is a free place.
     pub netns: u32,
     /// The kernel's number in that namespace.
     pub ifindex: u32,
@@ -152,7 +152,8 @@ pub struct Interface {
     pub timeouts: TimeoutTicks,
     /// EtherTypes that pass besides the usual ones; zero is an unused place.
     pub ethertypes: [u16; 8],
-    /// The slot of [`InterfaceEntry`], which owns the flows this interface opens.
+    /// A number of its own as long as it is attached: it owns the flows that the interface opens, and
+    /// its counters are found by it.
     pub slot: u32,
 }
 
@@ -545,13 +546,22 @@ pub struct ReasonCounter {
     pub bytes: u64,
 }
 
-/// The counters of all reasons at one interface in one direction, by [`Reason::number`]. They are one
-/// entry because the kernel finds each entry of a per-CPU array by a pointer of its own.
+/// The counters of all reasons at one interface in one direction, by [`Reason::number`]. They fill
+/// whole cache lines: no two CPUs write one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct ReasonCounters(pub [ReasonCounter; Reason::COUNT]);
+pub struct ReasonCounters(pub [ReasonCounter; Self::PLACES]);
+
+impl Default for ReasonCounters {
+    fn default() -> Self {
+        Self([ReasonCounter::default(); Self::PLACES])
+    }
+}
 
 impl ReasonCounters {
+    /// One for each reason, and the rest of the last cache line.
+    const PLACES: usize = Reason::COUNT.next_multiple_of(4);
+
     /// One reason's counter.
     pub fn of(&self, reason: Reason) -> ReasonCounter {
         let Self(counters) = self;
@@ -582,17 +592,14 @@ pub const fn reasons_index(interface_slot: u32, direction: Direction) -> u32 {
     interface_slot * 2 + direction.number()
 }
 
-/// How many slots beyond its own an interface may lie in the table.
+/// How many places from its home on an interface may lie in the table.
 pub const INTERFACE_PROBES: u32 = 8;
 
-/// The slot where the search for an interface begins.
+/// The place where the search for an interface begins.
 #[inline(always)]
 pub const fn interface_home(netns: u32, ifindex: u32) -> u32 {
-    // Consecutive ifindexes take consecutive slots; namespaces start apart.
-    netns
-        .wrapping_mul(0x9e37_79b1)
-        .wrapping_shr(16)
-        .wrapping_add(ifindex)
+    // Consecutive ifindexes take consecutive places, and namespaces start apart, whatever the size.
+    netns.wrapping_mul(0x9e37_79b1).wrapping_add(ifindex)
 }
 
 /// What a first look for a flow came to.
@@ -725,4 +732,5 @@ const _: () = {
     assert!(size_of::<FragmentKey>() == 44);
     assert!(size_of::<FragmentVerdict>() == 16);
     assert!(size_of::<RuleCounter>() == 32);
+    assert!(size_of::<ReasonCounters>().is_multiple_of(64));
 };

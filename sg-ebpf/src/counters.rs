@@ -15,18 +15,33 @@ use sg_common::tables::{ReasonCounter, ReasonCounters, RuleCounter, RuleSlot, re
 
 use crate::maps::MMAPABLE;
 
+// Each of these two arrays holds what one CPU counts, then what the next one does, and last what
+// earlier maps had counted. The controller reads them through memory, as it could not read per-CPU
+// values, and their entries cost each CPU no more than their size.
 #[btf_map]
-static REASONS: PerCpuArray<ReasonCounters, 1> = PerCpuArray::new();
-/// The rules as one CPU counts them, then as the next one does. The controller reads them through
-/// memory, as it could not read per-CPU values.
+static REASONS: Array<ReasonCounters, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static RULES: Array<RuleCounter, 1, MMAPABLE> = Array::new();
-/// How many rules each CPU counts.
+/// How many entries of REASONS each CPU has.
+#[unsafe(no_mangle)]
+static REASONS_A_CPU: Global<u32> = Global::new(1);
+/// How many entries of RULES each CPU has.
 #[unsafe(no_mangle)]
 static RULES_A_CPU: Global<u32> = Global::new(1);
 /// Frames that came to an interface without an entry.
 #[btf_map]
 static STRAYS: PerCpuArray<ReasonCounter, 1> = PerCpuArray::new();
+
+/// The place of an entry among this CPU's.
+#[inline(always)]
+fn place_of_cpu(entries_a_cpu: u32, index: u32) -> Option<u32> {
+    if index >= entries_a_cpu {
+        return None;
+    }
+    // SAFETY: the kernel has no condition for this call.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    Some(cpu * entries_a_cpu + index)
+}
 
 /// Where this CPU counts a reason.
 #[inline(always)]
@@ -35,7 +50,8 @@ fn reason_counter(
     direction: Direction,
     reason: Reason,
 ) -> Option<*mut ReasonCounter> {
-    let counters = REASONS.get_ptr_mut(reasons_index(interface_slot, direction))?;
+    let index = reasons_index(interface_slot, direction);
+    let counters = REASONS.get_ptr_mut(place_of_cpu(REASONS_A_CPU.load(), index)?)?;
     let mut number = u64::from(reason.number());
     // SAFETY: it copies a number. LLVM knows how many reasons there are, and would leave out the
     // comparison that the verifier learns it from.
@@ -107,14 +123,9 @@ pub(crate) fn count_stray() {
 
 #[inline(always)]
 fn count_rule(rule: RuleSlot, packets: u64, bytes: u64, opened: bool) {
-    let rules = RULES_A_CPU.load();
     // A flow may have outlived its rule, and the layout that had room for it.
-    if rule.0 >= rules {
-        return;
-    }
-    // SAFETY: the kernel has no condition for this call.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    if let Some(counter) = RULES.get_ptr_mut(cpu * rules + rule.0) {
+    let place = place_of_cpu(RULES_A_CPU.load(), rule.0);
+    if let Some(counter) = place.and_then(|place| RULES.get_ptr_mut(place)) {
         // SAFETY: as in `add`.
         unsafe {
             (*counter).packets += packets;

@@ -118,8 +118,7 @@ fn judge<P: Packet>(
             _ => EventKind::Drop,
         };
         if !events::are_wanted(kind) {
-            // The place is the interface's slot, and known before its entry is read.
-            counters::count_frame(place, direction, decision, frame);
+            counters::count_frame(interface.slot, direction, decision, frame);
             return interface.enforce(decision.reason);
         }
     }

@@ -39,8 +39,10 @@ pub struct Image {
     pub members: BTreeMap<MemberKey, Member>,
     /// GRANTS, and GRANTED by [`Grant::index`].
     pub grants: BTreeMap<GrantKey, Grant>,
-    /// INTERFACES by slot.
+    /// INTERFACES by slot, each at its [`InstalledInterface::place`].
     pub interfaces: BTreeMap<u32, InstalledInterface>,
+    /// How many places INTERFACES has: a power of two, or zero for no interface.
+    pub interface_places: u32,
     /// By what names the numbers were given.
     pub ids: Ids,
 }
@@ -131,6 +133,8 @@ pub struct Grant {
 /// An interface in its slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstalledInterface {
+    /// Where its entry is among [`Image::interface_places`].
+    pub place: u32,
     /// The network namespace, as the controller numbers them.
     pub netns: u32,
     /// The kernel's number in that namespace.
@@ -141,6 +145,13 @@ pub struct InstalledInterface {
     pub name: InterfaceName,
     /// What is in force on it.
     pub interface: Interface,
+}
+
+impl InstalledInterface {
+    /// Whether both are of one device.
+    pub fn is_device_of(&self, other: &Self) -> bool {
+        (self.netns, self.ifindex) == (other.netns, other.ifindex)
+    }
 }
 
 /// Why stored bytes are no image.

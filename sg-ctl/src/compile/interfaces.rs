@@ -1,4 +1,4 @@
-//! Interfaces: their slots, their zones, and what is in force on each.
+//! Interfaces: their slots and places, their zones, and what is in force on each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +15,7 @@ use super::fold::Prefix;
 use super::identities::PRESENT;
 use super::image::{Image, InstalledInterface, ScopedPrefix};
 use super::limits::{CompileError, Entries, Subject};
+use super::numbers::Numbers;
 use crate::policy::model::{self, Policy, Side, Timeouts, Vpc};
 use crate::policy::names::{InterfaceName, VpcName};
 
@@ -87,26 +88,30 @@ pub(super) fn protected<'a>(
     Ok(found.into_values().collect())
 }
 
-/// Puts each interface into a slot, with what is in force on it. Needs the numbers of the VPCs
-/// and policies.
+/// Gives each interface a slot and a place, with what is in force on it. Needs the numbers of the
+/// VPCs and policies.
 pub(super) fn install(
     protected: &[Protected<'_>],
     policy_of: impl Fn(&Protected<'_>) -> (u32, u32),
     previous: &Image,
     settings: &Settings,
 ) -> Result<BTreeMap<u32, InstalledInterface>, CompileError> {
+    refuse_more_than_allowed(protected, settings.limits.interfaces)?;
     let kept: BTreeMap<_, _> = previous
         .interfaces
         .iter()
         .map(|(slot, i)| ((i.netns, i.ifindex), (*slot, i)))
         .collect();
+    // The lowest that are free: what is counted by slots is as large as the highest of them asks. One
+    // that was just freed is not given again, as packets may still count by it.
+    let mut slots = Numbers::new(0, previous.interfaces.keys().copied());
     let mut installed = BTreeMap::new();
     for protected in protected {
         let AttachedInterface { netns, ifindex, .. } = *protected.attached;
         let before = kept.get(&(netns, ifindex)).copied();
         let slot = match before {
             Some((slot, _)) => slot,
-            None => free_slot(protected, &installed, previous, settings)?,
+            None => slots.fresh(),
         };
         let (vpc, policy) = policy_of(protected);
         let judge_again_before = protected.attached.judge_again_before.unwrap_or_else(|| {
@@ -129,6 +134,7 @@ pub(super) fn install(
         installed.insert(
             slot,
             InstalledInterface {
+                place: 0,
                 netns,
                 ifindex,
                 vpc,
@@ -140,26 +146,68 @@ pub(super) fn install(
     Ok(installed)
 }
 
-/// A slot near the interface's home that neither this image nor the previous one uses.
-fn free_slot(
-    protected: &Protected<'_>,
-    installed: &BTreeMap<u32, InstalledInterface>,
+fn refuse_more_than_allowed(protected: &[Protected<'_>], allowed: u32) -> Result<(), CompileError> {
+    match protected.get(allowed as usize) {
+        None => Ok(()),
+        Some(beyond) => Err(CompileError::Full {
+            map: "INTERFACES",
+            limit: "interfaces",
+            allowed,
+            needs: protected.len() as u64,
+            subject: beyond.subject(),
+        }),
+    }
+}
+
+/// The fewest places that there are.
+const LEAST_PLACES: u32 = 64;
+/// The most, at 192 bytes each.
+const MOST_PLACES: u32 = 1 << 20;
+
+/// Gives each interface its place, and returns how many places there are: at least twice as many as
+/// interfaces, and as many more as it takes for each to lie near its home. While their number stays, an
+/// interface stays where it is.
+pub(super) fn place(
+    installed: &mut BTreeMap<u32, InstalledInterface>,
     previous: &Image,
-    settings: &Settings,
 ) -> Result<u32, CompileError> {
-    let AttachedInterface { netns, ifindex, .. } = *protected.attached;
-    let slots = settings.limits.interface_slots();
-    let home = interface_home(netns, ifindex);
-    let mut probes = (0..INTERFACE_PROBES).map(|probe| home.wrapping_add(probe) & (slots - 1));
-    let is_free =
-        |slot: &u32| !installed.contains_key(slot) && !previous.interfaces.contains_key(slot);
-    let subject = || protected.subject();
-    probes
-        .find(is_free)
-        .ok_or_else(|| CompileError::NoInterfaceSlot {
-            subject: subject(),
-            slots,
-        })
+    let count = u32::try_from(installed.len()).unwrap_or(u32::MAX);
+    let least = count.saturating_mul(2).clamp(LEAST_PLACES, MOST_PLACES);
+    let mut places = previous.interface_places.max(least.next_power_of_two());
+    loop {
+        match place_among(places, installed, previous) {
+            Err(_) if places < MOST_PLACES => places *= 2,
+            placed => return placed.map(|()| places),
+        }
+    }
+}
+
+/// Gives each interface a place that neither this image nor the previous one uses.
+fn place_among(
+    places: u32,
+    installed: &mut BTreeMap<u32, InstalledInterface>,
+    previous: &Image,
+) -> Result<(), CompileError> {
+    let mut taken = BTreeSet::new();
+    let mut kept = BTreeMap::new();
+    if places == previous.interface_places {
+        let interfaces = previous.interfaces.values();
+        kept.extend(interfaces.map(|i| ((i.netns, i.ifindex), i.place)));
+        taken.extend(kept.values().copied());
+    }
+    for interface in installed.values_mut() {
+        let device = (interface.netns, interface.ifindex);
+        let home = interface_home(interface.netns, interface.ifindex);
+        let mut near = (0..INTERFACE_PROBES).map(|probe| home.wrapping_add(probe) & (places - 1));
+        let place = match kept.get(&device) {
+            Some(place) => Some(*place),
+            None => near.find(|place| taken.insert(*place)),
+        };
+        interface.place = place.ok_or_else(|| CompileError::NoInterfacePlace {
+            subject: Subject::Interface(interface.vpc.clone(), interface.name.clone()),
+        })?;
+    }
+    Ok(())
 }
 
 /// Zones of hosts are even, those of guests odd, so that no two ever meet.

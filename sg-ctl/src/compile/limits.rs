@@ -8,6 +8,10 @@ use sg_common::ranges::RangeTable;
 
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 
+/// The slots that interfaces can have. One that was just freed is not given again at once, so half as
+/// many can be attached.
+pub const INTERFACE_SLOTS: u32 = 1 << 16;
+
 /// The most entries of each kind; the maps are made as large when they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
@@ -26,7 +30,7 @@ pub struct Limits {
     pub members: u32,
     /// Entries of GRANTS, and of GRANTED.
     pub grants: u32,
-    /// Slots of INTERFACES; a power of two, see [`Limits::interface_slots`].
+    /// Attached interfaces.
     pub interfaces: u32,
 }
 
@@ -103,14 +107,15 @@ impl Limit {
             Self::Sets => "addresses of guests, and link-local services",
             Self::Members => "addresses of groups that rules name",
             Self::Grants => "pairs of a policy and a set of groups or lists that it names",
-            Self::Interfaces => "attached interfaces, at most; set while none is attached",
+            Self::Interfaces => "attached interfaces",
         }
     }
 
     /// The lowest and the highest value there can be.
     pub fn bounds(self) -> (u32, u32) {
         match self {
-            Self::Interfaces => (8, 1 << 20),
+            // Flows are counted by interface in a map that does not grow.
+            Self::Interfaces => (1, INTERFACE_SLOTS / 2),
             // Scopes of prefixes need two bits more, and identifiers of policies one.
             Self::Policies => (1, 1 << 24),
             // What one search reaches.
@@ -147,11 +152,6 @@ impl Limits {
             Limit::Grants => &mut self.grants,
             Limit::Interfaces => &mut self.interfaces,
         } = value;
-    }
-
-    /// The slots of INTERFACES: the next power of two, as their search needs it.
-    pub fn interface_slots(&self) -> u32 {
-        self.interfaces.clamp(1, 1 << 20).next_power_of_two()
     }
 }
 
@@ -213,17 +213,14 @@ pub enum CompileError {
         /// How many there are.
         intervals: usize,
     },
-    /// Interfaces with like numbers have taken every slot that this one may have.
+    /// Devices with like numbers have taken every place that this one may have.
     #[error(
-        "{subject} finds no free slot among the {slots} of INTERFACES; detach all interfaces and \
-         raise it with `sg-ctl limits set interfaces={}`",
-        slots.saturating_mul(4)
+        "{subject} finds no free place in the kernel's table of interfaces, because too many devices \
+         have numbers (ifindex) like its own; make the device again so that it gets another number"
     )]
-    NoInterfaceSlot {
+    NoInterfacePlace {
         /// The interface.
         subject: Subject,
-        /// How many slots there are.
-        slots: u32,
     },
     /// The interface to compile for is not in the policy.
     #[error("{subject} is attached, but the policy does not have it; attach it anew or detach it")]

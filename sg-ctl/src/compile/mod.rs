@@ -32,7 +32,7 @@ use image::{Image, ScopedPrefix};
 pub use interfaces::AttachedInterface;
 use interfaces::Protected;
 use limits::Entries;
-pub use limits::{CompileError, Limit, Limits, Subject};
+pub use limits::{CompileError, INTERFACE_SLOTS, Limit, Limits, Subject};
 use policies::PolicyTables;
 use ranges::RangeTables;
 
@@ -74,6 +74,7 @@ pub fn compile(
         policy.unwrap_or_default()
     };
     image.interfaces = interfaces::install(&protected, numbers_of, previous, settings)?;
+    image.interface_places = interfaces::place(&mut image.interfaces, previous)?;
 
     let mut sets = Entries::new("SETS", "sets", limits.sets);
     interfaces::guest_addresses(&protected, &image.interfaces, &mut sets);

@@ -13,7 +13,7 @@ use sg_common::event::EVENT_READERS;
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::tables::{
     Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, RuleCounter,
+    PrefixKey, ReasonCounters, RuleCounter,
 };
 
 use super::Error;
@@ -21,7 +21,7 @@ use super::wire::Wire;
 use crate::compile::image::ScopedPrefix;
 
 /// Maps of a layout.
-pub(super) const LAYOUT_MAPS: [&str; 20] = [
+pub(super) const LAYOUT_MAPS: [&str; 21] = [
     "CARRYING",
     "CLOCK",
     "GLOBALS",
@@ -40,11 +40,12 @@ pub(super) const LAYOUT_MAPS: [&str; 20] = [
     "PORTS",
     "PORT_TABLES",
     "RANGE_SLOTS",
+    "REASONS",
     "RULES",
     "SETS",
 ];
 /// Maps that outlive layouts.
-pub(super) const FLOW_MAPS: [&str; 14] = [
+pub(super) const FLOW_MAPS: [&str; 13] = [
     "EVENTS_0",
     "EVENTS_1",
     "EVENTS_2",
@@ -54,7 +55,6 @@ pub(super) const FLOW_MAPS: [&str; 14] = [
     "OPENINGS",
     "OWNED",
     "READERS",
-    "REASONS",
     "SEARCHES",
     "STRAYS",
     "SWEEP",
@@ -86,6 +86,7 @@ pub(super) struct LayoutMaps {
     pub(super) identities: Array<MapData, Wire<Faces<Identity>>>,
     pub(super) grants: HashMap<MapData, Wire<GrantKey>, Word>,
     pub(super) granted: Array<MapData, Wire<Faces<PortTable>>>,
+    pub(super) reasons: Array<MapData, Wire<ReasonCounters>>,
     pub(super) rules: Array<MapData, Wire<RuleCounter>>,
 }
 
@@ -108,6 +109,7 @@ impl LayoutMaps {
             identities: open(folder, "IDENTITIES")?,
             grants: open(folder, "GRANTS")?,
             granted: open(folder, "GRANTED")?,
+            reasons: open(folder, "REASONS")?,
             rules: open(folder, "RULES")?,
         })
     }

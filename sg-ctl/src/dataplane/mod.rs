@@ -20,13 +20,13 @@ mod installed;
 mod ledger;
 mod maps;
 mod object;
+mod per_cpu;
 mod placing;
 pub mod probe;
 mod rehearsal;
 mod replay;
 mod replay_flows;
 pub mod report;
-mod rule_counters;
 mod sizes;
 mod stack;
 mod state;
@@ -42,14 +42,15 @@ use std::mem;
 use std::path::{Path, PathBuf};
 
 use aya::EbpfError;
-use aya::maps::MapError;
+use aya::maps::{Array, MapData, MapError};
 use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use rand::random;
 use sg_common::event::EVENT_READERS;
 use sg_common::flow::HashKey;
-use sg_common::tables::{ABI, Generation, Globals};
+use sg_common::packet::Direction;
+use sg_common::tables::{ABI, Generation, Globals, reasons_index};
 use thiserror::Error;
 
 pub use self::amending::Amendable;
@@ -60,15 +61,16 @@ pub use self::flood::{Bound, Flood};
 use self::flow_tables::{FlowRoom, FlowSize};
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{LayoutMaps, flows_folder, layout_folder};
+use self::per_cpu::{Counter, PerCpu};
 use self::placing::Placing;
 pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
-use self::rule_counters::RuleCounters;
 use self::sizes::Sizes;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
+use self::wire::Wire;
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
@@ -121,17 +123,6 @@ pub enum Error {
         live: u64,
         /// The lowest limit that can be set.
         least: u64,
-    },
-    /// What is counted by interface slots outlives layouts.
-    #[error(
-        "there are slots for {has} interfaces, not {asked}; the limit `interfaces` takes effect \
-         when no interface is attached"
-    )]
-    InterfacesFixed {
-        /// What there is.
-        has: u32,
-        /// What was asked.
-        asked: u32,
     },
     /// The kernel refuses a program.
     #[error("the kernel does not take program {name}: {}", refusal(source))]
@@ -307,7 +298,6 @@ pub struct Prepared {
     next_incarnation: u32,
     devices: Vec<PreparedDevice>,
     flow_size: FlowSize,
-    interface_slots: u32,
     jiffies_per_second: u32,
     placing: Option<Placing>,
     staged: Option<Staged>,
@@ -328,7 +318,6 @@ impl Prepared {
             next_incarnation: 1,
             devices: Vec::new(),
             flow_size: FlowSize::for_capacity(0),
-            interface_slots: 0,
             jiffies_per_second: 0,
             placing: None,
             staged: None,
@@ -436,11 +425,10 @@ impl Dataplane {
         self.refuse_lost_devices(wanted)?;
         let our_programs = hooks::our_programs(&self.bpffs);
         let flow_size = FlowSize::for_capacity(wanted.capacity);
-        let interface_slots = wanted.limits.interface_slots();
         if let Some(record) = record
             && !wanted.devices.is_empty()
         {
-            self.refuse_sizes(record, flow_size, interface_slots)?;
+            self.refuse_fewer_flows(record, flow_size)?;
         }
         let mut netns = record.map_or_else(Vec::new, |record| record.netns.clone());
         let mut next_incarnation = record.map_or(1, |record| record.next_incarnation);
@@ -531,7 +519,6 @@ impl Dataplane {
             next_incarnation,
             devices,
             flow_size,
-            interface_slots,
             jiffies_per_second,
             placing: None,
             staged: None,
@@ -550,18 +537,7 @@ impl Dataplane {
     }
 
     /// What cannot be changed while flows are alive.
-    fn refuse_sizes(
-        &self,
-        record: &Record,
-        flow_size: FlowSize,
-        interface_slots: u32,
-    ) -> Result<(), Error> {
-        if interface_slots != record.interface_slots {
-            return Err(Error::InterfacesFixed {
-                has: record.interface_slots,
-                asked: interface_slots,
-            });
-        }
+    fn refuse_fewer_flows(&self, record: &Record, flow_size: FlowSize) -> Result<(), Error> {
         if flow_size.buckets >= record.flows.size.buckets {
             return Ok(());
         }
@@ -635,6 +611,7 @@ impl Dataplane {
             !self.files.is_marked()
                 && record.fingerprint == object::fingerprint()
                 && has_flows_of(record, prepared)
+                && record.interface_places == prepared.image.interface_places
                 && record.sizes.fit(image, &prepared.image)
         })
     }
@@ -711,7 +688,7 @@ impl Dataplane {
             other_flow_mask: record.other_flows.map_or(0, |other| other.size.buckets - 1),
             hash_key: HashKey(record.hash_key),
             abi: ABI,
-            interface_mask: record.interface_slots - 1,
+            interface_mask: record.interface_places - 1,
             jiffies_per_second: record.jiffies_per_second,
         }
     }
@@ -835,7 +812,7 @@ impl Dataplane {
             sizes: Sizes::roomy(&prepared.image),
             flows,
             other_flows,
-            interface_slots: prepared.interface_slots,
+            interface_places: prepared.image.interface_places,
             generation: before.map_or(0, |before| before.generation),
             jiffies_per_second: prepared.jiffies_per_second,
             hash_key: before.map_or_else(random, |before| before.hash_key),
@@ -878,13 +855,35 @@ impl Dataplane {
     ) -> Result<Record, Error> {
         // From here on somebody may look at it.
         staged.is_kept = true;
-        if let Some(before) = before {
-            let maps = LayoutMaps::open(&staged.folder)?;
-            copy_rule_counts(&self.bpffs, before, &maps, &prepared.image)?;
-        }
         let mut record = staged.record.clone();
         self.attach_all(&mut record, prepared, true)?;
+        if let Some(before) = before {
+            // Until the programs that count in the maps before have judged their last packet.
+            sys::wait_for_readers().map_err(Error::Grace)?;
+            let maps = LayoutMaps::open(&staged.folder)?;
+            self.carry_counts(before, &maps, &prepared.image)?;
+        }
         Ok(record)
+    }
+
+    /// What was counted by the rules and interfaces that both layouts have is counted on.
+    fn carry_counts(&self, from: u32, to: &LayoutMaps, image: &Image) -> Result<(), Error> {
+        // An interrupted command may have left maps that cannot be read; counters then begin anew.
+        let Ok(from) = LayoutMaps::open(&layout_folder(&self.bpffs, from)) else {
+            return Ok(());
+        };
+        let rules = image.ids.rules.values();
+        continue_counts(&from.rules, &to.rules, rules.map(|slot| slot.0))?;
+        let known = self.installed.as_ref().map(|(_, image)| &image.interfaces);
+        let kept = image.interfaces.iter().filter(|(slot, interface)| {
+            let before = known.and_then(|known| known.get(slot));
+            before.is_some_and(|before| before.is_device_of(interface))
+        });
+        let reasons = kept.flat_map(|(slot, _)| {
+            let directions = Direction::ALL.into_iter();
+            directions.map(|direction| reasons_index(*slot, direction))
+        });
+        continue_counts(&from.reasons, &to.reasons, reasons)
     }
 
     /// Every wanted device gets the layout's programs under its links; other links go. `replace`
@@ -1017,7 +1016,7 @@ impl Dataplane {
     /// How often each reason applied; only those that did.
     pub fn reason_counts(&self) -> Result<Vec<ReasonCount>, Error> {
         match &self.installed {
-            Some((_, image)) => counters::reason_counts(&self.bpffs, image),
+            Some((record, image)) => counters::reason_counts(&self.bpffs, record, image),
             None => Ok(Vec::new()),
         }
     }
@@ -1128,18 +1127,14 @@ fn refuse_foreign_xdp(
     }
 }
 
-/// The counters of rules that both layouts have.
-fn copy_rule_counts(bpffs: &Path, from: u32, to: &LayoutMaps, image: &Image) -> Result<(), Error> {
-    // An interrupted command may have left maps that cannot be read; counters then begin anew.
-    let Ok(from) = LayoutMaps::open(&layout_folder(bpffs, from)) else {
-        return Ok(());
-    };
-    let (from, mut to) = (
-        RuleCounters::open(&from.rules)?,
-        RuleCounters::open(&to.rules)?,
-    );
-    let mut slots = image.ids.rules.values();
-    slots.try_for_each(|slot| to.continue_from(&from, *slot))
+/// Has the entries of a map go on from what those of an earlier map have counted.
+fn continue_counts<C: Counter>(
+    from: &Array<MapData, Wire<C>>,
+    to: &Array<MapData, Wire<C>>,
+    mut indexes: impl Iterator<Item = u32>,
+) -> Result<(), Error> {
+    let (from, mut to) = (PerCpu::open(from)?, PerCpu::open(to)?);
+    indexes.try_for_each(|index| to.continue_from(&from, index))
 }
 
 fn remove_folder(path: &Path) -> Result<(), Error> {

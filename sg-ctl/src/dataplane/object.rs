@@ -13,11 +13,14 @@ use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
 use aya_obj::programs::XdpAttachType;
 use nix::sys::time::TimeValLike as _;
 use nix::time::ClockId;
+use sg_common::packet::Direction;
+use sg_common::tables::reasons_index;
 
 use super::Error;
 use super::maps::{FLOW_MAPS, FLOW_TABLE, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
-use super::rule_counters;
+use super::per_cpu;
 use super::state::Record;
+use crate::compile::INTERFACE_SLOTS;
 
 /// The object that the build script has compiled, aligned as its headers ask.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
@@ -73,9 +76,10 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
     let Record {
         sizes,
         flows,
-        interface_slots: slots,
+        interface_places: places,
         ..
     } = *record;
+    let reasons = reasons_index(sizes.slots, Direction::Ingress);
     // A table that there is not has one bucket, as the object says.
     let other_buckets = record.other_flows.map_or(1, |other| other.size.buckets);
     let mut loader = EbpfLoader::new();
@@ -96,10 +100,10 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         ("IDENTITIES", sizes.identities),
         ("GRANTS", sizes.grants),
         ("GRANTED", sizes.granted),
-        ("RULES", sizes.rules.saturating_mul(rule_counters::cpus()?)),
-        ("INTERFACES", slots),
-        ("OWNED", slots),
-        ("REASONS", slots * 2),
+        ("RULES", per_cpu::entries(sizes.rules)?),
+        ("REASONS", per_cpu::entries(reasons)?),
+        ("INTERFACES", places),
+        ("OWNED", INTERFACE_SLOTS),
         (FLOW_TABLE, flows.size.buckets),
         ("OTHER_FLOWS", other_buckets),
         ("FRAGMENTS", FRAGMENTS),
@@ -120,6 +124,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         loader.map_pin_path("OTHER_FLOWS", folder.join(FLOW_TABLE));
     }
     loader.override_global("NETNS", &netns, true);
+    loader.override_global("REASONS_A_CPU", &reasons, true);
     loader.override_global("RULES_A_CPU", &sizes.rules, true);
     loader
         .load(OBJECT)

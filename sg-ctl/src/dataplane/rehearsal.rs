@@ -10,18 +10,20 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aya::maps::{Array, Map, MapData, PerCpuArray};
+use aya::maps::{Array, Map, MapData};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
 use sg_common::flow::{FlowKey, HashKey};
+use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
-use sg_common::tables::ReasonCounters;
+use sg_common::tables::{ReasonCounters, reasons_index};
 
 use super::flow_tables::{FlowRoom, FlowSize};
-use super::maps::{LayoutMaps, flows_folder, layout_folder, open};
+use super::maps::{LayoutMaps, layout_folder};
 use super::object;
+use super::per_cpu::PerCpu;
 use super::replay_flows::ReplayFlows;
 use super::sizes::Sizes;
 use super::state::Record;
@@ -83,7 +85,7 @@ pub struct Rehearsal {
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
-    reasons: PerCpuArray<MapData, Wire<ReasonCounters>>,
+    reasons: PerCpu<ReasonCounters>,
 }
 
 /// The record of an image's first layout, with nothing attached.
@@ -95,7 +97,7 @@ pub(super) fn unattached(image: &Image, settings: &Settings) -> Record {
         sizes: Sizes::roomy(image),
         flows: FlowRoom { number: 1, size },
         other_flows: None,
-        interface_slots: settings.limits.interface_slots(),
+        interface_places: image.interface_places.max(1),
         generation: 0,
         jiffies_per_second: settings.jiffies_per_second,
         hash_key: random(),
@@ -139,7 +141,7 @@ impl Rehearsal {
             record,
             loaded: Vec::new(),
             scatter: scatter.try_into().map_err(Error::Read)?,
-            reasons: open(&flows_folder(folder), "REASONS")?,
+            reasons: PerCpu::open(&maps.reasons)?,
             object,
         })
     }
@@ -214,13 +216,9 @@ impl Rehearsal {
 
     /// How many packets had a reason so far, at every interface in both directions.
     pub fn counted(&self, reason: Reason) -> Result<u64, Error> {
-        let mut packets = 0;
-        for index in 0..self.reasons.len() {
-            let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
-            let cpus = cpus.iter().map(|Wire(cpu)| cpu.of(reason).packets);
-            packets += cpus.sum::<u64>();
-        }
-        Ok(packets)
+        let indexes = 0..reasons_index(self.record.sizes.slots, Direction::Ingress);
+        let packets = indexes.map(|index| Ok(self.reasons.total(index)?.of(reason).packets));
+        packets.sum()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The programs look at the installed maps: what they admit opens flows, and is counted.
 
-use aya::maps::{Array, MapData, PerCpuArray};
+use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use sg_common::flow::Ticks;
@@ -10,10 +10,10 @@ use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{ReasonCounters, reasons_index};
 
-use super::maps::{flows_folder, layout_folder, open};
+use super::maps::{layout_folder, open};
 use super::object;
+use super::per_cpu::PerCpu;
 use super::replay_flows::ReplayFlows;
-use super::wire::Wire;
 use super::{Dataplane, Error};
 
 const ETHERNET_HEADER: usize = 14;
@@ -52,7 +52,7 @@ impl ReplayHook {
 /// The programs of one network namespace, over the maps of the installed layout.
 pub struct Replay {
     object: Ebpf,
-    reasons: PerCpuArray<MapData, Wire<ReasonCounters>>,
+    reasons: PerCpu<ReasonCounters>,
     clock: Xdp,
     readings: Array<MapData, u64>,
     flows: ReplayFlows,
@@ -73,7 +73,7 @@ impl Dataplane {
         let layout = layout_folder(&self.bpffs, record.layout);
         Ok(Some(Replay {
             object,
-            reasons: open(&flows_folder(&self.bpffs), "REASONS")?,
+            reasons: PerCpu::open(&open(&layout, "REASONS")?)?,
             clock: object::open_clock(&layout)?,
             readings: open(&layout, "CLOCK")?,
             flows: ReplayFlows::open(&self.bpffs, record)?,
@@ -107,9 +107,8 @@ impl Replay {
 
     /// How many packets had this reason at an interface.
     pub fn count_of(&self, slot: u32, direction: Direction, reason: Reason) -> Result<u64, Error> {
-        let index = reasons_index(slot, direction);
-        let cpus = self.reasons.get(&index, 0).map_err(Error::Read)?;
-        Ok(cpus.iter().map(|Wire(cpu)| cpu.of(reason).packets).sum())
+        let counted = self.reasons.total(reasons_index(slot, direction))?;
+        Ok(counted.of(reason).packets)
     }
 
     /// How many packets had each reason at an interface, in the order of the reasons' numbers.

@@ -26,6 +26,8 @@ pub(super) struct Sizes {
     pub(super) grants: u32,
     pub(super) granted: u32,
     pub(super) rules: u32,
+    /// Slots of interfaces that are counted by.
+    pub(super) slots: u32,
 }
 
 impl Sizes {
@@ -74,6 +76,7 @@ impl Sizes {
                     .max()
                     .unwrap_or(0)
             }),
+            slots: highest(&|image| image.interfaces.keys().max().map_or(0, |slot| slot + 1)),
         }
     }
 
@@ -94,6 +97,7 @@ impl Sizes {
             grants,
             granted,
             rules,
+            slots,
         } = Self::needed(image, image);
         Self {
             policies: room(policies, 256),
@@ -109,7 +113,9 @@ impl Sizes {
             identities: room(identities, 4_096),
             grants: room(grants, 4_096),
             granted: room(granted, 4_096),
-            rules: room(rules, 4_096),
+            // Each CPU has room for so many.
+            rules: room(rules, 2_048),
+            slots: room(slots, 64),
         }
     }
 
@@ -130,6 +136,7 @@ impl Sizes {
             && needed.grants <= self.grants
             && needed.granted <= self.granted
             && needed.rules <= self.rules
+            && needed.slots <= self.slots
     }
 }
 

@@ -35,8 +35,8 @@ pub(super) struct Record {
     pub(super) flows: FlowRoom,
     /// Where flows may still be as well, while they are carried over.
     pub(super) other_flows: Option<FlowRoom>,
-    /// Slots of INTERFACES, and of what is counted by them.
-    pub(super) interface_slots: u32,
+    /// Places of INTERFACES.
+    pub(super) interface_places: u32,
     pub(super) generation: u32,
     pub(super) jiffies_per_second: u32,
     pub(super) hash_key: [u32; 10],
@@ -355,7 +355,7 @@ mod tests {
                 size: super::super::FlowSize::for_capacity(1),
             },
             other_flows: None,
-            interface_slots: 8,
+            interface_places: 8,
             generation: 1,
             jiffies_per_second: 250,
             hash_key: [0; 10],

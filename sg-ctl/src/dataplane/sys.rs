@@ -164,6 +164,22 @@ impl MappedArray {
         Ok(entries)
     }
 
+    /// Reads one entry.
+    pub(super) fn entry<E: Entry>(&self, index: usize) -> io::Result<E> {
+        let end = index.checked_add(1);
+        let end = end.and_then(|end| end.checked_mul(size_of::<E>()));
+        if end.is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: just checked to lie within the mapping, and `Entry` promises that any bytes will do.
+        Ok(unsafe {
+            self.start
+                .add(index * size_of::<E>())
+                .cast::<E>()
+                .read_unaligned()
+        })
+    }
+
     /// Writes bytes at an offset. What does not fit is an error, and nothing is written.
     pub(super) fn write(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
         let end = at.checked_add(bytes.len());

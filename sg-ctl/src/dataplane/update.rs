@@ -17,15 +17,17 @@ use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, IterableMap as _, MapData, MapError};
 use sg_common::addr::Addr;
+use sg_common::packet::Direction;
 use sg_common::ranges::RangeTable;
 use sg_common::tables::{
     Faces, Generation, Globals, Identity, Interface, InterfaceEntry, Policy, PortTable, PrefixKey,
+    reasons_index,
 };
 
 use super::maps::{LayoutMaps, prefix_key};
 use super::sys::MappedArray;
 use super::wire::{Entry, Wire, bytes_of};
-use super::{Error, rule_counters, sys};
+use super::{Error, per_cpu, sys};
 use crate::compile::image::{Arena, Image, ScopedPrefix, Slice};
 
 /// Replaces one image by another. `globals` is what the maps hold, but for the generation.
@@ -40,7 +42,7 @@ pub(super) fn update(
     let changes = Changes::between(old, new);
 
     write_arenas(maps, old, new)?;
-    changes.clear_new_rules(maps, old, new)?;
+    changes.clear_new_counters(maps, old, new)?;
     changes.write(maps, Pass::Prepare(after))?;
     write_new_keys(maps, old, new)?;
     maps.globals
@@ -101,8 +103,10 @@ struct Changes {
     identities: Vec<(u32, Change<Identity>)>,
     /// By index.
     granted: Vec<(u32, Change<PortTable>)>,
-    /// By slot, with who is there.
+    /// By place, with who is there.
     interfaces: Vec<(u32, (u32, u32), Change<Interface>)>,
+    /// Slots that another interface may have had before.
+    new_slots: Vec<u32>,
 }
 
 impl Changes {
@@ -122,9 +126,10 @@ impl Changes {
                 .collect()
         };
         let keys: BTreeSet<_> = old.interfaces.keys().chain(new.interfaces.keys()).collect();
+        let mut new_slots = Vec::new();
         let interfaces = keys.into_iter().filter_map(|slot| {
             let (was, is) = (old.interfaces.get(slot), new.interfaces.get(slot));
-            let device = is.or(was).map(|i| (i.netns, i.ifindex))?;
+            let (place, device) = is.or(was).map(|i| (i.place, (i.netns, i.ifindex)))?;
             let change = Change {
                 // Whoever had the slot before is another device.
                 old: was
@@ -133,8 +138,12 @@ impl Changes {
                 new: is.map_or_else(Interface::default, |i| i.interface),
             };
             let same_device = was.is_some_and(|i| (i.netns, i.ifindex) == device);
-            (change.old != change.new || !same_device).then_some((*slot, device, change))
+            if !same_device {
+                new_slots.push(*slot);
+            }
+            (change.old != change.new || !same_device).then_some((place, device, change))
         });
+        let interfaces = interfaces.collect();
         Self {
             policies: differences(&old.policies, &new.policies, |_, _| Policy::default()),
             policy_ranges: differences(&old.policy_ranges, &new.policy_ranges, no_ranges),
@@ -142,22 +151,29 @@ impl Changes {
             sets: differences(&old.sets, &new.sets, inherited),
             identities: differences(&identities(old), &identities(new), |_, _| Identity::NONE),
             granted: differences(&granted(old), &granted(new), |_, _| PortTable::EMPTY),
-            interfaces: interfaces.collect(),
+            interfaces,
+            new_slots,
         }
     }
 
-    /// A slot that a new rule takes may have counted for another one.
-    fn clear_new_rules(
+    /// What a new rule or interface counts by may have counted for another one.
+    fn clear_new_counters(
         &self,
         maps: &mut LayoutMaps,
         old: &Image,
         new: &Image,
     ) -> Result<(), Error> {
+        let directions = Direction::ALL.into_iter();
+        let reasons = directions.flat_map(|direction| {
+            let slots = self.new_slots.iter();
+            slots.map(move |slot| reasons_index(*slot, direction))
+        });
+        per_cpu::clear(&mut maps.reasons, &reasons.collect::<Vec<_>>())?;
         let known = &old.ids.rules;
         let new = new.ids.rules.iter();
         let new = new.filter(|(rule, slot)| known.get(*rule) != Some(*slot));
-        let slots: Vec<_> = new.map(|(_, slot)| *slot).collect();
-        rule_counters::clear(&mut maps.rules, &slots)
+        let slots: Vec<_> = new.map(|(_, slot)| slot.0).collect();
+        per_cpu::clear(&mut maps.rules, &slots)
     }
 
     /// Writes every changed entry.
@@ -193,13 +209,13 @@ impl Changes {
                 .insert(&key, change.faces(pass), 0)
                 .map_err(Error::Write)?;
         }
-        for (slot, (netns, ifindex), change) in &self.interfaces {
+        for (place, (netns, ifindex), change) in &self.interfaces {
             let gone = matches!(pass, Pass::Mirror) && change.new.policy == 0;
             let (netns, ifindex) = if gone { (0, 0) } else { (*netns, *ifindex) };
             let Wire(faces) = change.faces(pass);
             let entry = InterfaceEntry::new(netns, ifindex, faces);
             maps.interfaces
-                .set(*slot, Wire(entry), 0)
+                .set(*place, Wire(entry), 0)
                 .map_err(Error::Write)?;
         }
         Ok(())

@@ -380,9 +380,11 @@ impl Tally {
 
 fn interfaces(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
     let mut tally = Tally::new("INTERFACES");
-    for (slot, found) in (0..).zip(maps.interfaces.iter()) {
+    let installed = image.interfaces.values();
+    let installed: BTreeMap<_, _> = installed.map(|found| (found.place, found)).collect();
+    for (place, found) in (0..).zip(maps.interfaces.iter()) {
         let Wire(found) = found.map_err(Error::Read)?;
-        match image.interfaces.get(&slot) {
+        match installed.get(&place) {
             Some(installed) => {
                 let faces = Faces::both(installed.interface);
                 let wanted = InterfaceEntry::new(installed.netns, installed.ifindex, faces);
@@ -390,7 +392,7 @@ fn interfaces(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
             }
             None => {
                 let is_free = found.faces == Faces::both(Interface::default());
-                tally.meet(is_free, format_args!("slot {slot}"));
+                tally.meet(is_free, format_args!("place {place}"));
             }
         }
     }

@@ -70,6 +70,16 @@ pub(super) fn assert_apart(previous: &Image, next: &Image) {
         previous.grants.iter().map(|(k, v)| (k, v.index)),
         next.grants.iter().map(|(k, v)| (k, v.index)),
     );
+    if previous.interface_places == next.interface_places {
+        let places = |image: &Image| -> Vec<_> {
+            let interfaces = image.interfaces.values();
+            interfaces
+                .map(|i| ((i.netns, i.ifindex), i.place))
+                .collect()
+        };
+        let (previous, next) = (places(previous), places(next));
+        fresh("places", previous.into_iter(), next.into_iter());
+    }
     fresh(
         "interfaces",
         previous
@@ -284,6 +294,13 @@ fn each_limit_names_who_crossed_it() {
         "MEMBERS members 1 2 VPC \"default\""
     );
     assert_eq!(
+        refused(Limits {
+            interfaces: 2,
+            ..all
+        }),
+        "INTERFACES interfaces 2 3 VPC \"default\", interface \"tap0\""
+    );
+    assert_eq!(
         refused(Limits { grants: 1, ..all }),
         "GRANTS grants 1 4 VPC \"default\", interface \"eth1\""
     );
@@ -310,4 +327,33 @@ fn first_beyond(policy: &Policy, limit: usize) -> String {
     let beyond: BTreeSet<_> = sorted.split_off(limit).into_iter().collect();
     let (_, name) = rules.iter().find(|(id, _)| beyond.contains(id)).unwrap();
     name.to_string()
+}
+
+#[test]
+fn tables_of_interfaces_grow_and_each_interface_keeps_its_slot() {
+    let text = |interfaces: std::ops::Range<u32>| {
+        let names = interfaces.map(|n| format!("  eth{n}: {{groups: g}}\n"));
+        format!(
+            "groups: {{g: }}\ninterfaces:\n{}",
+            names.collect::<String>()
+        )
+    };
+    let first = compiled(&policy(&text(0..3), &Policy::default()), None);
+    assert_eq!(first.interfaces.keys().max(), Some(&2));
+    assert_eq!(first.interface_places, 64);
+    let mut image = first;
+    for interfaces in [0..40, 0..200, 20..21, 0..200] {
+        let next = compiled(&policy(&text(interfaces), &Policy::default()), Some(&image));
+        assert_apart(&image, &next);
+        assert!(next.interface_places as usize >= next.interfaces.len() * 2);
+        assert!(next.interface_places >= image.interface_places);
+        let places: BTreeSet<_> = next.interfaces.values().map(|i| i.place).collect();
+        assert_eq!(places.len(), next.interfaces.len());
+        image = next;
+    }
+    assert_eq!(
+        image.interfaces.keys().max(),
+        Some(&199),
+        "the lowest free slots are given"
+    );
 }
