@@ -104,13 +104,14 @@ impl Addr {
         if self.is_v4() { Family::V4 } else { Family::V6 }
     }
 
-    /// Whether this can never be the source of a packet: loopback, multicast, or IPv4's class E
-    /// with the limited broadcast (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3 and §2.7).
+    /// Whether this can never be the source of a packet: loopback, multicast, or IPv4's limited
+    /// broadcast (RFC 1122 §3.2.1.3, RFC 4291 §2.5.3 and §2.7). The rest of 240.0.0.0/4 is in use:
+    /// Linux takes it for unicast, and clouds give it to pods.
     #[inline(always)]
     pub const fn is_impossible_source(&self) -> bool {
         let [a, b, c, d] = self.words();
         if self.is_v4() {
-            return d >> 24 == 127 || d >> 24 >= 224;
+            return d >> 24 == 127 || d >> 28 == 0xe || d == u32::MAX;
         }
         a >> 24 == 0xff || (a | b | c) == 0 && d == 1
     }
@@ -213,7 +214,7 @@ mod tests {
         for text in [
             "127.0.0.1",
             "224.0.0.1",
-            "240.0.0.1",
+            "239.255.255.255",
             "255.255.255.255",
             "::1",
             "ff02::1",
@@ -224,6 +225,8 @@ mod tests {
             "0.0.0.0",
             "10.0.0.1",
             "223.255.255.255",
+            "240.0.0.0",
+            "255.255.255.254",
             "::",
             "fe80::1",
             "2001:db8::1",

@@ -86,7 +86,7 @@ reasons! {
     MalformedUdp = Drop "malformed-udp" "Its UDP header is truncated or its length lies.",
     MalformedIcmp = Drop "malformed-icmp" "Its ICMP header is truncated.",
     MalformedDiscovery = Drop "malformed-neighbor-discovery" "Neighbor discovery must come unfragmented, with hop limit 255 and, from a router, a link-local source.",
-    MalformedSource = Drop "malformed-source" "Its source can be no sender: loopback, multicast, reserved, or its own destination.",
+    MalformedSource = Drop "malformed-source" "Its source can be no sender: loopback, multicast, broadcast, or its own destination.",
     MalformedMapped = Drop "malformed-mapped" "It is an IPv6 packet with an IPv4-mapped address.",
 
     FragmentUnknown = Drop "fragment-unknown" "It is a later fragment, and its first fragment was not seen.",

@@ -194,12 +194,12 @@ impl<'a> Place<'a> {
                 ensure!(v6.to_ipv4_mapped().is_none(), "a mapped address");
             }
         }
-        let reserved = match ip.source {
-            IpAddr::V4(v4) => v4.octets()[0] >= 224,
+        let broadcast = match ip.source {
+            IpAddr::V4(v4) => v4.is_broadcast(),
             IpAddr::V6(_) => false,
         };
         ensure!(
-            !ip.source.is_loopback() && !ip.source.is_multicast() && !reserved,
+            !ip.source.is_loopback() && !ip.source.is_multicast() && !broadcast,
             "nobody sends from there"
         );
         if ip.is_later_fragment() {
