@@ -123,6 +123,13 @@ impl Addr {
         self.is_v4() && d >> 28 == 0xe
     }
 
+    /// Whether this is an IPv6 multicast address, `ff00::/8`.
+    #[inline(always)]
+    pub const fn is_v6_multicast(&self) -> bool {
+        let [a, ..] = self.words();
+        a >> 24 == 0xff
+    }
+
     /// Whether this is an IPv6 link-local unicast address, `fe80::/10`.
     #[inline(always)]
     pub const fn is_v6_link_local(&self) -> bool {

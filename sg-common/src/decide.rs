@@ -362,7 +362,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     fn exempt(&self, headers: &Headers) -> Reason {
         match headers.protocol {
             ICMPV6 => self.exempt_icmpv6(headers),
-            IGMP if self.direction == Direction::Egress => self.exempt_igmp(headers),
+            IGMP => self.exempt_igmp(headers),
             UDP => self.exempt_dhcp(headers),
             _ => Reason::NoRule,
         }
@@ -378,8 +378,24 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 && !self.interface.flags.has(InterfaceFlags::LINK_LOCAL_KNOWN))
     }
 
+    /// Whether the packet is what a guest sends.
+    #[inline(always)]
+    fn is_from_guest(&self) -> bool {
+        self.is_guest() && self.direction == Direction::Egress
+    }
+
+    /// Switches that snoop forward multicast to those who answer queries, and all of it to those who
+    /// ask (RFC 4541 §2.1.1, RFC 4286): so queries come in without a rule, and a guest asks nothing.
     #[inline(always)]
     fn exempt_igmp(&self, headers: &Headers) -> Reason {
+        const QUERY: u8 = 0x11;
+        const ROUTER_ADVERTISEMENT: u8 = 0x30;
+        if !headers.source.is_v4() {
+            return Reason::NoRule;
+        }
+        if self.is_from_guest() && matches!(headers.icmp_type, QUERY | ROUTER_ADVERTISEMENT) {
+            return Reason::GuestRouter;
+        }
         // RFC 9776 §4: to a multicast address, and no further than the link. Anything else under
         // this number could be a tunnel.
         if headers.part != Part::Whole
@@ -387,6 +403,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             || !headers.destination.is_v4_multicast()
         {
             return Reason::NoRule;
+        }
+        if let Direction::Ingress = self.direction {
+            // Queries, and the reports and leave messages of the three versions.
+            return match headers.icmp_type {
+                QUERY | 0x12 | 0x16 | 0x17 | 0x22 => Reason::MulticastMembership,
+                _ => Reason::NoRule,
+            };
         }
         if self.is_guest() && !self.is_guests(&headers.source) {
             Reason::GuestSource
@@ -402,8 +425,10 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         const ROUTER_ADVERTISEMENT: u8 = 134;
         const NEIGHBOR_ADVERTISEMENT: u8 = 136;
         const REDIRECT: u8 = 137;
+        const QUERY: u8 = 130;
+        const MULTICAST_ROUTER_ADVERTISEMENT: u8 = 151;
         let source = &headers.source;
-        let from_guest = self.is_guest() && self.direction == Direction::Egress;
+        let from_guest = self.is_from_guest();
         match headers.icmp_type {
             ROUTER_SOLICITATION..=REDIRECT => {
                 let from_router = matches!(headers.icmp_type, ROUTER_ADVERTISEMENT | REDIRECT);
@@ -431,11 +456,16 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     Reason::GuestSource
                 }
             }
-            // Query, report, done (RFC 2710); report (RFC 3810).
-            130..=132 | 143
+            QUERY | MULTICAST_ROUTER_ADVERTISEMENT if from_guest && !source.is_v4() => {
+                Reason::GuestRouter
+            }
+            // Query, report, done (RFC 2710); report (RFC 3810). Reports may come from `::` (RFC 3590).
+            QUERY..=132 | 143
                 if headers.part == Part::Whole
                     && headers.hop_limit == 1
-                    && (source.is_v6_link_local() || *source == Addr::UNSPECIFIED) =>
+                    && headers.destination.is_v6_multicast()
+                    && (source.is_v6_link_local()
+                        || (*source == Addr::UNSPECIFIED && headers.icmp_type != QUERY)) =>
             {
                 if from_guest && *source != Addr::UNSPECIFIED && !self.may_be_on_link(source) {
                     Reason::GuestSource

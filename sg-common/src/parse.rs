@@ -134,7 +134,7 @@ pub struct Headers {
     pub source_port: u16,
     /// TCP, UDP: the receiver's port. ICMP requests and replies: the identifier.
     pub destination_port: u16,
-    /// ICMP type and code.
+    /// The type of ICMP or IGMP.
     pub icmp_type: u8,
     /// ICMP code.
     pub icmp_code: u8,
@@ -579,6 +579,13 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reaso
                 return Err(Reason::MalformedUdp);
             }
             headers.set_ports(ports);
+            Ok(())
+        }
+        // Every message has eight bytes (RFC 9776 §4); a shorter one has no type.
+        IGMP => {
+            if let Some([head, _]) = l4_words::<2, P>(packet, headers, length) {
+                headers.icmp_type = (head >> 24) as u8;
+            }
             Ok(())
         }
         ICMP | ICMPV6 => {

@@ -59,8 +59,9 @@ reasons! {
     LinkProtocol = Pass "link-protocol" "Groups never filter ARP, LLDP, STP, LACP, EAPOL and PTP.",
     ListedEthertype = Pass "ethertype-listed" "The interface lists this EtherType as passing.",
     NeighborDiscovery = Pass "neighbor-discovery" "Groups never filter IPv6 neighbor discovery from the link.",
-    MulticastMembership = Pass "multicast-membership" "Groups never filter MLD, nor IGMP on its way out.",
+    MulticastMembership = Pass "multicast-membership" "Groups never filter MLD and IGMP, which tell the link who listens to which multicast group.",
     DhcpClient = Pass "dhcp-client" "Groups never filter the traffic of a DHCP client.",
+    OwnCopy = Pass "own-copy" "It is the machine's own multicast or broadcast, given back to its own listeners.",
     LinkLocalService = Pass "link-local-service" "Groups never filter the listed link-local services.",
 
     NoRule = Drop "no-rule" "No rule of any attached group allows it.",
@@ -97,7 +98,7 @@ reasons! {
     GuestDestination = Drop "guest-destination" "It is not for an address of the guest.",
     GuestArp = Drop "guest-arp" "The ARP packet speaks of an address that is not the guest's.",
     GuestDiscovery = Drop "guest-neighbor-discovery" "The guest advertises an address that is not its own.",
-    GuestRouter = Drop "guest-router" "A guest may not act as a router.",
+    GuestRouter = Drop "guest-router" "A guest may not act as a router, nor ask who listens to multicast.",
     GuestDhcpServer = Drop "guest-dhcp-server" "A guest may not act as a DHCP server.",
 }
 

@@ -261,12 +261,19 @@ impl<'a> Place<'a> {
             Reason::NeighborDiscovery => self.neighbor_discovery(ip),
             Reason::MulticastMembership => {
                 ensure!(ip.hop_limit == 1, "it may have been routed");
-                match ip.protocol {
-                    2 => ensure!(
-                        self.direction == Direction::Egress && ip.destination.is_multicast()
+                ensure!(ip.destination.is_multicast() && ip.fragment.is_none());
+                let kind = ip.l4.first().copied().unwrap_or(0);
+                let (is_query, is_known) = match ip.protocol {
+                    2 => (
+                        kind == 0x11,
+                        matches!(kind, 0x11 | 0x12 | 0x16 | 0x17 | 0x22),
                     ),
-                    protocol => ensure!(protocol == 58 && matches!(ip.l4[0], 130..=132 | 143)),
-                }
+                    58 => (kind == 130, matches!(kind, 130..=132 | 143)),
+                    protocol => anyhow::bail!("protocol {protocol} has no members"),
+                };
+                let leaves = self.direction == Direction::Egress;
+                ensure!(is_known || (ip.protocol == 2 && leaves), "kind {kind}");
+                ensure!(!(self.is_guest() && leaves && is_query), "a guest asks");
                 Ok(())
             }
             Reason::DhcpClient => {
