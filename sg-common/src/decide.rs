@@ -102,6 +102,15 @@ impl Desk {
     }
 }
 
+/// Judges a received packet by how it came, before any of it is read: a packet that never leaves the
+/// machine is not for groups to filter.
+#[inline(always)]
+pub fn by_arrival<P: Packet + ?Sized>(packet: &P) -> Option<Decision> {
+    packet
+        .is_own_copy()
+        .then_some(Decision::without_rule(Reason::OwnCopy))
+}
+
 /// Reads and judges one packet, the long way, which is the reference for [`at_once()`], and leaves on
 /// the desk what was read of it.
 pub fn decide<P: Packet + ?Sized, T: Tables, R: Trace>(

@@ -69,6 +69,13 @@ pub trait Packet {
     /// How many packets of the wire this one stands for (GSO), at least 1.
     fn segments(&self) -> u32;
 
+    /// Whether the kernel gives this machine its own multicast or broadcast packet back, for its own
+    /// listeners. Such a copy has no link-layer header, and nothing that a wire carries can be one.
+    #[inline(always)]
+    fn is_own_copy(&self) -> bool {
+        false
+    }
+
     /// The EtherType, for a device that has no Ethernet header.
     fn protocol_beside(&self) -> u16;
 

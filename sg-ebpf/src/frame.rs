@@ -14,6 +14,9 @@ use sg_common::packet::Packet;
 /// enough for the verifier's bound on packet offsets.
 const MAX_OFFSET: u32 = 0x7fff;
 
+/// What `__sk_buff::pkt_type` says of a copy of the machine's own packet (`linux/if_packet.h`).
+const PACKET_LOOPBACK: u32 = 5;
+
 /// Reads a word wherever it lies. The kernels this runs on allow that for packets, yet LLVM would
 /// read it byte by byte.
 ///
@@ -59,6 +62,7 @@ pub(crate) trait Context {
     fn whole_length(&self) -> u32;
     fn tags_beside(&self) -> u32;
     fn segments(&self) -> u32;
+    fn is_own_copy(&self) -> bool;
     fn protocol_beside(&self) -> u16;
 }
 
@@ -189,6 +193,11 @@ impl<C: Context> Packet for Frame<'_, C> {
     }
 
     #[inline(always)]
+    fn is_own_copy(&self) -> bool {
+        self.context.is_own_copy()
+    }
+
+    #[inline(always)]
     fn protocol_beside(&self) -> u16 {
         self.context.protocol_beside()
     }
@@ -227,6 +236,12 @@ impl Context for XdpContext {
         1
     }
 
+    /// XDP in a driver never sees such a copy; generic XDP does, and is not told.
+    #[inline(always)]
+    fn is_own_copy(&self) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn protocol_beside(&self) -> u16 {
         0
@@ -255,6 +270,14 @@ impl Context for TcContext {
     fn segments(&self) -> u32 {
         // SAFETY: the context lives as long as the program runs.
         unsafe { (*self.skb.skb).gso_segs }.max(1)
+    }
+
+    /// Only `dev_loopback_xmit` makes such a packet: devices set what `eth_type_trans` finds, and
+    /// `bpf_skb_change_type` refuses it.
+    #[inline(always)]
+    fn is_own_copy(&self) -> bool {
+        // SAFETY: the context lives as long as the program runs.
+        unsafe { (*self.skb.skb).pkt_type == PACKET_LOOPBACK }
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, direction_of, syn_at_once};
+use sg_common::decide::{at_once, by_arrival, direction_of, syn_at_once};
 use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
@@ -112,6 +112,10 @@ fn judge<P: Packet>(
     };
     let direction = direction_of(interface, received);
     job.generation = maps.generation;
+    if received && let Some(decision) = by_arrival(frame) {
+        counters::count_frame(place, direction, decision, frame);
+        return interface.enforce(decision.reason);
+    }
     if let Some(decision) = syn_at_once(frame, direction, interface, &maps) {
         let kind = match decision.reason {
             Reason::Untracked => EventKind::NewFlow,
