@@ -668,21 +668,47 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         let Some(found) = self.find_either(desk) else {
             return Reason::NoFlow;
         };
-        // Where removing a rule terminates, what an earlier policy admitted is judged again.
-        if desk
-            .state
-            .generation
-            .is_before(self.interface.judge_again_before)
-            && !self.stands(desk, found.flow)
-        {
-            return Reason::Terminated;
+        *rule = desk.state.rule;
+        let owns = self.owns(&desk.state);
+        let is_judged = if owns {
+            // Where removing a rule terminates, what an earlier policy admitted is judged again.
+            let admitted = desk.state.generation;
+            admitted.is_before(self.interface.judge_again_before)
+        } else {
+            // What no rule has admitted goes to a link-local service, from any interface.
+            self.has_opened(&desk.state) && rule.is_some()
+        };
+        if is_judged {
+            *rule = self.judge_flow(desk, found.flow, owns);
+            if !rule.is_some() {
+                return if owns {
+                    Reason::Terminated
+                } else {
+                    Reason::NoRule
+                };
+            }
         }
         self.go_on(desk, found, rule)
     }
 
-    /// Judges a flow by the policy in force, and ends it when no rule admits it.
+    /// Whether this interface has admitted the flow.
+    #[inline(always)]
+    fn owns(&self, state: &FlowState) -> bool {
+        state.owner == self.interface.slot
+    }
+
+    /// Whether a packet that goes this way opens the flow, or has opened it. At an interface that
+    /// does not own the flow its rules judge such a packet: what one interface admits is not admitted
+    /// by the next on its way. Answers may come back by any interface.
+    #[inline(always)]
+    fn has_opened(&self, state: &FlowState) -> bool {
+        state.initiator() as u8 == self.direction as u8
+    }
+
+    /// The rule in force by which a flow is admitted. A flow that this interface owns goes on by that
+    /// rule, or ends.
     #[cfg_attr(target_arch = "bpf", inline(never))]
-    fn stands(&self, desk: &mut Desk, flow: T::Flow) -> bool {
+    fn judge_flow(&self, desk: &mut Desk, flow: T::Flow, owns: bool) -> RuleSlot {
         let Desk {
             headers,
             other: opening,
@@ -692,18 +718,21 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         let direction = state.initiator();
         *opening = *headers;
         opening.turn_towards(self.direction, direction);
-        match self.admitted(opening, direction) {
-            Ok(admitted) => {
-                state.rule = admitted.rule;
-                state.generation = self.tables.generation();
-                self.tables.update_flow(flow, state);
-                true
-            }
-            Err(_) => {
-                self.tables.remove_flow(flow, state.owner);
-                false
-            }
+        let rule = match self.admitted(opening, direction) {
+            Ok(admitted) => admitted.rule,
+            Err(_) => RuleSlot::NONE,
+        };
+        if !owns {
+            return rule;
         }
+        if rule.is_some() {
+            state.rule = rule;
+            state.generation = self.tables.generation();
+            self.tables.update_flow(flow, state);
+        } else {
+            self.tables.remove_flow(flow, state.owner);
+        }
+        rule
     }
 
     /// Looks into both tables; most packets belong to assured flows. Another CPU may move the flow
@@ -855,6 +884,9 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
         if is_syn && let Some(found) = self.find_either(desk) {
             if !desk.state.phase.may_reopen() {
+                if self.owns(&desk.state) {
+                    *rule = desk.state.rule;
+                }
                 return self.go_on(desk, found, rule);
             }
             self.tables.remove_flow(found.flow, desk.state.owner);

@@ -95,10 +95,13 @@ impl<T: Tables> Question<'_, T, ()> {
         state: &mut FlowState,
         headers: &Headers,
     ) -> Option<Decision> {
-        if state
-            .generation
-            .is_before(self.interface.judge_again_before)
-        {
+        let is_judged = if self.owns(state) {
+            let admitted = state.generation;
+            admitted.is_before(self.interface.judge_again_before)
+        } else {
+            self.has_opened(state)
+        };
+        if is_judged {
             return None;
         }
         self.live(flow, state, headers);
