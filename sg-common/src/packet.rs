@@ -66,8 +66,15 @@ pub trait Packet {
     /// that way, XDP sees it inline.
     fn tags_beside(&self) -> u32;
 
-    /// How many packets of the wire this one stands for (GSO), at least 1.
-    fn segments(&self) -> u32;
+    /// How many packets of the wire this one stands for (GSO), at least 1. Each of them repeats the
+    /// headers, which are the first so many bytes of the frame.
+    fn segments(&self, headers: u32) -> u32;
+
+    /// Whether the kernel has merged it from several, or will cut it into such (GSO).
+    #[inline(always)]
+    fn is_merged(&self) -> bool {
+        false
+    }
 
     /// Whether the kernel gives this machine its own multicast or broadcast packet back, for its own
     /// listeners. Such a copy has no link-layer header, and nothing that a wire carries can be one.
@@ -125,7 +132,7 @@ impl Packet for [u8] {
     }
 
     #[inline(always)]
-    fn segments(&self) -> u32 {
+    fn segments(&self, _headers: u32) -> u32 {
         1
     }
 

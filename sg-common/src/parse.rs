@@ -239,6 +239,17 @@ impl Headers {
         }
     }
 
+    /// Where the L4 payload begins in the frame: what is before repeats in each segment.
+    #[inline(always)]
+    const fn payload(&self) -> u32 {
+        let header = match self.protocol {
+            TCP => self.tcp_header as u32,
+            UDP => 8,
+            _ => 0,
+        };
+        self.l4 + header
+    }
+
     /// What role an ICMP message plays.
     #[inline(always)]
     pub const fn icmp_role(&self) -> IcmpRole {
@@ -314,7 +325,6 @@ pub fn read<P: Packet + ?Sized>(
     quoted: &mut Headers,
 ) -> Reason {
     *headers = Headers::default();
-    headers.packets = packet.segments();
     let reason = match parse(packet, framing, headers) {
         Ok(content) => {
             headers.content = content;
@@ -324,6 +334,7 @@ pub fn read<P: Packet + ?Sized>(
     };
     // A frame in several buffers says the length of its first one only; its packet says more.
     headers.bytes = packet.length().max(headers.end);
+    headers.packets = packet.segments(headers.payload());
     if headers.content == Content::Ip && headers.icmp_role() == IcmpRole::Error {
         *quoted = Headers::default();
         if headers.part == Part::Whole && quote(packet, headers, quoted).is_some() {
@@ -408,7 +419,7 @@ fn ipv4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
         return Err(Reason::MalformedIpv4);
     }
     // A packet the kernel has merged beyond 64 KiB says 0 (BIG TCP): its frame is its length.
-    let end = if total == 0 && packet.segments() > 1 {
+    let end = if total == 0 && packet.is_merged() {
         packet.length()
     } else {
         l3 + total
@@ -474,7 +485,7 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     }
     let payload = length_next >> 16;
     // As for IPv4: a merged packet beyond 64 KiB says 0.
-    let end = if payload == 0 && packet.segments() > 1 {
+    let end = if payload == 0 && packet.is_merged() {
         packet.length()
     } else {
         l3 + 40 + payload

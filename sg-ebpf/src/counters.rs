@@ -95,7 +95,7 @@ pub(crate) fn count_frame<P: Packet>(
     decision: Decision,
     frame: &P,
 ) {
-    let (packets, bytes) = (u64::from(frame.segments()), u64::from(frame.length()));
+    let (packets, bytes) = (u64::from(frame.segments(0)), u64::from(frame.length()));
     count_both(interface_slot, direction, decision, packets, bytes);
 }
 

@@ -61,7 +61,8 @@ pub(crate) trait Context {
     /// Bytes of the whole frame, from whoever knows.
     fn whole_length(&self) -> u32;
     fn tags_beside(&self) -> u32;
-    fn segments(&self) -> u32;
+    fn segments(&self, headers: u32) -> u32;
+    fn is_merged(&self) -> bool;
     fn is_own_copy(&self) -> bool;
     fn protocol_beside(&self) -> u16;
 }
@@ -188,8 +189,13 @@ impl<C: Context> Packet for Frame<'_, C> {
     }
 
     #[inline(always)]
-    fn segments(&self) -> u32 {
-        self.context.segments()
+    fn segments(&self, headers: u32) -> u32 {
+        self.context.segments(headers)
+    }
+
+    #[inline(always)]
+    fn is_merged(&self) -> bool {
+        self.context.is_merged()
     }
 
     #[inline(always)]
@@ -232,8 +238,13 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
-    fn segments(&self) -> u32 {
+    fn segments(&self, _headers: u32) -> u32 {
         1
+    }
+
+    #[inline(always)]
+    fn is_merged(&self) -> bool {
+        false
     }
 
     /// XDP in a driver never sees such a copy; generic XDP does, and is not told.
@@ -267,9 +278,24 @@ impl Context for TcContext {
     }
 
     #[inline(always)]
-    fn segments(&self) -> u32 {
+    fn segments(&self, headers: u32) -> u32 {
         // SAFETY: the context lives as long as the program runs.
-        unsafe { (*self.skb.skb).gso_segs }.max(1)
+        let (counted, size) = unsafe { ((*self.skb.skb).gso_segs, (*self.skb.skb).gso_size) };
+        if counted != 0 {
+            return counted;
+        }
+        // The kernel does not believe what a guest says of its frames (`SKB_GSO_DODGY`), and counts
+        // their segments only when it cuts them.
+        match self.len().saturating_sub(headers).checked_div(size) {
+            None | Some(0) => 1,
+            Some(whole) => whole + u32::from(whole * size + headers < self.len()),
+        }
+    }
+
+    #[inline(always)]
+    fn is_merged(&self) -> bool {
+        // SAFETY: the context lives as long as the program runs.
+        unsafe { (*self.skb.skb).gso_size != 0 }
     }
 
     /// Only `dev_loopback_xmit` makes such a packet: devices set what `eth_type_trans` finds, and

@@ -54,9 +54,31 @@ impl Tap {
     /// The guest sends a frame and says how many of its bytes are headers. The kernel makes only
     /// those linear, once the frame no longer fits a page.
     pub fn send_linear(&self, frame: &[u8], headers: u16) -> Result<()> {
-        let mut bytes = vec![0; VNET_HEADER];
         // The header's fields are in the machine's byte order; eBPF's target is little-endian too.
-        bytes[2..4].copy_from_slice(&headers.to_le_bytes());
+        let mut header = [0; VNET_HEADER];
+        header[2..4].copy_from_slice(&headers.to_le_bytes());
+        self.send_behind(header, frame)
+    }
+
+    /// The guest sends a TCP frame that stands for several: each has so many bytes of its payload.
+    pub fn send_merged(&self, frame: &[u8], headers: u16, size: u16) -> Result<()> {
+        const NEEDS_CHECKSUM: u8 = 1;
+        const TCP_OVER_IPV4: u8 = 1;
+        const TCP_OVER_IPV6: u8 = 4;
+        let is_v4 = frame.get(14).is_some_and(|first| first >> 4 == 4);
+        let mut header = [0; VNET_HEADER];
+        header[0] = NEEDS_CHECKSUM;
+        header[1] = if is_v4 { TCP_OVER_IPV4 } else { TCP_OVER_IPV6 };
+        header[2..4].copy_from_slice(&headers.to_le_bytes());
+        header[4..6].copy_from_slice(&size.to_le_bytes());
+        // Where TCP begins, and where in it the checksum is.
+        header[6..8].copy_from_slice(&(headers - 20).to_le_bytes());
+        header[8..10].copy_from_slice(&16_u16.to_le_bytes());
+        self.send_behind(header, frame)
+    }
+
+    fn send_behind(&self, header: [u8; VNET_HEADER], frame: &[u8]) -> Result<()> {
+        let mut bytes = header.to_vec();
         bytes.extend_from_slice(frame);
         let sent = self.device.send(&bytes).context("sending from the guest")?;
         ensure!(

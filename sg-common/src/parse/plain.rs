@@ -30,7 +30,6 @@ pub fn read_plain<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Opti
     (headers.icmp_type, headers.icmp_code) = (0, 0);
     headers.content = Content::Ip;
     headers.part = Part::Whole;
-    headers.packets = packet.segments();
     headers.bytes = packet.length();
     if headers.end > headers.bytes {
         return None;
@@ -90,6 +89,7 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<()> {
             }
             headers.set_ports(ports);
             headers.set_sequence(seq, ack, flags_window, length - header);
+            headers.packets = packet.segments(headers.l4 + header);
         }
         UDP => {
             let [ports, length_checksum] = packet.linear_words::<2>(headers.l4)?;
@@ -98,6 +98,7 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<()> {
                 return None;
             }
             headers.set_ports(ports);
+            headers.packets = packet.segments(headers.l4 + 8);
         }
         _ => return None,
     }
