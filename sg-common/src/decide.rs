@@ -13,8 +13,8 @@ use crate::packet::{Direction, Framing, Packet};
 use crate::parse::{self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, TCP, TcpFlags, UDP};
 use crate::report::{Decision, Reason, Verdict};
 use crate::tables::{
-    DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface, InterfaceFlags,
-    PolicyFlags, RuleSlot, Scope, Service, Tables,
+    Awaiting, DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface,
+    InterfaceFlags, PolicyFlags, RuleSlot, Scope, Service, Tables,
 };
 
 pub use at_once::at_once;
@@ -173,8 +173,15 @@ pub enum Stage {
     Open(RuleSlot),
     /// Neighbor discovery, DHCP and others that groups never filter; otherwise [`Reason::NoRule`].
     Exempt,
-    /// What became of the first fragment?
+    /// What became of the first fragment? Of the first one itself: [`Reason::FragmentOverlap`] when it
+    /// reaches into one that came earlier, otherwise [`Reason::NoRule`].
     Fragment,
+    /// May any packet of this protocol go between the two, by the rules of this direction or because
+    /// the other is a service? [`Reason::Rule`] or [`Reason::NoRule`].
+    Carried(Direction),
+    /// Lets a later fragment pass before its first one, if there is room: [`Reason::EarlyFragment`] or
+    /// [`Reason::FragmentUnknown`].
+    Await,
     /// Remembers what became of a first fragment.
     Remember(Decision),
 }
@@ -223,7 +230,10 @@ pub fn run_stage<T: Tables, R: Trace>(
             question.open(desk, &mut rule)
         }
         Stage::Exempt => question.exempt(&desk.headers),
-        Stage::Fragment => question.follow_first(&desk.headers, &mut rule),
+        Stage::Carried(way) if question.is_carried(&desk.headers, way) => Reason::Rule,
+        Stage::Carried(_) => Reason::NoRule,
+        Stage::Await => question.await_first(&desk.headers),
+        Stage::Fragment => question.fragment(&desk.headers, &mut rule),
         Stage::Remember(decision) => {
             question.remember(&desk.headers, decision);
             decision.reason
@@ -256,6 +266,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             Content::Other => return Err(self.other_ethertype(headers)),
         }
         self.trace.step(Step::Parsed(*headers));
+        if let Part::First = headers.part {
+            let earlier = self.stage(Stage::Fragment, desk);
+            if earlier.reason == Reason::FragmentOverlap {
+                return Ok(self.remembered(desk, earlier));
+            }
+        }
+        let headers = &desk.headers;
         if may_be_exempt(headers) {
             let exempt = self.stage(Stage::Exempt, desk);
             if exempt.reason != Reason::NoRule {
@@ -267,7 +284,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             return Err(self.guard_reason());
         }
         if let Part::Later = headers.part {
-            return Ok(self.stage(Stage::Fragment, desk));
+            return Ok(self.later_fragment(desk));
         }
         let judgement = if self.is_link_local_service(headers) {
             self.link_local_service(desk)
@@ -581,28 +598,137 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             deadline: self.tables.now().after(self.interface.timeouts.fragment),
             judged_bytes: headers.end.wrapping_sub(headers.fragment_start),
             rule: decision.rule,
-            passed: u32::from(passed),
+            passed: if passed {
+                FragmentVerdict::PASSED
+            } else {
+                FragmentVerdict::DROPPED
+            },
         };
         self.tables
             .remember_fragment(&self.fragment_key(headers), &verdict);
     }
 
+    /// A later fragment completes nothing without the first one, which decides for the packet: it may
+    /// pass before that, if it holds nothing that a packet is judged by, and its sender may send the
+    /// protocol at all.
     #[inline(always)]
-    fn follow_first(&self, headers: &Headers, rule: &mut RuleSlot) -> Reason {
-        let Some(first) = self.tables.recall_fragment(&self.fragment_key(headers)) else {
-            return Reason::FragmentUnknown;
+    fn later_fragment(&self, desk: &mut Desk) -> Decision {
+        /// No transport header is longer: TCP's data offset counts fifteen words.
+        const LONGEST_HEADER: u32 = 60;
+        let known = self.stage(Stage::Fragment, desk);
+        if known.reason != Reason::FragmentUnknown
+            || self.interface.flags.has(InterfaceFlags::STRICT_FRAGMENTS)
+            || desk.headers.fragment_offset < LONGEST_HEADER
+        {
+            return known;
+        }
+        let is_question = self.stage(Stage::Carried(self.direction), desk).reason == Reason::Rule;
+        let answers = self.direction.opposite();
+        if !is_question && self.stage(Stage::Carried(answers), desk).reason != Reason::Rule {
+            return known;
+        }
+        self.stage(Stage::Await, desk)
+    }
+
+    /// What is known of the first fragment. No option: LLVM would read its value where it has none,
+    /// which the verifier refuses.
+    #[inline(always)]
+    fn recall(&self, headers: &Headers) -> FragmentVerdict {
+        let mut verdict = FragmentVerdict {
+            passed: FragmentVerdict::UNKNOWN,
+            ..FragmentVerdict::default()
         };
-        if first.deadline.has_passed(self.tables.now()) {
+        if let Some(known) = self.tables.recall_fragment(&self.fragment_key(headers))
+            && !known.deadline.has_passed(self.tables.now())
+        {
+            verdict = known;
+        }
+        verdict
+    }
+
+    #[inline(always)]
+    fn fragment(&self, headers: &Headers, rule: &mut RuleSlot) -> Reason {
+        let first = self.recall(headers);
+        if let Part::First = headers.part {
+            return self.first_fragment(headers, first);
+        }
+        if matches!(
+            first.passed,
+            FragmentVerdict::UNKNOWN | FragmentVerdict::AWAITED
+        ) {
             return Reason::FragmentUnknown;
         }
         if headers.fragment_offset < first.judged_bytes {
             return Reason::FragmentOverlap;
         }
-        if first.passed != 1 {
+        if first.passed != FragmentVerdict::PASSED {
             return Reason::FragmentDropped;
         }
         *rule = first.rule;
         Reason::FragmentPass
+    }
+
+    /// A first fragment may not reach into those that have passed before it: they would replace what
+    /// it is judged by.
+    #[inline(always)]
+    fn first_fragment(&self, headers: &Headers, earlier: FragmentVerdict) -> Reason {
+        if earlier.passed != FragmentVerdict::AWAITED {
+            return Reason::NoRule;
+        }
+        let slot = self.interface.slot;
+        let awaiting = self.tables.awaiting(slot).without_one(self.tables.now());
+        self.tables.set_awaiting(slot, awaiting);
+        if headers.end.wrapping_sub(headers.fragment_start) > earlier.judged_bytes {
+            Reason::FragmentOverlap
+        } else {
+            Reason::NoRule
+        }
+    }
+
+    #[inline(always)]
+    fn is_carried(&self, headers: &Headers, direction: Direction) -> bool {
+        let peer = headers.peer(self.direction);
+        let is_service = peer.may_be_link_local_service()
+            && self
+                .tables
+                .set(Scope::services(self.interface.vpc, peer.family()), peer)
+                .is_some();
+        is_service
+            || self
+                .service_admitted(peer, Service::any_of(headers.protocol), direction)
+                .is_ok()
+    }
+
+    #[inline(always)]
+    fn await_first(&self, headers: &Headers) -> Reason {
+        let now = self.tables.now();
+        let mut awaited = self.recall(headers);
+        if awaited.passed == FragmentVerdict::AWAITED {
+            if awaited.rule.0 >= Awaiting::MOST_FRAGMENTS {
+                return Reason::FragmentUnknown;
+            }
+            awaited.rule.0 += 1;
+            if headers.fragment_offset < awaited.judged_bytes {
+                awaited.judged_bytes = headers.fragment_offset;
+            }
+        } else {
+            let slot = self.interface.slot;
+            let awaiting = self.tables.awaiting(slot);
+            if !awaiting.has_room(now) {
+                return Reason::FragmentUnknown;
+            }
+            self.tables.set_awaiting(slot, awaiting.with_one(now));
+            awaited = FragmentVerdict {
+                deadline: now,
+                judged_bytes: headers.fragment_offset,
+                rule: RuleSlot(1),
+                passed: FragmentVerdict::AWAITED,
+            };
+        }
+        awaited.deadline = now.after(self.interface.timeouts.fragment);
+        self.tables
+            .remember_fragment(&self.fragment_key(headers), &awaited);
+        Reason::EarlyFragment
     }
 
     /// Flows first and rules second, but for a plain SYN: a refused one then costs no flow lookup but
@@ -772,7 +898,6 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// A packet of a known flow.
     #[cfg_attr(target_arch = "bpf", inline(never))]
     fn go_on(&self, desk: &mut Desk, found: Found<T::Flow>, rule: &mut RuleSlot) -> Reason {
-        *rule = desk.state.rule;
         if let FlowTable::Assured = found.table {
             self.live_on_desk(found.flow, desk);
             return Reason::Tracked;

@@ -11,7 +11,7 @@
 //! points to it until a grace period after nothing does.
 
 use crate::addr::Addr;
-use crate::tables::{PortTable, RuleSlot, Service, Tables};
+use crate::tables::{PortEntry, PortTable, RuleSlot, Service, Tables};
 
 /// Where the intervals of one table of prefixes are. The default holds none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -324,7 +324,7 @@ fn halve<I: Interval>(
 pub const PORT_SCAN: u32 = 4;
 
 /// The rule of the last entry that begins at or before the service, in a table of up to
-/// [`PORT_SCAN`] entries.
+/// [`PORT_SCAN`] entries. Where any service of the protocol will do, the next entry has one as well.
 #[inline(always)]
 pub fn scan_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
     let mut rule = RuleSlot::NONE;
@@ -333,9 +333,20 @@ pub fn scan_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> 
             break;
         }
         match tables.port_entry(table.offset.wrapping_add(at)) {
-            Some(entry) if entry.start <= service => rule = entry.rule,
-            _ => break,
+            Some(entry) if entry.start <= service.first() => rule = entry.rule,
+            Some(entry) => return or_of_protocol(rule, entry, service),
+            None => break,
         }
+    }
+    rule
+}
+
+/// The rule, or else that of the entry behind it, if any service of the protocol will do and that one
+/// is of it. Neighboring entries have different rules: one of two has a rule.
+#[inline(always)]
+fn or_of_protocol(rule: RuleSlot, next: PortEntry, service: Service) -> RuleSlot {
+    if service.is_any() && !rule.is_some() && next.start.protocol() == service.protocol() {
+        return next.rule;
     }
     rule
 }
@@ -359,14 +370,20 @@ pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -
         let Some(entry) = tables.port_entry(table.offset.wrapping_add(middle)) else {
             return RuleSlot::NONE;
         };
-        if entry.start <= service {
+        if entry.start <= service.first() {
             rule = entry.rule;
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    rule
+    if !service.is_any() || low >= table.length {
+        return rule;
+    }
+    match tables.port_entry(table.offset.wrapping_add(low)) {
+        Some(next) => or_of_protocol(rule, next, service),
+        None => rule,
+    }
 }
 
 /// Halvings of one port search.

@@ -56,6 +56,7 @@ reasons! {
     RuleAlone = Pass "rule-alone" "A rule allows it; messages of its kind open no flow.",
     Related = Pass "related" "It is an ICMP error about a flow that is allowed.",
     FragmentPass = Pass "fragment" "The first fragment of the same packet passed.",
+    EarlyFragment = Pass "early-fragment" "It is a later fragment that has come before the first one, which decides for the whole packet.",
     LinkProtocol = Pass "link-protocol" "Groups never filter ARP, LLDP, STP, LACP, EAPOL and PTP.",
     ListedEthertype = Pass "ethertype-listed" "The interface lists this EtherType as passing.",
     NeighborDiscovery = Pass "neighbor-discovery" "Groups never filter IPv6 neighbor discovery from the link.",

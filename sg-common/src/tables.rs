@@ -218,6 +218,8 @@ impl InterfaceFlags {
     pub const TCP_PICKUP: Self = Self(4);
     /// Everything passes; it is judged, counted and told all the same.
     pub const AUDIT: Self = Self(8);
+    /// A later fragment passes only behind the first one.
+    pub const STRICT_FRAGMENTS: Self = Self(256);
     /// The guest's own addresses have its link-local one among them, so that any other is not its own.
     pub const LINK_LOCAL_KNOWN: Self = Self(16);
 
@@ -281,6 +283,27 @@ impl Service {
     #[inline(always)]
     pub const fn new(protocol: u8, low: u16) -> Self {
         Self((protocol as u32) << 16 | low as u32)
+    }
+
+    /// Any service of the protocol: a search for it finds some rule that admits one.
+    #[inline(always)]
+    pub const fn any_of(protocol: u8) -> Self {
+        Self(Self::ANY | (protocol as u32) << 16)
+    }
+
+    /// Beyond every service.
+    const ANY: u32 = Self::END;
+
+    /// Whether any service of the protocol will do.
+    #[inline(always)]
+    pub const fn is_any(self) -> bool {
+        self.0 & Self::ANY != 0
+    }
+
+    /// The service itself, or the first one of the protocol.
+    #[inline(always)]
+    pub const fn first(self) -> Self {
+        Self(self.0 & !Self::ANY)
     }
 
     /// The IP protocol number.
@@ -522,18 +545,88 @@ pub struct FragmentKey {
     pub padding: [u8; 2],
 }
 
-/// What became of a first fragment.
+/// What became of a first fragment, or of later ones that came before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct FragmentVerdict {
     /// Until when it counts.
     pub deadline: Ticks,
-    /// Bytes of payload the first fragment had: nothing later may reach below.
+    /// Bytes of payload the first fragment had: nothing later may reach below. While it is awaited,
+    /// where the lowest fragment before it begins: it may not reach beyond.
     pub judged_bytes: u32,
-    /// The rule it passed by.
+    /// The rule it passed by. While it is awaited, how many fragments came before it.
     pub rule: RuleSlot,
-    /// 1 passed, anything else dropped.
+    /// One of the constants; anything else is dropped.
     pub passed: u32,
+}
+
+impl FragmentVerdict {
+    /// The first fragment was dropped.
+    pub const DROPPED: u32 = 0;
+    /// The first fragment passed.
+    pub const PASSED: u32 = 1;
+    /// The first fragment is awaited.
+    pub const AWAITED: u32 = 2;
+    /// Nothing is known; no entry says so.
+    pub const UNKNOWN: u32 = 3;
+}
+
+/// How many packets of an interface wait for their first fragment. Two CPUs that count at once may
+/// lose a count: the bound is not exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Awaiting {
+    /// Packets whose later fragments have passed.
+    pub packets: u32,
+    /// When that was last counted.
+    pub counted: Ticks,
+}
+
+impl Awaiting {
+    /// The most packets that wait at once. What is lost on its way is given up one a tick, so that
+    /// room for all of them comes back within seconds.
+    pub const MOST: u32 = 256;
+    /// The most fragments of one packet that pass before its first one: the largest packet in pieces
+    /// of 256 bytes.
+    pub const MOST_FRAGMENTS: u32 = 256;
+
+    /// With those left out that were given up since.
+    #[inline(always)]
+    const fn at(self, now: Ticks) -> Self {
+        let ticks = now.0.wrapping_sub(self.counted.0);
+        Self {
+            packets: self.packets.saturating_sub(ticks),
+            counted: now,
+        }
+    }
+
+    /// Whether another packet may wait.
+    #[inline(always)]
+    pub const fn has_room(self, now: Ticks) -> bool {
+        self.at(now).packets < Self::MOST
+    }
+
+    /// With one more.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_one(self, now: Ticks) -> Self {
+        let current = self.at(now);
+        Self {
+            packets: current.packets + 1,
+            ..current
+        }
+    }
+
+    /// With one less.
+    #[inline(always)]
+    #[must_use]
+    pub const fn without_one(self, now: Ticks) -> Self {
+        let current = self.at(now);
+        Self {
+            packets: current.packets.saturating_sub(1),
+            ..current
+        }
+    }
 }
 
 /// Packets and bytes that had one reason at one interface in one direction.
@@ -718,6 +811,10 @@ pub trait Tables {
     fn remember_fragment(&self, key: &FragmentKey, verdict: &FragmentVerdict);
     /// What became of the first fragment.
     fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentVerdict>;
+    /// How many packets wait for their first fragment at the interface with this slot.
+    fn awaiting(&self, slot: u32) -> Awaiting;
+    /// Writes how many do.
+    fn set_awaiting(&self, slot: u32, awaiting: Awaiting);
 }
 
 const _: () = {
@@ -731,6 +828,7 @@ const _: () = {
     assert!(size_of::<GrantKey>() == 8);
     assert!(size_of::<FragmentKey>() == 44);
     assert!(size_of::<FragmentVerdict>() == 16);
+    assert!(size_of::<Awaiting>() == 8);
     assert!(size_of::<RuleCounter>() == 32);
     assert!(size_of::<ReasonCounters>().is_multiple_of(64));
 };

@@ -22,7 +22,7 @@ use sg_common::ranges::{
 };
 use sg_common::report::Decision;
 use sg_common::tables::{
-    ABI, Faces, FragmentKey, FragmentVerdict, Generation, Glance, Globals, GrantKey,
+    ABI, Awaiting, Faces, FragmentKey, FragmentVerdict, Generation, Glance, Globals, GrantKey,
     INTERFACE_PROBES, Identity, Interface, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
     PrefixKey, RuleSlot, Scope, Service, Tables, interface_home,
 };
@@ -77,6 +77,9 @@ static GRANTS: HashMap<GrantKey, u32, 1, NO_PREALLOC> = HashMap::new();
 static GRANTED: Array<Faces<PortTable>, 1> = Array::new();
 #[btf_map]
 static FRAGMENTS: LruHashMap<FragmentKey, FragmentVerdict, 1> = LruHashMap::new();
+// By interface slot.
+#[btf_map]
+static AWAITING: Array<Awaiting, 1> = Array::new();
 
 #[btf_map]
 static JOBS: PerCpuArray<Job, 1> = PerCpuArray::new();
@@ -553,5 +556,18 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
         // SAFETY: copied at once; an element reused meanwhile is that of another first fragment
         // whose key no longer matches, a race that the identification's reuse has as well.
         unsafe { FRAGMENTS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn awaiting(&self, slot: u32) -> Awaiting {
+        AWAITING.get(slot).copied().unwrap_or_default()
+    }
+
+    #[inline(always)]
+    fn set_awaiting(&self, slot: u32, awaiting: Awaiting) {
+        if let Some(place) = AWAITING.get_ptr_mut(slot) {
+            // SAFETY: a map's value; a count that another CPU writes meanwhile is lost.
+            unsafe { place.write_volatile(awaiting) };
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
         Stage::Open(rule) => sg_stage_open(job, rule.0),
         Stage::Exempt => sg_stage_exempt(job),
         Stage::Fragment => sg_stage_fragment(job),
+        Stage::Carried(direction) => sg_stage_carried(job, direction.number()),
+        Stage::Await => sg_stage_await(job),
         Stage::Remember(decision) => {
             sg_stage_remember(job, decision.rule.0, decision.reason.number())
         }
@@ -99,12 +101,19 @@ stages! {
     sg_stage_admit = Admit,
     sg_stage_exempt = Exempt,
     sg_stage_fragment = Fragment,
+    sg_stage_await = Await,
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sg_stage_open(job: *mut Job, rule: u32) -> u64 {
     run(Stage::Open(RuleSlot(rule)), job)
+}
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_stage_carried(job: *mut Job, way: u32) -> u64 {
+    run(Stage::Carried(direction(way)), job)
 }
 
 #[inline(never)]

@@ -6,7 +6,7 @@
 
 pub(crate) mod naive;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,6 +21,9 @@ use self::naive::{Fragment, Ip};
 use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
 use crate::evaluators::addresses;
 
+/// For how long what became of a first fragment counts, or nearly.
+const FRAGMENTS_S: u64 = 29;
+
 /// An evaluator under the eyes of the specification.
 #[derive(Clone)]
 pub struct Specified<E> {
@@ -28,8 +31,23 @@ pub struct Specified<E> {
     policy: Arc<Policy>,
     read: Arc<ReadAddresses>,
     /// First fragments that passed.
-    passed: HashSet<(String, Direction, IpAddr, IpAddr, Fragment)>,
+    passed: HashSet<Fragments>,
+    /// When the last first fragment came.
+    judged: HashMap<Fragments, u64>,
+    /// Where the lowest fragment begins that has passed before its first one, and when the last came.
+    early: HashMap<Fragments, (usize, u64)>,
+    /// Seconds that were waited for.
+    now: u64,
+    /// Which interface a rule opened a flow at, and which way its first packet went.
+    opened: HashMap<FlowEnds, (String, Direction)>,
 }
+
+/// What the fragments of a packet have in common; the offset is zero.
+type Fragments = (String, Direction, IpAddr, IpAddr, Fragment);
+
+/// What the packets of a flow have in common: the protected side, the other, the protocol, and for
+/// ICMP which way its questions go.
+type FlowEnds = ((IpAddr, u16), (IpAddr, u16), u8, Option<Direction>);
 
 impl<E: Evaluator> Specified<E> {
     /// Nothing is in force.
@@ -39,6 +57,10 @@ impl<E: Evaluator> Specified<E> {
             policy: Arc::default(),
             read: Arc::default(),
             passed: HashSet::new(),
+            judged: HashMap::new(),
+            early: HashMap::new(),
+            now: 0,
+            opened: HashMap::new(),
         }
     }
 }
@@ -46,6 +68,9 @@ impl<E: Evaluator> Specified<E> {
 impl<E: Evaluator> Evaluator for Specified<E> {
     fn forget(&mut self, room: Option<usize>) -> Result<()> {
         self.passed.clear();
+        self.judged.clear();
+        self.early.clear();
+        self.opened.clear();
         self.evaluator.forget(room)
     }
 
@@ -56,6 +81,7 @@ impl<E: Evaluator> Evaluator for Specified<E> {
     }
 
     fn wait(&mut self, seconds: u64) -> Result<()> {
+        self.now += seconds;
         self.evaluator.wait(seconds)
     }
 
@@ -72,12 +98,27 @@ impl<E: Evaluator> Evaluator for Specified<E> {
         let link = naive::link(frame, is_bare(interface));
         let ip = link.as_ref().and_then(|link| naive::ip(link, false));
         let place = Place::of(&self.policy, &self.read, interface, direction, &flows)?;
+        let fragments = ip.as_ref().and_then(|ip| {
+            let fragment = ip.fragment?;
+            let whole = Fragment {
+                offset: 0,
+                ..fragment
+            };
+            let of = (interface.to_owned(), direction, ip.source, ip.destination);
+            Some(((of.0, of.1, of.2, of.3, whole), fragment.offset))
+        });
+        if let Some((fragments, 0)) = &fragments {
+            self.judged.insert(fragments.clone(), self.now);
+        }
         if reason.verdict() == Verdict::Drop {
             if let (Reason::NoRule, Some(ip)) = (reason, &ip) {
                 ensure!(
                     ip.fragment.is_some() || !place.allows(ip),
                     "a rule allows what gets no-rule"
                 );
+            }
+            if let Some((fragments, 0)) = &fragments {
+                self.passed.remove(fragments);
             }
             return Ok(Some(reason));
         }
@@ -90,23 +131,32 @@ impl<E: Evaluator> Evaluator for Specified<E> {
             return Ok(Some(reason));
         };
         place.must_not_pass(&ip).with_context(refused)?;
-        if let Some(fragment) = ip.fragment {
-            let whole = Fragment {
-                offset: 0,
-                ..fragment
-            };
-            let key = (
-                interface.to_owned(),
-                direction,
-                ip.source,
-                ip.destination,
-                whole,
-            );
-            if fragment.offset == 0 {
-                self.passed.insert(key);
-            } else {
+        match fragments {
+            None => {}
+            Some((fragments, 0)) => {
+                let earlier = self.early.remove(&fragments);
                 ensure!(
-                    self.passed.contains(&key),
+                    earlier.is_none_or(|(lowest, then)| {
+                        ip.l4.len() <= lowest || self.now - then >= FRAGMENTS_S
+                    }),
+                    "a fragment that has passed overwrites it"
+                );
+                self.passed.insert(fragments);
+            }
+            Some((fragments, offset)) if reason == Reason::EarlyFragment => {
+                let judged = self.judged.get(&fragments);
+                ensure!(
+                    judged.is_none_or(|then| self.now - then >= FRAGMENTS_S),
+                    "its first fragment was judged"
+                );
+                place.may_pass_early(&ip, offset).with_context(refused)?;
+                let (lowest, then) = self.early.entry(fragments).or_insert((offset, self.now));
+                (*lowest, *then) = (offset.min(*lowest), self.now);
+                return Ok(Some(reason));
+            }
+            Some((fragments, _)) => {
+                ensure!(
+                    self.passed.contains(&fragments),
                     "its first fragment did not pass"
                 );
                 ensure!(
@@ -118,6 +168,24 @@ impl<E: Evaluator> Evaluator for Specified<E> {
             }
         }
         place.may_pass(reason, &ip).with_context(refused)?;
+        if let Some(ends) = place.flow_ends(&ip) {
+            match reason {
+                Reason::Rule => {
+                    let opener = (interface.to_owned(), direction);
+                    self.opened.insert(ends, opener);
+                }
+                Reason::Tracked => {
+                    let opener = self.opened.get(&ends);
+                    let is_let_in_elsewhere =
+                        opener.is_some_and(|(at, way)| at != interface && *way == direction);
+                    ensure!(
+                        !is_let_in_elsewhere || place.allows(&ip),
+                        "another interface has opened its flow, and no rule of this one allows it"
+                    );
+                }
+                _ => {}
+            }
+        }
         Ok(Some(reason))
     }
 
@@ -297,6 +365,23 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// A fragment that is too far behind to hold any of a transport header, of a protocol that the
+    /// two may speak.
+    fn may_pass_early(&self, ip: &Ip, offset: usize) -> Result<()> {
+        ensure!(!self.interface.strict_fragments, "fragments are strict");
+        ensure!(offset >= 60, "it may hold a part of a TCP header");
+        let peer = self.peer(ip);
+        ensure!(
+            self.vpc.link_local_services.contains(&peer)
+                || self
+                    .policy
+                    .may_carry(self.vpc_name, self.name, self.read, ip.protocol, peer),
+            "no rule is about protocol {} and {peer}",
+            ip.protocol
+        );
+        self.guard(ip)
+    }
+
     /// A guest sends from its own addresses, and gets what is for them.
     fn guard(&self, ip: &Ip) -> Result<()> {
         ensure!(
@@ -357,6 +442,20 @@ impl<'a> Place<'a> {
             Direction::Ingress => ip.source,
             Direction::Egress => ip.destination,
         }
+    }
+
+    fn flow_ends(&self, ip: &Ip) -> Option<FlowEnds> {
+        let (source, destination) = ip.ports()?;
+        let asks = match (ip.protocol, ip.l4.first()) {
+            (1, Some(8 | 13 | 15 | 17)) | (58, Some(128)) => Some(self.direction),
+            (1, Some(0 | 14 | 16 | 18)) | (58, Some(129)) => Some(self.direction.opposite()),
+            _ => None,
+        };
+        let (local, peer) = match self.direction {
+            Direction::Ingress => ((ip.destination, destination), (ip.source, source)),
+            Direction::Egress => ((ip.source, source), (ip.destination, destination)),
+        };
+        Some((local, peer, ip.protocol, asks))
     }
 
     /// Whether a flow of the packet's addresses and ports was alive when it came.

@@ -47,6 +47,9 @@ pub(super) struct Attach {
     /// Drop packets in the middle of unknown TCP connections instead of judging them by the rules
     #[arg(long)]
     no_tcp_pickup: bool,
+    /// Whether a later fragment may pass before its first one, which then decides, or only behind it
+    #[arg(long, value_enum, default_value_t)]
+    fragments: FragmentsWord,
     /// Judge, count and tell, but let everything pass; alone, it changes nothing else
     #[arg(long, conflicts_with = "enforce")]
     audit: bool,
@@ -85,6 +88,13 @@ enum HookWord {
     Auto,
     Xdp,
     Tc,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum FragmentsWord {
+    #[default]
+    Early,
+    Strict,
 }
 
 fn parse_ethertype(text: &str) -> Result<u16, String> {
@@ -198,6 +208,7 @@ impl Attach {
             ethertypes: self.ethertypes.iter().copied().collect(),
             replace_xdp: self.replace_xdp,
             tcp_pickup: !self.no_tcp_pickup,
+            strict_fragments: matches!(self.fragments, FragmentsWord::Strict),
             audit: self.audit,
             timeouts: Timeouts {
                 tcp_established_s: self.tcp_established,

@@ -15,8 +15,8 @@ use sg_common::packet::Packet;
 use sg_common::ranges::search_ranges;
 use sg_common::report::Decision;
 use sg_common::tables::{
-    FragmentKey, FragmentVerdict, Generation, GrantKey, Identity, Interface, MemberKey, Policy,
-    PortEntry, PortTable, PrefixKey, Scope, Tables,
+    Awaiting, FragmentKey, FragmentVerdict, Generation, GrantKey, Identity, Interface, MemberKey,
+    Policy, PortEntry, PortTable, PrefixKey, Scope, Tables,
 };
 
 use super::host_flows::HostFlows;
@@ -37,6 +37,7 @@ pub struct HostTables<'a> {
     embryonic: RefCell<HostFlows>,
     assured: RefCell<HostFlows>,
     fragments: RefCell<HashMap<FragmentKey, FragmentVerdict>>,
+    awaiting: RefCell<HashMap<u32, Awaiting>>,
 }
 
 /// Where a flow was found.
@@ -58,6 +59,7 @@ impl<'a> HostTables<'a> {
             embryonic: RefCell::new(HostFlows::new(capacity)),
             assured: RefCell::new(HostFlows::new(capacity)),
             fragments: RefCell::default(),
+            awaiting: RefCell::default(),
         };
         tables.install(image, generation);
         tables
@@ -334,5 +336,17 @@ impl Tables for HostTables<'_> {
 
     fn recall_fragment(&self, key: &FragmentKey) -> Option<FragmentVerdict> {
         self.fragments.borrow().get(key).copied()
+    }
+
+    fn awaiting(&self, slot: u32) -> Awaiting {
+        self.awaiting
+            .borrow()
+            .get(&slot)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    fn set_awaiting(&self, slot: u32, awaiting: Awaiting) {
+        self.awaiting.borrow_mut().insert(slot, awaiting);
     }
 }

@@ -232,6 +232,10 @@ fn flags(protected: &Protected<'_>) -> InterfaceFlags {
         )
         .with(InterfaceFlags::BARE, protected.attached.bare)
         .with(InterfaceFlags::TCP_PICKUP, protected.interface.tcp_pickup)
+        .with(
+            InterfaceFlags::STRICT_FRAGMENTS,
+            protected.interface.strict_fragments,
+        )
         .with(InterfaceFlags::AUDIT, protected.interface.audit)
         .with(
             InterfaceFlags::LINK_LOCAL_KNOWN,

@@ -19,9 +19,9 @@ use sg_common::parse::Headers;
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges, search_ranges};
 use sg_common::report::Decision;
 use sg_common::tables::{
-    Faces, FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES, Identity,
-    Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey, RuleSlot, Scope, Tables,
-    interface_home,
+    Awaiting, Faces, FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES,
+    Identity, Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey, RuleSlot, Scope,
+    Tables, interface_home,
 };
 
 use super::clock::Clock;
@@ -420,6 +420,12 @@ impl Tables for Standpoint<'_> {
     fn recall_fragment(&self, _key: &FragmentKey) -> Option<FragmentVerdict> {
         None
     }
+
+    fn awaiting(&self, _slot: u32) -> Awaiting {
+        Awaiting::default()
+    }
+
+    fn set_awaiting(&self, _slot: u32, _awaiting: Awaiting) {}
 }
 
 /// Keeps the steps of a decision.

@@ -45,7 +45,8 @@ pub(super) const LAYOUT_MAPS: [&str; 21] = [
     "SETS",
 ];
 /// Maps that outlive layouts.
-pub(super) const FLOW_MAPS: [&str; 13] = [
+pub(super) const FLOW_MAPS: [&str; 14] = [
+    "AWAITING",
     "EVENTS_0",
     "EVENTS_1",
     "EVENTS_2",

@@ -107,6 +107,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
         (FLOW_TABLE, flows.size.buckets),
         ("OTHER_FLOWS", other_buckets),
         ("FRAGMENTS", FRAGMENTS),
+        ("AWAITING", INTERFACE_SLOTS),
     ] {
         loader.map_max_entries(name, entries);
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use aya::maps::{Array, HashMap, MapData};
 use sg_common::flow::{FlowBucket, FlowKey, FlowState, FlowTable, Ticks};
-use sg_common::tables::{FragmentKey, FragmentVerdict};
+use sg_common::tables::{Awaiting, FragmentKey, FragmentVerdict};
 
 use super::Error;
 use super::maps::{FLOW_TABLE, flows_folder, open};
@@ -22,6 +22,7 @@ pub struct ReplayFlows {
     buckets: Buckets,
     owned: Array<MapData, u32>,
     fragments: HashMap<MapData, Wire<FragmentKey>, Wire<FragmentVerdict>>,
+    awaiting: Array<MapData, Wire<Awaiting>>,
 }
 
 impl ReplayFlows {
@@ -31,6 +32,7 @@ impl ReplayFlows {
             buckets: open(&record.flows.folder(bpffs), FLOW_TABLE)?,
             owned: open(&folder, "OWNED")?,
             fragments: open(&folder, "FRAGMENTS")?,
+            awaiting: open(&folder, "AWAITING")?,
         })
     }
 
@@ -87,6 +89,10 @@ impl ReplayFlows {
         }
         for key in self.fragment_keys()? {
             self.fragments.remove(&key).map_err(Error::Write)?;
+        }
+        for slot in 0..self.awaiting.len() {
+            let none = Wire(Awaiting::default());
+            self.awaiting.set(slot, none, 0).map_err(Error::Write)?;
         }
         Ok(())
     }

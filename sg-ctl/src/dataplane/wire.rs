@@ -10,8 +10,8 @@ use sg_common::flow::{Carrying, FlowBucket};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::scatter::Scatter;
 use sg_common::tables::{
-    Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry, MemberKey,
-    Policy, PortEntry, PortTable, PrefixKey, ReasonCounters, RuleCounter,
+    Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry,
+    MemberKey, Policy, PortEntry, PortTable, PrefixKey, ReasonCounters, RuleCounter,
 };
 
 /// A map's key or value.
@@ -51,6 +51,7 @@ entries!(
     EventReader,
     FragmentKey,
     FragmentVerdict,
+    Awaiting,
     Scatter,
 );
 

@@ -64,6 +64,25 @@ impl Policy {
             .collect()
     }
 
+    /// Says whether any rule, of either direction, is about a protocol and a peer: packets of that
+    /// protocol may then go between the two, as questions or as answers.
+    pub fn may_carry(
+        &self,
+        vpc: &VpcName,
+        interface: &InterfaceName,
+        read: &ReadAddresses,
+        protocol: u8,
+        peer: IpAddr,
+    ) -> bool {
+        let Some(vpc) = self.vpcs.get(vpc) else {
+            return false;
+        };
+        vpc.rules_of(interface).iter().any(|(_, rule)| {
+            is_about(rule.permission.traffic, protocol)
+                && vpc.admits_peer(&rule.permission.peer, read, peer)
+        })
+    }
+
     /// Says whether the packet opens a flow that takes no entry, because the rules alone let both
     /// its ways pass.
     ///
@@ -160,6 +179,17 @@ impl Vpc {
                         .is_some_and(|addresses| addresses.contains(&address))
             }
         })
+    }
+}
+
+fn is_about(traffic: Traffic, protocol: u8) -> bool {
+    match traffic {
+        Traffic::All => true,
+        Traffic::Tcp(_) => protocol == 6,
+        Traffic::Udp(_) => protocol == 17,
+        Traffic::Icmp(_) => protocol == 1,
+        Traffic::Icmpv6(_) => protocol == 58,
+        Traffic::Protocol(number) => protocol == number,
     }
 }
 
@@ -339,6 +369,29 @@ interfaces:
         check("db0 ingress icmpv6 2001:db8::9 3/0", &[]);
         check("db0 ingress 47 2001:db8::9 -", &["db"]);
         check("db0 ingress 50 2001:db8::9 -", &[]);
+    }
+
+    #[test]
+    fn a_protocol_is_carried_where_any_rule_is_about_it() {
+        let carries = |interface: &str, protocol, peer: &str| {
+            let interface = interface.parse().unwrap();
+            policy().may_carry(
+                &VpcName::default(),
+                &interface,
+                &read(),
+                protocol,
+                peer.parse().unwrap(),
+            )
+        };
+        assert!(carries("office0", 6, "198.51.100.7"));
+        assert!(!carries("office0", 17, "198.51.100.7"));
+        assert!(!carries("office0", 6, "192.0.2.1"));
+        assert!(carries("office0", 47, "10.1.1.1"));
+        // Everything may be sent, and so answers may come.
+        assert!(carries("web0", 17, "192.0.2.1"));
+        assert!(carries("db0", 6, "10.1.0.1"));
+        assert!(!carries("db0", 6, "10.1.0.8"));
+        assert!(carries("listed0", 17, "192.0.2.1"));
     }
 
     #[test]

@@ -142,13 +142,22 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
+        any::<bool>(),
         60..=432_000u32,
         30..=60u32,
         60..=180u32,
     );
     (settings, more, option::of(1..1000u32)).prop_map(|(settings, more, max_flows)| {
         let (groups, guest, hook, netns, ethertypes) = settings;
-        let (replace_xdp, tcp_pickup, audit, tcp_established_s, udp_s, udp_stream_s) = more;
+        let (
+            replace_xdp,
+            tcp_pickup,
+            strict_fragments,
+            audit,
+            tcp_established_s,
+            udp_s,
+            udp_stream_s,
+        ) = more;
         Interface {
             groups: groups.into_iter().map(parse).collect(),
             side: if guest.is_some() {
@@ -162,6 +171,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
             ethertypes,
             replace_xdp,
             tcp_pickup,
+            strict_fragments,
             audit,
             timeouts: Timeouts {
                 tcp_established_s,

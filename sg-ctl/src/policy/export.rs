@@ -284,6 +284,9 @@ fn interface_item(interface: &Interface) -> String {
     if !interface.tcp_pickup {
         parts.push("tcp_pickup: false".to_owned());
     }
+    if interface.strict_fragments {
+        parts.push("fragments: strict".to_owned());
+    }
     if interface.audit {
         parts.push("audit: true".to_owned());
     }

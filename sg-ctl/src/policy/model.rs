@@ -171,6 +171,8 @@ pub struct Interface {
     pub replace_xdp: bool,
     /// Whether a packet in the middle of an unknown TCP connection is judged as a new flow.
     pub tcp_pickup: bool,
+    /// Whether a later fragment passes only behind its first one.
+    pub strict_fragments: bool,
     /// Judge, count and tell, but let everything pass.
     pub audit: bool,
     /// How long idle flows live.
@@ -233,6 +235,7 @@ impl Default for Interface {
             ethertypes: BTreeSet::new(),
             replace_xdp: false,
             tcp_pickup: true,
+            strict_fragments: false,
             audit: false,
             timeouts: Timeouts::default(),
             max_flows: None,

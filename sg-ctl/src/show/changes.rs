@@ -178,6 +178,9 @@ impl Line<'_> {
         if !interface.tcp_pickup {
             parts.push("no TCP pickup".to_owned());
         }
+        if interface.strict_fragments {
+            parts.push("strict fragments".to_owned());
+        }
         if interface.audit {
             parts.push("only audited".to_owned());
         }

@@ -145,6 +145,7 @@ impl Draft<'_> {
             },
             ethertypes: some(rng, 0..=2, |rng| pick(rng, &[0x8915, 0x88f8, 0xffff])),
             tcp_pickup: percent(rng, 80),
+            strict_fragments: percent(rng, 20),
             ..Interface::default()
         };
         (name, interface)

@@ -79,6 +79,12 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
     if let Some(node) = fields.get("tcp_pickup") {
         interface.tcp_pickup = reader.boolean(node, "tcp_pickup").unwrap_or(true);
     }
+    if let Some(node) = fields.get("fragments") {
+        let words = [("early", false), ("strict", true)];
+        interface.strict_fragments = reader
+            .word(node, "fragments", &words, "early or strict")
+            .unwrap_or_default();
+    }
     if let Some(node) = fields.get("audit") {
         interface.audit = reader.boolean(node, "audit").unwrap_or_default();
     }

@@ -361,6 +361,16 @@ pub static INTERFACE: Table = Table {
                     before the interface was attached.",
         },
         Key {
+            name: "fragments",
+            kind: Kind::Words(&["early", "strict"]),
+            default: Preset::Value("early"),
+            example: "fragments: strict",
+            about: "Whether a later fragment of an IP packet may pass before its first one, which then \
+                    decides for the whole packet (`early`), or only behind it (`strict`). Only a \
+                    fragment passes early that holds nothing of a transport header, and whose \
+                    protocol some rule admits between the two addresses.",
+        },
+        Key {
             name: "audit",
             kind: Kind::Boolean,
             default: Preset::Value("false"),

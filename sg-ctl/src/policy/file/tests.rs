@@ -273,7 +273,7 @@ fn every_setting_of_an_interface_is_read() {
     let text =
         "interfaces: {eth0: {groups: [default, sg:Default], side: GUEST, hook: tc, netns: blue,
         addresses: 10.0.0.1, ethertypes: [0x8915, 35093], replace_xdp: true, tcp_pickup: false,
-        audit: true, timeouts: {tcp_established: 60, udp: 31, udp_stream: 61}, max_flows: 9}}";
+        fragments: strict, audit: true, timeouts: {tcp_established: 60, udp: 31, udp_stream: 61}, max_flows: 9}}";
     let vpc = PolicyFile::parse("p", text).unwrap().to_vpc(None).unwrap();
     let wanted = Interface {
         groups: BTreeSet::from([GroupName::default_group()]),
@@ -284,6 +284,7 @@ fn every_setting_of_an_interface_is_read() {
         ethertypes: BTreeSet::from([0x8915]),
         replace_xdp: true,
         tcp_pickup: false,
+        strict_fragments: true,
         audit: true,
         timeouts: super::super::model::Timeouts {
             tcp_established_s: 60,
@@ -525,6 +526,10 @@ fn each_bad_file_is_told_what_would_be_right() {
         (
             "interfaces: {eth0: {groups: default, addresses: [10.0.0.1]}}",
             "1:14: interface \"eth0\" protects this machine, whose addresses are read from the interface; leave addresses out, or set side to guest",
+        ),
+        (
+            "interfaces: {eth0: {groups: default, fragments: late}}",
+            "1:49: fragments is \"late\"; use early or strict",
         ),
         (
             "interfaces: {eth0: {groups: default, tcp_pickup: maybe}}",

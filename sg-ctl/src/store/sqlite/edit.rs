@@ -294,12 +294,12 @@ impl<'a> Rows<'a> {
 
     fn put_interface(&self, vpc: i64, name: &InterfaceName, given: &Interface) -> Result {
         let sql = "INSERT INTO interface (vpc, name, side, hook, netns, replace_xdp, tcp_pickup, \
-                   audit, tcp_established_s, udp_s, udp_stream_s, max_flows) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                   strict_fragments, audit, tcp_established_s, udp_s, udp_stream_s, max_flows) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (vpc, name) DO UPDATE SET side = excluded.side, \
                    hook = excluded.hook, netns = excluded.netns, \
                    replace_xdp = excluded.replace_xdp, tcp_pickup = excluded.tcp_pickup, \
-                   audit = excluded.audit, \
+                   strict_fragments = excluded.strict_fragments, audit = excluded.audit, \
                    tcp_established_s = excluded.tcp_established_s, udp_s = excluded.udp_s, \
                    udp_stream_s = excluded.udp_stream_s, max_flows = excluded.max_flows \
                    RETURNING id";
@@ -312,6 +312,7 @@ impl<'a> Rows<'a> {
                 given.netns,
                 Code(given.replace_xdp),
                 Code(given.tcp_pickup),
+                Code(given.strict_fragments),
                 Code(given.audit),
                 given.timeouts.tcp_established_s,
                 given.timeouts.udp_s,

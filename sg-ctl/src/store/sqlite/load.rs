@@ -185,7 +185,7 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     each(
         db,
         "SELECT id, vpc, name, side, hook, netns, replace_xdp, tcp_pickup, audit, tcp_established_s, \
-         udp_s, udp_stream_s, max_flows FROM interface",
+         udp_s, udp_stream_s, max_flows, strict_fragments FROM interface",
         |row| {
             let interface = Interface {
                 groups: Default::default(),
@@ -196,6 +196,7 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
                 ethertypes: Default::default(),
                 replace_xdp: row.get::<_, Code<_>>(6)?.0,
                 tcp_pickup: row.get::<_, Code<_>>(7)?.0,
+                strict_fragments: row.get::<_, Code<_>>(13)?.0,
                 audit: row.get::<_, Code<_>>(8)?.0,
                 timeouts: Timeouts {
                     tcp_established_s: row.get(9)?,

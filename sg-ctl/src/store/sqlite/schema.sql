@@ -96,6 +96,7 @@ CREATE TABLE interface (
     netns TEXT,
     replace_xdp INTEGER NOT NULL,
     tcp_pickup INTEGER NOT NULL,
+    strict_fragments INTEGER NOT NULL,
     audit INTEGER NOT NULL,
     tcp_established_s INTEGER NOT NULL,
     udp_s INTEGER NOT NULL,

@@ -346,6 +346,7 @@ fn a_store_of_the_first_version_goes_on_and_enforces() {
     store.commit(revision, &[put]).unwrap();
     let before = store.snapshot().unwrap();
     let older = "ALTER TABLE interface DROP COLUMN audit; \
+                 ALTER TABLE interface DROP COLUMN strict_fragments; \
                  ALTER TABLE revision DROP COLUMN stamp; \
                  DROP INDEX rule_by_prefix; \
                  PRAGMA user_version = 1";
@@ -572,7 +573,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
 
 fn interface() -> impl Strategy<Value = Interface> {
     let groups = prop::collection::btree_set(group_name(), 1..3);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let choices = (any::<bool>(), 0..3_usize, flags);
     let netns = prop::option::of("[a-c]{1,3}");
     let addresses = prop::collection::btree_set(address(), 0..3);
@@ -585,7 +586,7 @@ fn interface() -> impl Strategy<Value = Interface> {
     let ethertypes = prop::collection::btree_set(prop::sample::select(vec![0x8915, 0x88b5]), 0..2);
     (groups, choices, netns, addresses, numbers, ethertypes).prop_map(
         |(groups, (is_guest, hook, flags), netns, addresses, numbers, types)| {
-            let (replace_xdp, tcp_pickup, audit) = flags;
+            let (replace_xdp, tcp_pickup, strict_fragments, audit) = flags;
             let (tcp_established_s, udp_s, udp_stream_s, max_flows) = numbers;
             Interface {
                 groups,
@@ -596,6 +597,7 @@ fn interface() -> impl Strategy<Value = Interface> {
                 ethertypes: types,
                 replace_xdp,
                 tcp_pickup,
+                strict_fragments,
                 audit,
                 timeouts: Timeouts {
                     tcp_established_s,
