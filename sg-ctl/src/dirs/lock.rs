@@ -3,15 +3,14 @@
 //! The kernel drops the lock when its holder dies, however it dies; the pid in the file is only
 //! for the sentence that a waiting command ends with.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::DirError;
+use super::{DirError, private};
 
 /// Longer than an update of a large policy takes, shorter than what makes people look.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,14 +26,8 @@ pub struct Lock {
 impl Lock {
     pub(super) fn take(path: PathBuf, patience: Duration) -> Result<Self, DirError> {
         let started = Instant::now();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(DirError::system("open", &path))?;
+        let file = private::open_file(&path);
+        let mut file = file.map_err(DirError::system("open", &path))?;
         loop {
             match file.try_lock() {
                 Ok(()) => break,

@@ -6,15 +6,15 @@
 
 mod bpffs;
 mod lock;
+mod private;
 
-use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use bpffs::{BpfFs, Place};
 pub use lock::Lock;
+pub use private::{create_file, open_file};
 
 /// Where the folders are asked to be.
 #[derive(Clone, Debug, clap::Args)]
@@ -74,6 +74,40 @@ pub enum DirError {
         /// The option that names it.
         option: &'static str,
     },
+    /// Someone else could put another folder in its place.
+    #[error(
+        "{} lies in {1}, which belongs to user {owner} with mode {mode:04o}, so others could put \
+         another folder in its place; `chown root {1}` and `chmod go-w {1}`, or choose another \
+         with {option}", path.display(), parent.display()
+    )]
+    UnsafeParent {
+        /// The path.
+        path: PathBuf,
+        /// The folder above it.
+        parent: PathBuf,
+        /// The numeric id of its owner.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+        /// The option that names the path.
+        option: &'static str,
+    },
+    /// A link on the way to it is someone else's, or leads in a circle.
+    #[error(
+        "the way to {} goes through the link {1}, which belongs to user {owner} or leads back to \
+         itself; remove the link, or choose another folder with {option}", path.display(),
+        link.display()
+    )]
+    UnsafeLink {
+        /// The path.
+        path: PathBuf,
+        /// The link.
+        link: PathBuf,
+        /// The numeric id of its owner.
+        owner: u32,
+        /// The option that names the path.
+        option: &'static str,
+    },
     /// Another command is at work and did not end in time.
     #[error(
         "another sg-ctl{} is changing this machine ({} is locked) and did not finish within \
@@ -128,8 +162,8 @@ impl Dirs {
     /// write to.
     pub fn create(options: &DirOptions) -> Result<Self, DirError> {
         Ok(Self {
-            state: private_folder(&options.state_dir, "--state-dir")?,
-            run: private_folder(&options.run_dir, "--run-dir")?,
+            state: private::folder(&options.state_dir, "--state-dir")?,
+            run: private::folder(&options.run_dir, "--run-dir")?,
         })
     }
 
@@ -164,40 +198,10 @@ impl Dirs {
     }
 }
 
-fn private_folder(path: &Path, option: &'static str) -> Result<PathBuf, DirError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => DirError::NotFolder {
-                path: path.to_owned(),
-                option,
-            },
-            _ => DirError::System {
-                doing: "create the folder",
-                path: path.to_owned(),
-                source,
-            },
-        })?;
-    let path = fs::canonicalize(path).map_err(DirError::system("resolve", path))?;
-    let found = fs::metadata(&path).map_err(DirError::system("look at", &path))?;
-    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-    let is_ours = owner == 0 || owner == nix::unistd::geteuid().as_raw();
-    if !is_ours || mode & 0o022 != 0 {
-        return Err(DirError::WritableByOthers {
-            path,
-            owner,
-            mode,
-            option,
-        });
-    }
-    Ok(path)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
     use super::*;
 

@@ -9,8 +9,7 @@ mod load;
 mod part;
 mod rule_rows;
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use rusqlite::{
 };
 
 use super::{Revision, Store, StoreError};
+use crate::dirs::open_file;
 use crate::policy::change::Change;
 use crate::policy::defaults::create_vpc;
 use crate::policy::model::Policy;
@@ -67,7 +67,7 @@ impl SqliteStore {
     /// Opens the store in a state folder, making one with the VPC `default` if there is none.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(Self::FILE);
-        make_private_file(&path).map_err(|source| StoreError::System {
+        open_file(&path).map_err(|source| StoreError::System {
             doing: "create",
             path: path.clone(),
             source: source.into(),
@@ -124,7 +124,7 @@ impl SqliteStore {
             source: source.into(),
         };
         // SQLite fills an empty file and leaves its mode as it is.
-        make_private_file(path).map_err(failed)?;
+        open_file(path).map_err(failed)?;
         let name = path
             .to_str()
             .ok_or_else(|| failed(std::io::Error::other("the path is not UTF-8")))?;
@@ -342,21 +342,6 @@ pub fn remove_copy(path: &Path) -> Result<(), StoreError> {
             }
             _ => {}
         }
-    }
-    Ok(())
-}
-
-fn make_private_file(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)?;
-    // A copy brought back from a backup often has lost its mode.
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }
     Ok(())
 }
