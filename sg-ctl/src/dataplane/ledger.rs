@@ -23,6 +23,7 @@ use crate::compile::amend::{
     self, Amendment, Answer, ArenaKind, InstalledPolicy, NextNumbers, Whole,
 };
 use crate::compile::image::{self, FreePlaces, GroupSet, IdentitySet, Image, MembersOf, Slice};
+use crate::dirs::create_file;
 use crate::policy::model::{Peer, Policy, Side};
 use crate::policy::names::{GroupName, RuleId, VpcName};
 
@@ -157,6 +158,8 @@ pub(super) fn write(run: &Path, contents: &Contents<'_>) -> Result<(), Error> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(failed(source)),
         _ => {}
     }
+    // SQLite would give it the mode that the umask leaves.
+    create_file(&beside).map_err(failed)?;
     begin(&beside, contents).map_err(|error| failed(io::Error::other(error)))?;
     fs::rename(&beside, &path).map_err(failed)
 }

@@ -27,6 +27,7 @@ mod rehearsal;
 mod replay;
 mod replay_flows;
 pub mod report;
+mod seal;
 mod sizes;
 mod stack;
 mod state;
@@ -203,6 +204,17 @@ pub enum Error {
     )]
     Record {
         /// The record.
+        path: PathBuf,
+    },
+    /// What was recorded is not what is in the file now.
+    #[error(
+        "{} is damaged; what was installed stays in force. `sg-ctl restore` installs what is stored \
+         anew without a gap, but forgets which flows are tracked: they go on where the rules allow \
+         them",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
         path: PathBuf,
     },
     /// The kernel does not say how often its timer ticks.

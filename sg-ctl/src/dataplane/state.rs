@@ -2,10 +2,11 @@
 //!
 //! The record lives in the run folder, which a reboot empties together with the maps. A mark is set
 //! before maps are written and taken away when the record is true again; finding it means that a
-//! command was interrupted.
+//! command was interrupted. The files are sealed: what damage has done to them is never taken for
+//! what was installed.
 
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,14 +15,24 @@ use sg_common::tables::ABI;
 use super::Error;
 use super::flow_tables::FlowRoom;
 use super::report::ReceiveHook;
+use super::seal::{self, Opened, checksum};
 use super::sizes::Sizes;
-use crate::compile::image::Image;
+use crate::compile::image::{Image, ImageError};
+use crate::dirs::{create_file, open_file};
 use crate::interfaces::NetnsId;
 use crate::policy::model::Side;
 use crate::policy::names::{InterfaceName, VpcName};
 
 /// The layout of the record, with that of the maps it speaks of.
-const FORMAT: u32 = 2 << 16 | ABI;
+const FORMAT: u32 = 3 << 16 | ABI;
+
+/// That of records that were not sealed, and had the same layout. Neither were the files beside it.
+const UNSEALED_FORMAT: u32 = 2 << 16 | ABI;
+
+const RECORD: seal::Kind = *b"sgIn";
+const IMAGE: seal::Kind = *b"sgIm";
+/// The image tells its own format.
+const IMAGE_FORMAT: u32 = 1;
 
 /// The record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -134,74 +145,122 @@ impl Files {
 
     /// What was installed, and the image; `None` when nothing was.
     pub(super) fn read(&self) -> Result<Option<(Record, Image)>, Error> {
-        // Whoever reads without the lock may meet an image that is just replaced. Its amendments
-        // are gone then, and it is read again.
+        let mut refusal = None;
+        // Whoever reads without the lock may meet files that are just replaced. Unless they are
+        // damaged they fit together at the next look.
         for _ in 0..ATTEMPTS {
-            let Some(record) = self.read_record()? else {
+            let Some((record, is_sealed)) = self.read_any_record()? else {
                 return Ok(None);
             };
-            let Some(bytes) = self.read_file(&self.image)? else {
-                return Ok(None);
-            };
-            let amendments = self.read_file(&self.amendments)?;
-            let (number, bytes) = bytes.split_first_chunk().ok_or_else(|| self.unreadable())?;
-            if self.image_number().ok() != Some(*number) {
-                continue;
+            match self.read_image(is_sealed) {
+                Ok(Some(image)) => return Ok(Some((record, image))),
+                Ok(None) => return Ok(None),
+                Err(error @ Error::Damaged { .. }) => refusal = Some(error),
+                Err(error) => return Err(error),
             }
-            let mut image = Image::from_bytes(bytes).map_err(|_| self.unreadable())?;
-            if let Some(amendments) = amendments {
-                image.amend(&self.pairs(*number, &amendments)?);
-            }
-            return Ok(Some((record, image)));
         }
-        Err(self.unreadable())
+        Err(refusal.unwrap_or_else(|| damaged(&self.image)))
     }
 
-    fn image_number(&self) -> io::Result<ImageNumber> {
+    /// The image with what was changed since. One that was written before files were sealed is
+    /// only right beside a record of that time, so that damage never makes one look like it.
+    fn read_image(&self, is_record_sealed: bool) -> Result<Option<Image>, Error> {
+        // Looked at first: what is half written now may be complete before it is unmarked.
+        let is_marked = self.is_marked();
+        let Some(bytes) = self.read_file(&self.image)? else {
+            return Ok(None);
+        };
+        let is_sealed = match seal::open(IMAGE, &bytes) {
+            Opened::Damaged => return Err(damaged(&self.image)),
+            Opened::Unsealed if is_record_sealed => return Err(damaged(&self.image)),
+            Opened::Unsealed => false,
+            Opened::Whole { .. } => true,
+        };
+        let content = bytes.get(if is_sealed { seal::HEADER } else { 0 }..);
+        let (number, content) = content
+            .and_then(<[u8]>::split_first_chunk)
+            .ok_or_else(|| damaged(&self.image))?;
+        let mut image = Image::from_bytes(content).map_err(|error| match error {
+            ImageError::Format { .. } => unreadable(&self.image),
+            _ => damaged(&self.image),
+        })?;
+        if let Some(amendments) = self.read_file(&self.amendments)? {
+            image.amend(&self.pairs(*number, &amendments, is_sealed, is_marked)?);
+        }
+        Ok(Some(image))
+    }
+
+    fn image_number(&self) -> io::Result<(ImageNumber, bool)> {
+        let mut file = fs::File::open(&self.image)?;
+        let mut header = [0; seal::HEADER];
+        file.read_exact(&mut header)?;
+        let is_sealed = header.starts_with(&IMAGE);
+        if !is_sealed {
+            file.seek(SeekFrom::Start(0))?;
+        }
         let mut number = ImageNumber::default();
-        fs::File::open(&self.image)?.read_exact(&mut number)?;
-        Ok(number)
+        file.read_exact(&mut number)?;
+        Ok((number, is_sealed))
     }
 
     /// What was installed, without the image.
     pub(super) fn read_record(&self) -> Result<Option<Record>, Error> {
-        let Some(record) = self.read_file(&self.record)? else {
+        Ok(self.read_any_record()?.map(|(record, _)| record))
+    }
+
+    /// What was installed, and whether it was sealed.
+    fn read_any_record(&self) -> Result<Option<(Record, bool)>, Error> {
+        let Some(bytes) = self.read_file(&self.record)? else {
             return Ok(None);
         };
         // Another layout of the record or of the maps is another build's: it is never guessed at.
-        let (format, record) = record
-            .split_first_chunk()
-            .ok_or_else(|| self.unreadable())?;
-        if u32::from_le_bytes(*format) != FORMAT {
-            return Err(self.unreadable());
-        }
-        let record = postcard::from_bytes(record).map_err(|_| self.unreadable())?;
-        Ok(Some(record))
-    }
-
-    fn unreadable(&self) -> Error {
-        Error::Record {
-            path: self.record.clone(),
-        }
+        let (content, is_sealed) = match seal::open(RECORD, &bytes) {
+            Opened::Whole { format, content } if format == FORMAT => (content, true),
+            Opened::Whole { .. } => return Err(unreadable(&self.record)),
+            Opened::Damaged => return Err(damaged(&self.record)),
+            Opened::Unsealed => match bytes.split_first_chunk() {
+                Some((format, content)) => match u32::from_le_bytes(*format) {
+                    UNSEALED_FORMAT => (content, false),
+                    // Versions were counted from one.
+                    other if (1..=2).contains(&(other >> 16)) => {
+                        return Err(unreadable(&self.record));
+                    }
+                    _ => return Err(damaged(&self.record)),
+                },
+                None => return Err(damaged(&self.record)),
+            },
+        };
+        let record = postcard::from_bytes(content).map_err(|_| damaged(&self.record))?;
+        Ok(Some((record, is_sealed)))
     }
 
     /// What was changed since an image was written. What an interrupted command has half written is
     /// left out: it is not in force, or the mark tells of it.
-    fn pairs(&self, image: ImageNumber, bytes: &[u8]) -> Result<Vec<(Image, Image)>, Error> {
+    fn pairs(
+        &self,
+        image: ImageNumber,
+        bytes: &[u8],
+        is_sealed: bool,
+        is_marked: bool,
+    ) -> Result<Vec<(Image, Image)>, Error> {
         let mut pairs = Vec::new();
+        let torn = || match is_marked {
+            true => Ok(Vec::new()),
+            false => Err(damaged(&self.amendments)),
+        };
         let Some((number, mut rest)) = bytes.split_first_chunk() else {
-            return Ok(pairs);
+            return torn();
         };
         if *number != image {
-            return Ok(pairs);
+            return torn();
         }
-        while let Some((length, behind)) = rest.split_first_chunk()
-            && let Some((pair, behind)) = usize::try_from(u64::from_le_bytes(*length))
-                .ok()
-                .and_then(|length| behind.split_at_checked(length))
-        {
-            pairs.push(postcard::from_bytes(pair).map_err(|_| self.unreadable())?);
+        while let Some((pair, behind)) = first_pair(rest, is_sealed) {
+            let pair = pair.and_then(|pair| postcard::from_bytes(pair).ok());
+            pairs.push(pair.ok_or_else(|| damaged(&self.amendments))?);
             rest = behind;
+        }
+        if !rest.is_empty() {
+            torn()?;
         }
         Ok(pairs)
     }
@@ -215,16 +274,16 @@ impl Files {
         let pair = postcard::to_allocvec(&(gone, new));
         let pair = pair.map_err(|error| failed(io::Error::other(error)))?;
         let write = || -> io::Result<()> {
-            let image = self.image_number()?;
-            let mut file = fs::OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&self.amendments)?;
+            let (image, is_sealed) = self.image_number()?;
+            let mut file = open_file(&self.amendments)?;
             let mut bytes = Vec::new();
-            if file.metadata()?.len() == 0 {
+            if file.seek(SeekFrom::End(0))? == 0 {
                 bytes.extend(image);
             }
             bytes.extend((pair.len() as u64).to_le_bytes());
+            if is_sealed {
+                bytes.extend(checksum(&[&pair]).to_le_bytes());
+            }
             bytes.extend(&pair);
             file.write_all(&bytes)
         };
@@ -254,7 +313,7 @@ impl Files {
     }
 
     pub(super) fn mark(&self) -> Result<(), Error> {
-        self.replace(&self.mark, &[])
+        self.replace(&self.mark, &[], &[])
     }
 
     pub(super) fn write_image(&self, image: &Image) -> Result<(), Error> {
@@ -263,7 +322,12 @@ impl Files {
             source: io::Error::other(error),
         })?;
         let number: ImageNumber = rand::random();
-        self.replace(&self.image, &[&number, &image])?;
+        let content = [&number[..], &image].concat();
+        self.replace(
+            &self.image,
+            &seal::header(IMAGE, IMAGE_FORMAT, &content),
+            &content,
+        )?;
         remove(&self.amendments)
     }
 
@@ -272,7 +336,7 @@ impl Files {
             path: self.record.clone(),
             source: io::Error::other(error),
         })?;
-        self.replace(&self.record, &[&FORMAT.to_le_bytes(), &bytes])
+        self.replace(&self.record, &seal::header(RECORD, FORMAT, &bytes), &bytes)
     }
 
     pub(super) fn unmark(&self) -> Result<(), Error> {
@@ -287,15 +351,45 @@ impl Files {
         self.unmark()
     }
 
-    fn replace(&self, path: &Path, parts: &[&[u8]]) -> Result<(), Error> {
+    fn replace(&self, path: &Path, header: &[u8], content: &[u8]) -> Result<(), Error> {
         let beside = path.with_extension("new");
-        let written = fs::File::create(&beside)
-            .and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)))
+        let written = create_file(&beside)
+            .and_then(|mut file| {
+                file.write_all(header)?;
+                file.write_all(content)
+            })
             .and_then(|()| fs::rename(&beside, path));
         written.map_err(|source| Error::Folder {
             path: path.to_path_buf(),
             source,
         })
+    }
+}
+
+/// The first pair of what was changed, none where it is not what was written, and what follows it.
+/// `None` where the pair is not complete.
+fn first_pair(bytes: &[u8], is_sealed: bool) -> Option<(Option<&[u8]>, &[u8])> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    if !is_sealed {
+        let (pair, rest) = rest.split_at_checked(length)?;
+        return Some((Some(pair), rest));
+    }
+    let (sum, rest) = rest.split_first_chunk()?;
+    let (pair, rest) = rest.split_at_checked(length)?;
+    let is_whole = checksum(&[pair]) == u64::from_le_bytes(*sum);
+    Some((is_whole.then_some(pair), rest))
+}
+
+fn unreadable(path: &Path) -> Error {
+    Error::Record {
+        path: path.to_path_buf(),
+    }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::Damaged {
+        path: path.to_path_buf(),
     }
 }
 
@@ -330,6 +424,7 @@ mod tests {
         assert_eq!(whole, image);
 
         // What a killed command has half written is left out.
+        files.mark().unwrap();
         let path = folder.path().join("amendments");
         let bytes = fs::read(&path).unwrap();
         fs::write(
@@ -343,6 +438,78 @@ mod tests {
         files.write_image(&whole).unwrap();
         fs::write(&path, &bytes).unwrap();
         assert_eq!(read(), whole);
+    }
+
+    #[test]
+    fn each_bit_that_differs_is_noticed_and_the_file_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::in_folder(folder.path());
+        files.write_record(&record()).unwrap();
+        let (image, pairs) = pairs();
+        files.write_image(&image).unwrap();
+        for (gone, new) in &pairs {
+            files.amend(gone, new).unwrap();
+        }
+        for name in ["installed", "image", "amendments"] {
+            let path = folder.path().join(name);
+            let bytes = fs::read(&path).unwrap();
+            for bit in 0..bytes.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                fs::write(&path, damaged).unwrap();
+                let told = files.read().map(drop).unwrap_err().to_string();
+                let wanted = format!("{} is damaged", path.display());
+                assert!(told.starts_with(&wanted), "{name}, bit {bit}: {told}");
+            }
+            fs::write(&path, &bytes).unwrap();
+        }
+        files.read().unwrap().unwrap();
+    }
+
+    #[test]
+    fn files_that_were_not_sealed_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::in_folder(folder.path());
+        let (image, pairs) = pairs();
+        let write = |name, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+        let bytes = postcard::to_allocvec(&record()).unwrap();
+        write(
+            "installed",
+            &[&UNSEALED_FORMAT.to_le_bytes()[..], &bytes].concat(),
+        );
+        let number = [7; 8];
+        let bytes = image.to_bytes().unwrap();
+        write("image", &[&number[..], &bytes].concat());
+        let (first, later) = pairs.split_first().unwrap();
+        let bytes = postcard::to_allocvec(first).unwrap();
+        let length = (bytes.len() as u64).to_le_bytes();
+        write("amendments", &[&number[..], &length, &bytes].concat());
+        // Edits go on in the same way until the image is compiled whole.
+        for (gone, new) in later {
+            files.amend(gone, new).unwrap();
+        }
+        let mut whole = image;
+        whole.amend(&pairs);
+        assert_eq!(files.read().unwrap().unwrap().1, whole);
+        files.write_image(&whole).unwrap();
+        assert_eq!(files.read().unwrap().unwrap().1, whole);
+    }
+
+    #[test]
+    fn what_another_version_has_sealed_is_not_called_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::in_folder(folder.path());
+        let path = folder.path().join("installed");
+        let content = b"of another layout";
+        let header = seal::header(RECORD, FORMAT + 1, content);
+        for bytes in [
+            [&header[..], content].concat(),
+            [&(1_u32 << 16 | ABI).to_le_bytes()[..], content].concat(),
+        ] {
+            fs::write(&path, bytes).unwrap();
+            let told = files.read_record().map(drop).unwrap_err();
+            assert!(matches!(told, Error::Record { .. }), "{told}");
+        }
     }
 
     fn record() -> Record {
