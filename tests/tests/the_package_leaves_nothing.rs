@@ -204,3 +204,37 @@ fn its_units_are_sound() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_device_of_any_name_starts_its_own_unit() -> Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../xtask/package");
+    let rules = fs::read_to_string(folder.join("90-sg.rules"))?;
+    let unit = fs::read_to_string(folder.join("sg-restore@.service"))?;
+    // `%I` is the name as it was before it was escaped.
+    ensure!(unit.contains("restore --device %I\n"), "{unit}");
+    let program = rules
+        .split_once("PROGRAM=\"")
+        .and_then(|(_, rest)| rest.split_once('"'))
+        .map(|(program, _)| program)
+        .context("the rule escapes nothing")?;
+    ensure!(rules.contains("ENV{SYSTEMD_WANTS}+=\"%c\""), "{rules}");
+    if !Path::new("/usr/bin/systemd-escape").exists() {
+        println!("skipped: this machine has no systemd-escape, so no name was escaped");
+        return Ok(());
+    }
+    for name in ["eth0", "vnet-1", "br-0a1b2c", "-x", "a+b.c", "veth@x"] {
+        let mut words = program.split(' ').map(|word| word.replace("$name", name));
+        let escape = words.next().context("no program")?;
+        let escaped = Command::new(escape).args(words).output()?;
+        let escaped = String::from_utf8(escaped.stdout)?;
+        let back = Command::new("systemd-escape")
+            .args(["--unescape", "--instance", escaped.trim_end()])
+            .output()?;
+        let back = String::from_utf8(back.stdout)?;
+        ensure!(
+            back.trim_end() == name,
+            "{name} became {escaped}, and that {back}"
+        );
+    }
+    Ok(())
+}
