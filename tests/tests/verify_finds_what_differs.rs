@@ -1,10 +1,14 @@
 //! `verify` tells when the kernel no longer holds what is stored, and `restore` repairs it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use tests::lab::{Lab, Pair};
 use tests::sg::Sg;
+use tests::sockets::Outcome::{Connected, TimedOut};
+use tests::sockets::{Session, TcpEcho, tcp_connects};
 
 const POLICY: &str = "
 prefix_lists:
@@ -140,4 +144,125 @@ fn an_address_that_came_since_is_noticed_and_repaired() -> Result<()> {
     pair.host.add_addresses("eth0", &["10.0.0.77/24"])?;
     ensure!(differences(&sg)? == ["member"], "{:?}", differences(&sg)?);
     is_repaired(&sg)
+}
+
+/// Every pin but those of links.
+fn pins(sg: &Sg) -> Result<Vec<PathBuf>> {
+    let folders = fs::read_dir(sg.run_dir().join("bpf"))?.flatten();
+    let folders = folders.map(|folder| folder.path());
+    let folders = folders.filter(|folder| folder.is_dir() && !folder.ends_with("links"));
+    let pins = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+    Ok(pins.map(|pin| pin.path()).collect())
+}
+
+#[test]
+fn pins_that_somebody_removed_are_noticed_and_come_back_with_what_they_held() -> Result<()> {
+    let (pair, sg) = protected()?;
+    let _listener = TcpEcho::listen(&pair.host, ":22")?;
+    let mut session = Session::open(pair.world.at("10.0.0.1:40000")?, "10.0.0.10:22")?;
+    ensure!(session.echoes()? == Connected);
+    let flows = || -> Result<usize> {
+        let told = sg.json(&["flows", "list"])?;
+        Ok(told["flows"].as_array().context("no flows")?.len())
+    };
+    ensure!(flows()? == 1);
+    let all: Vec<String> = pins(&sg)?
+        .iter()
+        .filter_map(|pin| Some(pin.file_name()?.to_str()?.to_owned()))
+        .collect();
+    ensure!(all.len() > 30, "{all:?}");
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    for removed in [
+        &["FLOWS"][..],
+        &["EVENTS_0", "EVENT_DESKS"],
+        &["GLOBALS", "MEMBERS"],
+        &["netns-1-sg_tc_send", "sg_clock"],
+        &all,
+    ] {
+        for pin in pins(&sg)? {
+            if removed.iter().any(|name| pin.ends_with(name)) {
+                fs::remove_file(pin)?;
+            }
+        }
+        let found = differences(&sg)?;
+        ensure!(
+            found.iter().all(|kind| kind == "pin-removed") && found.len() == removed.len(),
+            "{removed:?}: {found:?}"
+        );
+        let doctor = sg.run(&["doctor"])?;
+        ensure!(doctor.stdout.contains("was removed"), "{doctor}");
+        is_repaired(&sg)?;
+        ensure!(flows()? == 1, "{removed:?} took the flows with it");
+    }
+    // A change puts them back as well.
+    let flows_pin = pins(&sg)?.into_iter().find(|pin| pin.ends_with("FLOWS"));
+    fs::remove_file(flows_pin.context("no table of flows")?)?;
+    let words = "rule add web --ingress --protocol udp --ports 53 --from pl:office";
+    let words: Vec<&str> = words.split(' ').collect();
+    sg.run(&words)?.succeeded()?;
+    ensure!(differences(&sg)?.is_empty());
+    ensure!(flows()? == 1, "a change took the flows with it");
+    ensure!(session.echoes()? == Connected);
+    Ok(())
+}
+
+#[test]
+fn a_damaged_record_is_noticed_and_repaired_without_a_gap() -> Result<()> {
+    let (pair, sg) = protected()?;
+    let _listener = TcpEcho::listen(&pair.host, ":81")?;
+    for (name, at) in [
+        ("installed", 40),
+        ("image", 60),
+        ("installed", 2),
+        ("owner", 20),
+    ] {
+        let path = sg.run_dir().join(name);
+        let mut bytes = fs::read(&path)?;
+        bytes[at] ^= 4;
+        fs::write(&path, bytes)?;
+        let told = sg.run(&["verify"])?;
+        ensure!(told.code == Some(2), "{told}");
+        let wanted = format!("{} is damaged", path.display());
+        ensure!(told.stderr.contains(&wanted), "wanted {wanted:?}: {told}");
+        let refused = sg.run(&["group", "create", "other"])?;
+        ensure!(refused.code == Some(2), "{refused}");
+        ensure!(refused.stderr.contains(&wanted), "{refused}");
+        ensure!(tcp_connects(&pair.world, "10.0.0.10:81")? == TimedOut);
+        let restored = sg.run(&["restore"])?.succeeded()?;
+        ensure!(
+            restored.stderr.contains("was damaged or lost"),
+            "{restored}"
+        );
+        ensure!(differences(&sg)?.is_empty());
+        ensure!(tcp_connects(&pair.world, "10.0.0.10:81")? == TimedOut);
+    }
+    // One that somebody removed is no better.
+    fs::remove_file(sg.run_dir().join("installed"))?;
+    let told = sg.run(&["verify"])?;
+    ensure!(told.stderr.contains("installed is gone"), "{told}");
+    is_repaired(&sg)
+}
+
+#[test]
+fn files_are_private_whatever_the_umask_is() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    let path = sg.write_policy(POLICY)?;
+    let open = ["sh", "-c", "umask 0; exec \"$0\" \"$@\""];
+    sg.run_under(&open, &["apply", &path])?.succeeded()?;
+    let words = "rule add web --ingress --protocol udp --ports 53 --from pl:office";
+    let words: Vec<&str> = words.split(' ').collect();
+    sg.run_under(&open, &words)?.succeeded()?;
+    for folder in [sg.run_dir(), sg.state_dir()] {
+        for entry in fs::read_dir(folder)?.flatten() {
+            let mode = entry.metadata()?.mode() & 0o777;
+            let wanted = if entry.path().is_dir() { 0o700 } else { 0o600 };
+            ensure!(
+                mode == wanted,
+                "{} has mode {mode:o}",
+                entry.path().display()
+            );
+        }
+    }
+    Ok(())
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use clap::{Args, ValueEnum};
 
-use crate::controller::{Controller, Needed, Plan, View, Warning, namespace, recorded_namespace};
+use crate::controller::{
+    Controller, Done, InterfaceState, Needed, Plan, View, Warning, namespace, recorded_namespace,
+};
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::defaults::create_vpc;
@@ -15,7 +17,7 @@ use crate::show;
 
 use super::confirm::Confirm;
 use super::error::{Error, Result};
-use super::output::print;
+use super::output::{print, warn};
 use super::{Answer, choose, make, report};
 
 #[derive(Debug, Args)]
@@ -110,8 +112,11 @@ fn parse_ethertype(text: &str) -> Result<u16, String> {
 #[derive(Debug, Args)]
 pub(super) struct Detach {
     /// The interfaces
-    #[arg(required = true, value_name = "IFACE")]
+    #[arg(required_unless_present = "all", value_name = "IFACE")]
     interfaces: Vec<InterfaceName>,
+    /// All interfaces of all VPCs and network namespaces, whatever state the policy is in
+    #[arg(long, conflicts_with_all = ["interfaces", "vpc", "netns"])]
+    all: bool,
     /// The VPC they are in
     #[arg(long)]
     vpc: Option<VpcName>,
@@ -128,6 +133,7 @@ impl Attach {
         let vpc = self.vpc(controller.policy())?;
         let known = controller.policy().vpcs.get(&vpc);
         let known = known.and_then(|vpc| vpc.interfaces.get(&self.interface));
+        let is_known = known.is_some();
         let interface = self.interface(known)?;
         refuse_other_device(controller.policy(), &vpc, &self.interface, &interface)?;
         let mut changes = match controller.policy().vpcs.contains_key(&vpc) {
@@ -141,7 +147,11 @@ impl Attach {
         let policy = controller.policy().clone().apply(&changes)?;
         let plan = Plan {
             policy,
-            needed: Needed::Some(vpc, BTreeSet::from([self.interface])),
+            // One that is known may be away for a while; a new name may be a mistake.
+            needed: match is_known {
+                true => Needed::None,
+                false => Needed::Some(vpc, BTreeSet::from([self.interface])),
+            },
             terminate: false,
         };
         report(&self.confirm.install(&mut controller, plan)?)
@@ -251,6 +261,9 @@ fn refuse_other_device(
 
 impl Detach {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
+        if self.all {
+            return self.detach_all(dirs);
+        }
         let controller = Controller::open(dirs)?;
         let attachments = controller.attachments()?;
         let mut chosen = BTreeSet::new();
@@ -273,12 +286,49 @@ impl Detach {
         let changes = changes.collect::<Vec<_>>();
         report(&make(controller, &changes, false, &self.confirm)?)
     }
+
+    /// The way out: what the policy has is detached as ever; where the policy cannot be read, or is
+    /// not the one in force, what is installed goes all the same.
+    fn detach_all(&self, dirs: &DirOptions) -> Result<Answer> {
+        let refused = match Controller::open(dirs) {
+            Ok(controller) => match self.detach_all_of(controller) {
+                Ok(done) => return report(&done),
+                Err(error) => error,
+            },
+            Err(error) => error.into(),
+        };
+        // One of the two is meant: a way back needs a policy to go back to.
+        if !self.confirm.is_needless() {
+            return Err(refused);
+        }
+        warn(&refused);
+        let removed = Controller::remove_all(dirs)?;
+        let lines = removed.iter().map(|name| format!("- interface {name}\n"));
+        let lines: String = lines.collect();
+        print(&match lines.is_empty() {
+            true => "nothing was attached\n".to_owned(),
+            false => lines + "nothing is protected any more; the stored policy is as it was\n",
+        })?;
+        Ok(Answer::Yes)
+    }
+
+    fn detach_all_of(&self, controller: Controller) -> Result<Done> {
+        let vpcs = controller.policy().vpcs.iter();
+        let changes = vpcs.flat_map(|(vpc, content)| {
+            content.interfaces.keys().map(|name| Change {
+                vpc: vpc.clone(),
+                edit: Edit::RemoveInterface(name.clone()),
+            })
+        });
+        let changes: Vec<_> = changes.collect();
+        make(controller, &changes, false, &self.confirm)
+    }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Restore {
-    /// Replace what a version of sg-ctl has installed that this one cannot read; which flows are
-    /// tracked is forgotten
+    /// Replace what another state folder, or a version of sg-ctl that this one cannot read, has
+    /// installed; which flows are tracked may be forgotten
     #[arg(long)]
     take_over: bool,
     /// Only if the policy has this interface and it is not protected, as when a device appears
@@ -296,9 +346,11 @@ impl Restore {
         }
         let mut controller = match self.take_over {
             true => Controller::take_over(dirs)?,
-            false => Controller::open(dirs)?,
+            false => Controller::open_to_restore(dirs)?,
         };
-        controller.distrust_changed_maps()?;
+        if !self.take_over {
+            controller.distrust_changed_maps()?;
+        }
         let plan = Plan {
             policy: controller.policy().clone(),
             needed: Needed::None,
@@ -329,12 +381,10 @@ fn waits_for(dirs: &DirOptions, device: &str) -> Result<bool> {
     if !vpcs.any(|vpc| vpc.interfaces.contains_key(&name)) {
         return Ok(false);
     }
-    let attachments = match view.dataplane()? {
-        Some(dataplane) => dataplane.attachments()?,
-        None => Vec::new(),
-    };
-    let mut named = attachments
-        .iter()
-        .filter(|attachment| attachment.name == name);
-    Ok(!named.any(|attachment| attachment.attached))
+    let states = view.interface_states()?;
+    let mut vpcs = view.policy.vpcs.iter();
+    Ok(vpcs.any(|(vpc, content)| {
+        content.interfaces.contains_key(&name)
+            && states.of_interface(vpc, &name) == InterfaceState::Open
+    }))
 }

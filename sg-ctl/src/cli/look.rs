@@ -43,8 +43,10 @@ impl Status {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
         let dataplane = view.dataplane()?;
-        let mut status = observe::Status::read(view.revision, &view.policy, dataplane.as_ref())?
-            .with_confirmations(&view);
+        let states = view.interface_states()?;
+        let status =
+            observe::Status::read(view.revision, &view.policy, &states, dataplane.as_ref())?;
+        let mut status = status.with_confirmations(&view);
         if status.flows.capacity == 0 {
             // What there will be when something is attached.
             status.flows.capacity = room_for_flows(view.limits.flows).into();

@@ -1,5 +1,6 @@
 //! Commands about policy files.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use crate::policy::diff::diff;
 use crate::policy::export::export;
 use crate::policy::file::PolicyFile;
 use crate::policy::findings::Findings;
-use crate::policy::model::Policy;
-use crate::policy::names::VpcName;
+use crate::policy::model::{Policy, Side};
+use crate::policy::names::{InterfaceName, VpcName};
 use crate::show::{self, Style};
 
 use super::choose::named_vpc;
@@ -37,6 +38,10 @@ pub(super) struct Apply {
     /// Judge tracked flows again: those that no rule allows any more end
     #[arg(long)]
     terminate: bool,
+    /// Replace what another state folder has installed, or one that was lost: every interface that
+    /// is protected must be in the file
+    #[arg(long, conflicts_with = "dry_run")]
+    take_over: bool,
     /// With --dry-run, print JSON
     #[arg(long, requires = "dry_run")]
     json: bool,
@@ -81,10 +86,13 @@ impl Apply {
             return diff.run(dirs);
         }
         let file = parse(&self.file)??;
-        let mut controller = Controller::open(dirs)?;
+        let mut controller = match self.take_over {
+            true => Controller::take_over_to_change(dirs)?,
+            false => Controller::open(dirs)?,
+        };
         let policy = to_policy(&file, controller.policy())?;
         let plan = Plan {
-            needed: needed(&file, &policy),
+            needed: needed(controller.policy(), &policy, file.vpc_name()),
             policy,
             terminate: self.terminate,
         };
@@ -113,7 +121,7 @@ impl Diff {
             true => None,
             // What was asked is the difference; that flows cannot be looked at keeps nobody from it.
             false => view
-                .foresee(&after, &needed(&file, &after), self.terminate)
+                .foresee(&after, self.terminate)
                 .unwrap_or_else(|error| {
                     warn(&format!("what it does to live flows is not known: {error}"));
                     None
@@ -175,14 +183,19 @@ fn to_policy(file: &PolicyFile, existing: &Policy) -> Result<Policy> {
     Ok(policy)
 }
 
-/// The interfaces that a file names have to be there.
-fn needed(file: &PolicyFile, policy: &Policy) -> Needed {
-    match policy.vpcs.get(file.vpc_name()) {
-        Some(vpc) if file.has_interfaces() => Needed::Some(
-            file.vpc_name().clone(),
-            vpc.interfaces.keys().cloned().collect(),
-        ),
-        _ => Needed::None,
+/// An interface that is not there is protected when it comes. But where the machine's own interfaces
+/// give way to others, these have to be there: a mistaken name would open the machine.
+fn needed(before: &Policy, after: &Policy, vpc: &VpcName) -> Needed {
+    let own = |policy: &Policy| -> BTreeSet<InterfaceName> {
+        let vpc = policy.vpcs.get(vpc);
+        let interfaces = vpc.into_iter().flat_map(|vpc| &vpc.interfaces);
+        let own = interfaces.filter(|(_, interface)| interface.side == Side::Host);
+        own.map(|(name, _)| name.clone()).collect()
+    };
+    let (had, has) = (own(before), own(after));
+    match had.is_subset(&has) {
+        true => Needed::None,
+        false => Needed::Some(vpc.clone(), has.difference(&had).cloned().collect()),
     }
 }
 

@@ -175,7 +175,7 @@ pub enum ImageError {
 }
 
 /// Changes with the shape of [`Image`], and with that of the maps.
-pub const FORMAT: u64 = (ABI as u64) << 32 | 3;
+pub const FORMAT: u64 = (ABI as u64) << 32 | 4;
 
 fn replace<K, V>(map: &mut BTreeMap<K, V>, gone: &BTreeMap<K, V>, new: &BTreeMap<K, V>)
 where

@@ -6,7 +6,7 @@
 //! whole policy.
 
 use crate::compile::amend::{Answer, Edits, Whole, amend};
-use crate::dataplane::Amendable;
+use crate::dataplane::{Amendable, Dataplane};
 use crate::dirs::{DirOptions, Dirs, Place};
 use crate::limits::Limits;
 use crate::policy::change::{Change, Edit};
@@ -15,7 +15,7 @@ use crate::policy::model::{OnRuleRemoval, Policy};
 use crate::store::{Asked, Draft, Revision, SqliteStore, StoreError};
 
 use super::devices::Surroundings;
-use super::{Controller, Done, Result, Session, TakenBack, Unconfirmed, Warning};
+use super::{Controller, Done, Result, Session, TakenBack, Unconfirmed, Warning, ownership};
 
 /// What became of a change.
 pub enum Amended {
@@ -69,6 +69,7 @@ impl Controller {
         changes: impl FnOnce(&Policy) -> Option<Vec<Change>>,
     ) -> Result<Amended> {
         let (dirs, lock) = Self::lock(options)?;
+        ownership::refuse_lost(&dirs)?;
         let mut store = SqliteStore::open(dirs.state())?;
         let Stored {
             before,
@@ -101,6 +102,11 @@ fn change_a_part(
 ) -> Result<Stored, Failure> {
     if Unconfirmed::find(store)?.is_some() {
         return Err(Whole::because("a change waits for its confirmation").into());
+    }
+    // Whether it may take over what an earlier version has installed is for the whole to say.
+    let owner = Dataplane::owner(dirs.run()).map_err(super::Error::from)?;
+    if owner.is_none_or(|owner| store.id().ok().flatten() != Some(owner.store)) {
+        return Err(Whole::because("another store's policy is in force").into());
     }
     let limits = Limits::read(store)?;
     let bpffs = dirs.find_bpffs().map_err(super::Error::from)?;

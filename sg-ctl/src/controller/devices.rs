@@ -1,12 +1,15 @@
 //! Which device an interface of the policy is on this machine.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::Device;
-use crate::interfaces::{Error, Link, LinkLayer, Netns, NetnsId, Result, link, links};
+use crate::dataplane::{Attachment, Device};
+use crate::interfaces::{
+    Error, Link, LinkLayer, Netns, NetnsId, Result, every_namespace, link, links,
+};
 use crate::limits::Limits;
 use crate::policy::model::Policy;
 use crate::policy::names::{InterfaceName, VpcName};
@@ -33,19 +36,97 @@ impl Needed {
 }
 
 /// The devices of a policy's interfaces, and why some have none.
+///
+/// An interface has the device of its name. One that it had before and that still holds the programs
+/// stays its own, whatever it is called now and wherever it is: a rename opens nothing.
 pub(super) struct Devices {
     pub(super) found: Vec<Device>,
+    /// Why an interface has no device at all.
     pub(super) missing: Vec<Error>,
+    /// The devices that are not where the policy has their interfaces.
+    pub(super) strayed: Vec<Strayed>,
+}
+
+/// A protected device that is not where the policy has its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strayed {
+    /// The interface's VPC.
+    pub vpc: VpcName,
+    /// The interface.
+    pub interface: InterfaceName,
+    /// The device's number.
+    pub ifindex: u32,
+    /// Where it is.
+    pub place: StrayedTo,
+}
+
+/// Where a device is that is not where the policy has its interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StrayedTo {
+    /// It has another name.
+    Name(String),
+    /// It is in another network namespace.
+    Namespace {
+        /// Its name there.
+        name: String,
+        /// The namespace, in words.
+        netns: String,
+        /// Whether its packets are judged there, and not all dropped.
+        is_judged: bool,
+    },
+    /// It is in a network namespace that cannot be found.
+    Unknown,
+}
+
+impl Strayed {
+    /// Whether its packets are judged, and not all dropped.
+    pub fn is_judged(&self) -> bool {
+        match &self.place {
+            StrayedTo::Name(_) => true,
+            StrayedTo::Namespace { is_judged, .. } => *is_judged,
+            StrayedTo::Unknown => false,
+        }
+    }
+}
+
+impl fmt::Display for Strayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let interface = &self.interface;
+        write!(f, "the device of interface {interface} ")?;
+        match &self.place {
+            StrayedTo::Name(name) => {
+                write!(
+                    f,
+                    "is called {name} now, and stays protected as {interface}"
+                )
+            }
+            StrayedTo::Namespace { name, netns, .. } => write!(
+                f,
+                "is {name} in {netns} now, and stays protected as {interface}"
+            ),
+            StrayedTo::Unknown => write!(
+                f,
+                "is in a network namespace that cannot be seen from here; sg's programs stay on \
+                 it and drop everything until it comes back or `sg-ctl detach {interface}`"
+            ),
+        }
+    }
 }
 
 impl Devices {
-    /// Asks each network namespace once.
-    pub(super) fn find(policy: &Policy, needed: &Needed) -> Result<Self> {
+    /// Asks each network namespace once. `attachments` are what is protected now.
+    pub(super) fn find(
+        policy: &Policy,
+        needed: &Needed,
+        attachments: &[Attachment],
+    ) -> Result<Self> {
         let mut namespaces: HashMap<Option<&str>, Result<Namespace>> = HashMap::new();
         let mut devices = Self {
             found: Vec::new(),
             missing: Vec::new(),
+            strayed: Vec::new(),
         };
+        let mut absent: Vec<(&VpcName, &InterfaceName, Error)> = Vec::new();
         for (vpc_name, vpc) in &policy.vpcs {
             for (name, interface) in &vpc.interfaces {
                 let netns = interface.netns.as_deref();
@@ -61,14 +142,96 @@ impl Devices {
                 match device {
                     Ok(device) => devices.found.push(device),
                     Err(
-                        missing @ (Error::InterfaceMissing { .. } | Error::NetnsMissing { .. }),
-                    ) if !needed.includes(vpc_name, name) => devices.missing.push(missing),
+                        missing @ (Error::InterfaceMissing { .. }
+                        | Error::NetnsMissing { .. }
+                        | Error::NotNetns { .. }),
+                    ) if !needed.includes(vpc_name, name) => {
+                        absent.push((vpc_name, name, missing));
+                    }
                     Err(error) => return Err(error),
                 }
             }
         }
+        devices.follow(policy, attachments);
+        let has_device = |vpc: &VpcName, name: &InterfaceName| {
+            let mut found = devices.found.iter();
+            found.any(|device| device.vpc == *vpc && device.name == *name)
+        };
+        absent.retain(|(vpc, name, _)| !has_device(vpc, name));
+        devices.missing = absent.into_iter().map(|(_, _, missing)| missing).collect();
         Ok(devices)
     }
+
+    /// Finds the devices that hold the programs of an interface without being the one of its name.
+    fn follow(&mut self, policy: &Policy, attachments: &[Attachment]) {
+        for attachment in attachments {
+            let Some(ifindex) = attachment.held else {
+                continue;
+            };
+            let vpc = policy.vpcs.get(&attachment.vpc);
+            let is_at = |device: &Device, (inode, ifindex): (u64, u32)| {
+                device.netns.id().inode == inode && device.link.ifindex == ifindex
+            };
+            let place = (attachment.netns_inode, ifindex);
+            let named = vpc.and_then(|vpc| vpc.interfaces.get(&attachment.name));
+            let is_in_place = ifindex == attachment.ifindex
+                && self
+                    .found
+                    .iter()
+                    .any(|device| is_at(device, place) && attachment.is_in(&device.netns));
+            if named.is_none() || is_in_place {
+                continue;
+            }
+            let (vpc, interface) = (attachment.vpc.clone(), attachment.name.clone());
+            let strayed = |place| Strayed {
+                vpc: vpc.clone(),
+                interface: interface.clone(),
+                ifindex,
+                place,
+            };
+            let Some((netns, link)) = whereabouts(attachment, ifindex) else {
+                self.strayed.push(strayed(StrayedTo::Unknown));
+                continue;
+            };
+            let inode = netns.id().inode;
+            // It may be another interface's by its name now.
+            let mut found = self.found.iter();
+            if found.any(|device| is_at(device, (inode, ifindex))) {
+                continue;
+            }
+            let home = named.and_then(|interface| namespace(interface.netns.as_deref()).ok());
+            let name = link.name.clone();
+            self.strayed.push(strayed(
+                match home.is_some_and(|home| home.id() == netns.id()) {
+                    true => StrayedTo::Name(name),
+                    false => StrayedTo::Namespace {
+                        name,
+                        netns: netns.to_string(),
+                        is_judged: attachment.attached && attachment.netns_inode == inode,
+                    },
+                },
+            ));
+            self.found.push(Device {
+                vpc,
+                name: interface,
+                netns,
+                link,
+            });
+        }
+    }
+}
+
+/// Looks for the device that holds an attachment's programs, in every network namespace that has a
+/// name or a process.
+fn whereabouts(attachment: &Attachment, ifindex: u32) -> Option<(Netns, Link)> {
+    let mut namespaces = every_namespace();
+    // Most have never left.
+    namespaces.sort_by_key(|netns| netns.id().inode != attachment.netns_inode);
+    namespaces.into_iter().find_map(|netns| {
+        let links = links(&netns).ok()?;
+        let link = links.into_iter().find(|link| link.ifindex == ifindex)?;
+        attachment.is_in(&netns).then_some((netns, link))
+    })
 }
 
 /// What was found where, so that the next command can tell whether anything has changed.
@@ -76,7 +239,7 @@ impl Devices {
 pub(super) struct Surroundings {
     /// By the network namespace, as the policy calls it.
     namespaces: BTreeMap<Option<String>, Surrounding>,
-    /// Whether the policy names an interface that was not found.
+    /// Whether an interface was not found, or not where the policy has it.
     is_missing_some: bool,
     /// How much might be held.
     limits: Limits,
@@ -109,12 +272,12 @@ impl Surrounding {
 
 impl Surroundings {
     /// Those of a policy.
-    pub(super) fn of(
-        policy: &Policy,
-        found: &[Device],
-        missing: &[Error],
-        limits: &Limits,
-    ) -> Self {
+    pub(super) fn of(policy: &Policy, devices: &Devices, limits: &Limits) -> Self {
+        let Devices {
+            found,
+            missing,
+            strayed,
+        } = devices;
         let mut namespaces = BTreeMap::new();
         for device in found {
             let vpc = policy.vpcs.get(&device.vpc);
@@ -127,7 +290,7 @@ impl Surroundings {
         }
         Self {
             namespaces,
-            is_missing_some: !missing.is_empty(),
+            is_missing_some: !missing.is_empty() || !strayed.is_empty(),
             limits: *limits,
         }
     }

@@ -7,6 +7,7 @@ use crate::dataplane;
 use crate::dirs::DirError;
 use crate::interfaces;
 use crate::policy::findings::Findings;
+use crate::policy::names::InterfaceName;
 use crate::privileges::Unprivileged;
 use crate::store::StoreError;
 
@@ -42,6 +43,63 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The store is gone, and what was installed from it is in force.
+    #[error(
+        "{} is gone, and what was installed from it still protects this machine; bring the file \
+         back from a backup, or apply the policy again with `sg-ctl apply FILE --take-over`; \
+         `sg-ctl detach --all` ends the protection", path.display()
+    )]
+    Lost {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// What is in force was installed from another store.
+    #[error(
+        "what protects this machine was installed from {}{}; choose that state folder with \
+         --state-dir, or let the policy in {} replace what is installed with `sg-ctl restore \
+         --take-over`; `sg-ctl detach --all` ends the protection",
+        theirs.display(),
+        if theirs == ours { ", from another store than the one there now" } else { "" },
+        ours.display()
+    )]
+    Foreign {
+        /// The state folder that it was installed from.
+        theirs: PathBuf,
+        /// The state folder that was given.
+        ours: PathBuf,
+    },
+    /// An earlier version has installed what this store does not have.
+    #[error(
+        "interface {interface} is protected, and the policy in {} does not have it; choose the \
+         state folder that it was installed from with --state-dir, or let this policy replace what \
+         is installed with `sg-ctl restore --take-over`; `sg-ctl detach --all` ends the protection",
+        state.display()
+    )]
+    Unknown {
+        /// The state folder.
+        state: PathBuf,
+        /// The interface.
+        interface: InterfaceName,
+    },
+    /// What is to replace the installed policy leaves devices open.
+    #[error(
+        "{} would not be protected any more, so nothing was changed; the policy that takes over \
+         must have every interface that is protected now; `sg-ctl detach --all` ends all protection",
+        interfaces.join(", ")
+    )]
+    WouldOpen {
+        /// The devices, in words.
+        interfaces: Vec<String>,
+    },
+    /// There is no policy that could take over.
+    #[error(
+        "{} does not exist, so there is no policy to take over with; `sg-ctl apply FILE \
+         --take-over` makes one of a file", path.display()
+    )]
+    NothingStored {
+        /// The store's file.
+        path: PathBuf,
     },
     /// One change at a time can wait for its confirmation.
     #[error(

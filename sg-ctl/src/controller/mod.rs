@@ -9,12 +9,14 @@ mod amending;
 mod confirmation;
 mod devices;
 mod error;
+mod ownership;
 mod session;
 mod verify;
 mod view;
 
 use std::mem;
 use std::panic::resume_unwind;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -29,11 +31,11 @@ use crate::store::{Revision, SqliteStore, Store as _};
 
 pub use amending::Amended;
 pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation};
-pub use devices::{Needed, namespace, recorded_namespace};
+pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
 pub use error::{Error, Result};
 pub use session::{Session, SessionWarning};
 pub use verify::Verified;
-pub use view::View;
+pub use view::{InterfaceState, InterfaceStates, View};
 
 use crate::compile::image::Image;
 use devices::{Devices, Surroundings};
@@ -46,6 +48,8 @@ pub struct Controller {
     policy: Policy,
     limits: Limits,
     unconfirmed: Option<Unconfirmed>,
+    /// Replaces what is installed, whoever installed it and whether its record can be read.
+    takes_over: bool,
     /// What has been done on the way here, for whoever asks next.
     news: Vec<Warning>,
     // Dropped last, when nothing is open any more.
@@ -110,8 +114,11 @@ pub struct Done {
 #[derive(Debug, thiserror::Error)]
 pub enum Warning {
     /// An interface of the policy cannot be protected now.
-    #[error("{0}; it is protected when it is back and `sg-ctl restore` has run")]
+    #[error("waiting: {0}; it is protected when it is there and `sg-ctl restore` runs")]
     Missing(crate::interfaces::Error),
+    /// A device is not where the policy has its interface.
+    #[error("{0}")]
+    Strayed(Strayed),
     /// The pins will not outlive the mount namespace.
     #[error(
         "the bpf filesystem is visible in this mount namespace only: protection ends with the last \
@@ -130,16 +137,79 @@ pub enum Warning {
          of revision {0} again"
     )]
     TakenBack(u64),
+    /// An earlier change is overdue and cannot be taken back.
+    #[error(
+        "an earlier change was not confirmed in time and cannot be taken back now: {0}; it stays \
+         in force until a command can write there"
+    )]
+    NotTakenBack(String),
+    /// What was recorded was damaged or lost.
+    #[error(
+        "{} was damaged or lost; what is stored was installed anew, and tracked flows that no rule \
+         allows may have been forgotten", .0.display()
+    )]
+    Damaged(PathBuf),
     /// The session that the command was given in would not be let in any more.
     #[error(transparent)]
     Session(SessionWarning),
 }
 
 impl Controller {
-    /// Waits for other writers and reads what is stored, making the store if there is none.
+    /// Waits for other writers and reads what is stored, making the store if there is none. A store
+    /// whose policy is not the one in force is refused.
     pub fn open(options: &DirOptions) -> Result<Self> {
         let (dirs, lock) = Self::lock(options)?;
-        Self::read(dirs, lock)
+        ownership::refuse_lost(&dirs)?;
+        let store = SqliteStore::open(dirs.state())?;
+        Self::of(dirs, lock, store)
+    }
+
+    /// As [`Self::open`], to make the kernel hold what is stored. The store need not be writable.
+    pub fn open_to_restore(options: &DirOptions) -> Result<Self> {
+        let (dirs, lock) = Self::lock(options)?;
+        ownership::refuse_lost(&dirs)?;
+        let store = Self::store_to_restore(&dirs)?;
+        let mut controller = Self::read(dirs, lock, store)?;
+        match controller.claim() {
+            Err(Error::Dataplane(dataplane::Error::Damaged { path })) => controller.replace(&path),
+            claimed => claimed?,
+        }
+        controller.complete_overdue()?;
+        Ok(controller)
+    }
+
+    /// As [`Self::open_to_restore`]; what another store or another version has installed is
+    /// replaced by the next installation, provided that all it protects stays protected.
+    pub fn take_over(options: &DirOptions) -> Result<Self> {
+        let (dirs, lock) = Self::lock(options)?;
+        let path = dirs.state().join(SqliteStore::FILE);
+        match SqliteStore::is_in(dirs.state()) {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::NothingStored { path }),
+            Err(source) => return Err(Error::Hidden { path, source }),
+        }
+        let store = Self::store_to_restore(&dirs)?;
+        Self::replacing(dirs, lock, store)
+    }
+
+    /// As [`Self::take_over`], to change what is stored, making the store if there is none.
+    pub fn take_over_to_change(options: &DirOptions) -> Result<Self> {
+        let (dirs, lock) = Self::lock(options)?;
+        let store = SqliteStore::open(dirs.state())?;
+        Self::replacing(dirs, lock, store)
+    }
+
+    /// Takes everything that is installed out of the kernel, whoever installed it, and returns what
+    /// was protected. The store is not looked at.
+    pub fn remove_all(options: &DirOptions) -> Result<Vec<String>> {
+        let (dirs, lock) = Self::lock(options)?;
+        let Some(bpffs) = dirs.find_bpffs()? else {
+            return Ok(Vec::new());
+        };
+        let held = Dataplane::unprotected_with(&bpffs.path, &[]);
+        Dataplane::remove_all(dirs.run(), &bpffs.path)?;
+        dirs.unmount_if_empty(&lock)?;
+        Ok(held)
     }
 
     fn lock(options: &DirOptions) -> Result<(Dirs, Lock)> {
@@ -149,32 +219,64 @@ impl Controller {
         Ok((dirs, lock))
     }
 
-    fn read(dirs: Dirs, lock: Lock) -> Result<Self> {
-        let store = SqliteStore::open(dirs.state())?;
-        Self::of(dirs, lock, store)
+    fn store_to_restore(dirs: &Dirs) -> Result<SqliteStore> {
+        match SqliteStore::is_in(dirs.state()) {
+            Ok(true) => Ok(SqliteStore::open_to_read(dirs.state(), dirs.run())?),
+            _ => Ok(SqliteStore::open(dirs.state())?),
+        }
     }
 
     fn of(dirs: Dirs, lock: Lock, store: SqliteStore) -> Result<Self> {
+        let mut controller = Self::read(dirs, lock, store)?;
+        controller.claim()?;
+        controller.complete_overdue()?;
+        Ok(controller)
+    }
+
+    /// Makes sure that what is in force is this store's.
+    fn claim(&mut self) -> Result<()> {
+        let id = self.store.give_id()?;
+        ownership::refuse_foreign(&self.dirs, id, &self.policy)
+    }
+
+    /// Lets the next installation replace what a damaged file speaks of.
+    fn replace(&mut self, damaged: &Path) {
+        self.news.push(Warning::Damaged(damaged.to_owned()));
+        self.takes_over = true;
+    }
+
+    fn replacing(dirs: Dirs, lock: Lock, store: SqliteStore) -> Result<Self> {
+        let mut controller = Self::read(dirs, lock, store)?;
+        controller.store.give_id()?;
+        controller.takes_over = true;
+        Ok(controller)
+    }
+
+    fn read(dirs: Dirs, lock: Lock, store: SqliteStore) -> Result<Self> {
         let (revision, policy) = store.snapshot()?;
         let limits = Limits::read(&store)?;
-        let mut controller = Self {
+        Ok(Self {
             unconfirmed: Unconfirmed::find(&store)?,
             dirs,
             store,
             revision,
             policy,
             limits,
+            takes_over: false,
             news: Vec::new(),
             lock,
-        };
-        controller.complete_overdue()?;
-        Ok(controller)
+        })
     }
 
     /// Takes back a change whose time is over, should nobody have come to do it.
     fn complete_overdue(&mut self) -> Result<()> {
         let is_overdue = |unconfirmed: &Unconfirmed| unconfirmed.left().is_zero();
         if !self.unconfirmed.as_ref().is_some_and(is_overdue) {
+            return Ok(());
+        }
+        if let Some(why) = self.store.read_only() {
+            // What is stored is better in force than nothing.
+            self.news.push(Warning::NotTakenBack(why.to_owned()));
             return Ok(());
         }
         let taken_back = self.take_back()?;
@@ -253,10 +355,19 @@ impl Controller {
         {
             return Err(Error::Unconfirmed(unconfirmed.left_s()));
         }
-        let Devices { found, missing } = Devices::find(&plan.policy, &plan.needed)?;
-        let surroundings = Surroundings::of(&plan.policy, &found, &missing, &self.limits);
+        let devices = Devices::find(&plan.policy, &plan.needed, &self.attached()?)?;
+        if self.takes_over {
+            self.forget_former(&devices.found)?;
+        }
+        let surroundings = Surroundings::of(&plan.policy, &devices, &self.limits);
+        let Devices {
+            found,
+            missing,
+            strayed,
+        } = devices;
         let mut warnings = mem::take(&mut self.news);
         warnings.extend(missing.into_iter().map(Warning::Missing));
+        warnings.extend(strayed.into_iter().map(Warning::Strayed));
         let wanted = Wanted {
             policy: &plan.policy,
             devices: found,
@@ -292,6 +403,26 @@ impl Controller {
             confirm_within,
             ..self.done(plan.policy, changes, warnings)
         })
+    }
+
+    /// What is protected now. A record that is about to be replaced is not asked.
+    fn attached(&self) -> Result<Vec<Attachment>> {
+        if self.takes_over {
+            return Ok(Vec::new());
+        }
+        view::attachments(&self.dirs)
+    }
+
+    /// Makes way for these devices, provided that no other one is protected.
+    fn forget_former(&self, devices: &[dataplane::Device]) -> Result<()> {
+        if let Some(bpffs) = self.dirs.find_bpffs()? {
+            let interfaces = Dataplane::unprotected_with(&bpffs.path, devices);
+            if !interfaces.is_empty() {
+                return Err(Error::WouldOpen { interfaces });
+            }
+            Dataplane::forget_unreadable(self.dirs.run())?;
+        }
+        Ok(())
     }
 
     /// Stores the changes and installs what is wanted, if it can be installed.
@@ -369,7 +500,10 @@ impl Controller {
         if is_needed && bpffs.place == Place::Private {
             warnings.push(Warning::PrivatePins);
         }
-        Ok(Some(Dataplane::open(self.dirs.run(), &bpffs.path)?))
+        let mut dataplane = Dataplane::open(self.dirs.run(), &bpffs.path)?;
+        dataplane.mend_pins()?;
+        dataplane.set_owner(ownership::owner(&self.dirs, self.store.id()?));
+        Ok(Some(dataplane))
     }
 
     /// Stores and installs the old policy again.
@@ -377,7 +511,8 @@ impl Controller {
         let mut back = || -> Result<()> {
             let changes = diff(refused, &self.policy);
             self.revision = self.store.commit(self.revision, &changes)?;
-            let Devices { found, .. } = Devices::find(&self.policy, &Needed::None)?;
+            let Devices { found, .. } =
+                Devices::find(&self.policy, &Needed::None, &self.attached()?)?;
             let prepared = kernel.prepare(&Wanted {
                 policy: &self.policy,
                 devices: found,

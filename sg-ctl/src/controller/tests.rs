@@ -65,6 +65,7 @@ fn controller(folder: &TempDir) -> Controller {
         policy,
         limits: Limits::default(),
         unconfirmed: None,
+        takes_over: false,
         news: Vec::new(),
         lock,
     }

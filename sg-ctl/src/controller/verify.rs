@@ -2,8 +2,8 @@
 
 use super::devices::Devices;
 use super::error::Result;
-use super::{Controller, Needed, View};
-use crate::dataplane::{Dataplane, Difference, Wanted};
+use super::{Controller, View};
+use crate::dataplane::{self, Dataplane, Difference, Wanted};
 use crate::dirs::DirOptions;
 use crate::privileges;
 
@@ -12,7 +12,7 @@ use crate::privileges;
 pub struct Verified {
     /// Everything that differs.
     pub differences: Vec<Difference>,
-    /// Interfaces of the policy that the machine does not have now, in words.
+    /// Interfaces of the policy that the machine does not have now, or has elsewhere, in words.
     pub missing: Vec<String>,
     /// The revision that was compared.
     pub revision: u64,
@@ -23,12 +23,23 @@ impl View {
     pub fn verify(options: &DirOptions) -> Result<Verified> {
         privileges::check()?;
         let _lock = Self::open(options)?.lock()?;
-        Self::open(options)?.compare()
+        let view = Self::open(options)?;
+        if let Some(mismatch) = view.mismatch {
+            return Err(mismatch);
+        }
+        view.compare()
     }
 
     fn compare(&self) -> Result<Verified> {
-        let Devices { found, missing } = Devices::find(&self.policy, &Needed::None)?;
-        let missing = missing.iter().map(ToString::to_string).collect();
+        let Devices {
+            found,
+            missing,
+            strayed,
+        } = self.find_devices(&self.policy)?;
+        let missing = missing.iter().map(ToString::to_string);
+        let missing = missing
+            .chain(strayed.iter().map(ToString::to_string))
+            .collect();
         let differences = match self.dataplane()? {
             Some(dataplane) => dataplane.differences(&Wanted {
                 policy: &self.policy,
@@ -51,22 +62,18 @@ impl View {
 }
 
 impl Controller {
-    /// Lets the next installation make everything anew, should somebody have changed the maps.
-    pub fn distrust_changed_maps(&self) -> Result<()> {
-        match self.dirs.find_bpffs()? {
-            Some(bpffs) => {
-                let dataplane = Dataplane::open(self.dirs.run(), &bpffs.path)?;
-                Ok(dataplane.distrust_changed_maps()?)
-            }
-            None => Ok(()),
+    /// Lets the next installation make everything anew, should somebody have changed the maps or
+    /// the record.
+    pub fn distrust_changed_maps(&mut self) -> Result<()> {
+        let Some(bpffs) = self.dirs.find_bpffs()? else {
+            return Ok(());
+        };
+        match Dataplane::open(self.dirs.run(), &bpffs.path) {
+            Ok(dataplane) => dataplane.distrust_changed_maps()?,
+            Err(dataplane::Error::Damaged { path }) => self.replace(&path),
+            Err(dataplane::Error::RecordGone { run }) => self.replace(&run.join("installed")),
+            Err(error) => return Err(error.into()),
         }
-    }
-
-    /// Opens what another version has left whose record this one cannot read; the next
-    /// installation replaces what it has installed.
-    pub fn take_over(options: &DirOptions) -> Result<Self> {
-        let (dirs, lock) = Self::lock(options)?;
-        Dataplane::forget_unreadable(dirs.run())?;
-        Self::read(dirs, lock)
+        Ok(())
     }
 }

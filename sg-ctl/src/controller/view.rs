@@ -4,13 +4,15 @@ use std::fs;
 use std::path::Path;
 
 use super::confirmation::{TakenBack, Unconfirmed};
-use super::devices::{Devices, Needed};
+use super::devices::{Devices, Needed, Strayed};
 use super::error::{Error, Result};
+use super::ownership;
 use crate::consequences::{Consequences, foresee};
-use crate::dataplane::{Dataplane, Device, Wanted};
+use crate::dataplane::{Attachment, Dataplane, Device, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock};
 use crate::limits::Limits;
 use crate::policy::model::Policy;
+use crate::policy::names::{InterfaceName, VpcName};
 use crate::store::{SqliteStore, Store as _};
 
 /// What is stored and what the kernel holds. Looking changes nothing, and makes no store.
@@ -26,6 +28,8 @@ pub struct View {
     pub unconfirmed: Option<Unconfirmed>,
     /// What was taken back last, unless something was changed since.
     pub taken_back: Option<TakenBack>,
+    /// Why what is in force is not what is stored here, where it was installed from another store.
+    pub mismatch: Option<Error>,
     dirs: Option<Dirs>,
 }
 
@@ -43,17 +47,21 @@ impl View {
             limits: Limits::default(),
             unconfirmed: None,
             taken_back: None,
+            mismatch: None,
             dirs,
         };
         if let Some(dirs) = &view.dirs
             && store
         {
-            let store = SqliteStore::open(dirs.state())?;
+            let store = SqliteStore::open_to_read(dirs.state(), dirs.run())?;
             let (revision, policy) = store.snapshot()?;
+            view.mismatch = ownership::refuse_foreign(dirs, store.id()?, &policy).err();
             view.limits = Limits::read(&store)?;
             view.unconfirmed = Unconfirmed::find(&store)?;
             view.taken_back = TakenBack::find(&store)?;
             (view.revision, view.policy) = (revision.number(), policy);
+        } else if let Some(dirs) = &view.dirs {
+            view.mismatch = ownership::refuse_lost(dirs).err();
         }
         Ok(view)
     }
@@ -65,23 +73,36 @@ impl View {
 
     /// The interfaces of the policy that this machine has.
     pub fn devices(&self) -> Result<Vec<Device>> {
-        Ok(Devices::find(&self.policy, &Needed::None)?.found)
+        Ok(self.find_devices(&self.policy)?.found)
+    }
+
+    /// How each interface of the policy is.
+    pub fn interface_states(&self) -> Result<InterfaceStates> {
+        let attachments = self.attachments()?;
+        let devices = Devices::find(&self.policy, &Needed::None, &attachments)?;
+        Ok(InterfaceStates::of(devices, attachments))
+    }
+
+    pub(super) fn find_devices(&self, policy: &Policy) -> Result<Devices> {
+        Ok(Devices::find(policy, &Needed::None, &self.attachments()?)?)
+    }
+
+    fn attachments(&self) -> Result<Vec<Attachment>> {
+        match &self.dirs {
+            Some(dirs) => attachments(dirs),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What making the policy another one would do to the connections there are; `None` where there
     /// are none.
-    pub fn foresee(
-        &self,
-        policy: &Policy,
-        needed: &Needed,
-        terminate: bool,
-    ) -> Result<Option<Consequences>> {
+    pub fn foresee(&self, policy: &Policy, terminate: bool) -> Result<Option<Consequences>> {
         let Some(dataplane) = self.dataplane()? else {
             return Ok(None);
         };
         let wanted = Wanted {
             policy,
-            devices: Devices::find(policy, needed)?.found,
+            devices: self.find_devices(policy)?.found,
             terminate,
             capacity: self.limits.flows,
             limits: self.limits.tables,
@@ -97,6 +118,90 @@ impl View {
         let bpffs = dirs.find_bpffs()?;
         let opened = bpffs.map(|bpffs| Dataplane::open(dirs.run(), &bpffs.path));
         Ok(opened.transpose()?)
+    }
+}
+
+/// What is protected now.
+pub(super) fn attachments(dirs: &Dirs) -> Result<Vec<Attachment>> {
+    match dirs.find_bpffs()? {
+        Some(bpffs) => Ok(Dataplane::attachments_in(dirs.run(), &bpffs.path)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// How the interfaces of a policy are.
+#[derive(Debug)]
+pub struct InterfaceStates {
+    attachments: Vec<Attachment>,
+    /// The devices that interfaces have by their names: namespace and number.
+    named: Vec<(VpcName, InterfaceName, u64, u32)>,
+    /// The devices that are not where the policy has their interfaces.
+    pub strayed: Vec<Strayed>,
+}
+
+/// How an interface of the policy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InterfaceState<'a> {
+    /// The device of its name holds the programs.
+    Protected(&'a Attachment),
+    /// The device of its name is there, without them.
+    Open,
+    /// It has no device.
+    Waiting,
+}
+
+impl InterfaceStates {
+    fn of(devices: Devices, attachments: Vec<Attachment>) -> Self {
+        let strayed = &devices.strayed;
+        let is_named = |device: &&Device| {
+            !strayed.iter().any(|strayed| {
+                strayed.vpc == device.vpc
+                    && strayed.interface == device.name
+                    && strayed.ifindex == device.link.ifindex
+            })
+        };
+        let named = devices.found.iter().filter(is_named).map(|device| {
+            let inode = device.netns.id().inode;
+            (
+                device.vpc.clone(),
+                device.name.clone(),
+                inode,
+                device.link.ifindex,
+            )
+        });
+        Self {
+            named: named.collect(),
+            attachments,
+            strayed: devices.strayed,
+        }
+    }
+
+    /// Whether a device of an interface is judged by its groups, and none is open.
+    pub fn is_protected(&self, vpc: &VpcName, name: &InterfaceName) -> bool {
+        let mut strayed = self.strayed.iter();
+        match self.of_interface(vpc, name) {
+            InterfaceState::Protected(_) => true,
+            InterfaceState::Open => false,
+            InterfaceState::Waiting => strayed.any(|strayed| {
+                strayed.vpc == *vpc && strayed.interface == *name && strayed.is_judged()
+            }),
+        }
+    }
+
+    /// How the device of an interface's name is.
+    pub fn of_interface(&self, vpc: &VpcName, name: &InterfaceName) -> InterfaceState<'_> {
+        let mut named = self.named.iter();
+        let Some((_, _, inode, ifindex)) = named.find(|named| (&named.0, &named.1) == (vpc, name))
+        else {
+            return InterfaceState::Waiting;
+        };
+        let mut attachments = self.attachments.iter();
+        let attachment = attachments.find(|attachment| {
+            attachment.attached
+                && (&attachment.vpc, &attachment.name) == (vpc, name)
+                && (attachment.netns_inode, attachment.ifindex) == (*inode, *ifindex)
+        });
+        attachment.map_or(InterfaceState::Open, InterfaceState::Protected)
     }
 }
 

@@ -20,7 +20,7 @@ use super::maps::{LayoutMaps, layout_folder};
 use super::state::{Files, Record};
 use super::sys::MappedArray;
 use super::wire::{Entry, Wire};
-use super::{Dataplane, Error, hooks, ledger, object, sys, update};
+use super::{Dataplane, Error, hooks, ledger, object, pins, sys, update};
 use crate::compile::Limits;
 use crate::compile::amend::{
     Amendment, Answer, ArenaKind, Ground, InstalledPolicy, NextNumbers, RangeTableKey, Room,
@@ -88,6 +88,9 @@ impl Amendable {
         let mut devices = record.devices.iter();
         if !devices.all(|device| hooks::is_attached(bpffs, device)) {
             return Err(Whole::because("an interface has lost its programs"));
+        }
+        if !pins::missing(bpffs, &record).is_empty() {
+            return Err(Whole::because("a pin was removed"));
         }
         if !sys::can_wait_for_readers() {
             return Err(Whole::because("there are no grace periods to wait for"));

@@ -4,6 +4,7 @@
 //! one step for the kernel: each packet meets the old program or the new one.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,11 @@ pub(super) fn ensure(
         source,
     })?;
     let send = folder.join(device.send_link());
+    // Those of a device that has moved away with this one's number are not this one's.
+    if holds(&send, device) && !is_in(&send, netns) {
+        unpin(&send)?;
+        unpin(&folder.join(device.receive_link()))?;
+    }
     let program = program_path(layout, device.netns, object::TC_SEND);
     if !holds(&send, device) {
         unpin(&send)?;
@@ -92,10 +98,30 @@ pub(super) fn ensure(
     if !replace {
         return Ok(());
     }
+    replace_receiving(&receive, &program, device)
+}
+
+fn replace_receiving(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(), Error> {
     match device.hook {
-        ReceiveHook::Tc => replace_tc(&receive, &program, device),
-        ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => replace_xdp(&receive, &program, device),
+        ReceiveHook::Tc => replace_tc(link, program, device),
+        ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => replace_xdp(link, program, device),
     }
+}
+
+/// Puts the layout's programs under the links of a device, wherever it is.
+pub(super) fn replace(bpffs: &Path, layout: &Path, device: &DeviceRecord) -> Result<(), Error> {
+    let folder = links_folder(bpffs);
+    let program = |name| program_path(layout, device.netns, name);
+    replace_tc(
+        &folder.join(device.send_link()),
+        &program(object::TC_SEND),
+        device,
+    )?;
+    replace_receiving(
+        &folder.join(device.receive_link()),
+        &program(receive_program(device.hook)),
+        device,
+    )
 }
 
 pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
@@ -227,20 +253,74 @@ pub(super) fn unpin(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// The pins of our links.
+pub(super) fn links(bpffs: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(links_folder(bpffs)).into_iter().flatten();
+    entries.flatten().map(|entry| entry.path())
+}
+
 /// The programs under our links, by the kernel's numbers.
 pub(super) fn our_programs(bpffs: &Path) -> BTreeSet<u32> {
-    let links = fs::read_dir(links_folder(bpffs))
-        .into_iter()
-        .flatten()
-        .flatten();
-    links
-        .filter_map(|link| {
-            sys::open_pin(&link.path())
-                .and_then(|link| sys::link_ends(&link))
-                .ok()
-        })
-        .map(|ends| ends.program)
-        .collect()
+    let ends = links(bpffs).filter_map(|link| ends(&link));
+    ends.map(|ends| ends.program).collect()
+}
+
+/// The devices that our links hold: the inode of the namespace in which they were attached, and
+/// their number now.
+pub(super) fn held_devices(bpffs: &Path) -> BTreeSet<(u64, u32)> {
+    let held = links(bpffs).filter_map(|link| {
+        let ends = ends(&link).filter(|ends| ends.ifindex != 0)?;
+        let netns = link.file_name()?.to_str()?.split('-').next()?;
+        Some((netns.parse().ok()?, ends.ifindex))
+    });
+    held.collect()
+}
+
+/// The program that a pinned link runs, by the kernel's number.
+pub(super) fn program_of(link: &Path) -> Option<u32> {
+    ends(link).map(|ends| ends.program)
+}
+
+/// What a pinned link joins.
+fn ends(link: &Path) -> Option<sys::LinkEnds> {
+    let link = sys::open_pin(link).ok()?;
+    sys::link_ends(&link).ok()
+}
+
+/// The number of the device that both links hold now. None where one of them holds nothing.
+pub(super) fn held(bpffs: &Path, device: &DeviceRecord) -> Option<u32> {
+    let folder = links_folder(bpffs);
+    let send = ends(&folder.join(device.send_link()))?.ifindex;
+    let receive = ends(&folder.join(device.receive_link()))?.ifindex;
+    (send == receive && send != 0).then_some(send)
+}
+
+/// Whether a sending link is on a device of a namespace. Links go with their devices to another
+/// namespace, where the device may keep its number while another one gets it here.
+pub(super) fn is_in(send_link: &Path, netns: &Netns) -> bool {
+    let Some(ends) = ends(send_link).filter(|ends| ends.ifindex != 0) else {
+        return false;
+    };
+    match netns.enter(|| sys::sending_links(ends.ifindex)) {
+        Ok(Ok(links)) => links.contains(&ends.link),
+        // There is no such device.
+        Ok(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => false,
+        // Nothing is known to the contrary.
+        Ok(Err(_)) | Err(_) => true,
+    }
+}
+
+/// Gives the links of a device that has moved the names that they have where it is now.
+pub(super) fn rename_links(bpffs: &Path, from: &str, to: &str) -> Result<(), Error> {
+    for link in links(bpffs) {
+        let name = link.file_name().and_then(OsStr::to_str);
+        if let Some(rest) = name.and_then(|name| name.strip_prefix(from)) {
+            let renamed = link.with_file_name(format!("{to}{rest}"));
+            unpin(&renamed)?;
+            fs::rename(&link, &renamed).map_err(|source| Error::Folder { path: link, source })?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether both links are pinned and still hold the device.

@@ -15,12 +15,14 @@ mod flood;
 mod flow_reports;
 mod flow_tables;
 mod foreign;
+mod former;
 mod hooks;
 mod installed;
 mod ledger;
 mod maps;
 mod object;
 mod per_cpu;
+mod pins;
 mod placing;
 pub mod probe;
 mod rehearsal;
@@ -69,6 +71,7 @@ pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
 pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
 use self::sizes::Sizes;
+pub use self::state::Owner;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
 use self::wire::Wire;
@@ -145,7 +148,7 @@ pub enum Error {
     )]
     Object(Box<EbpfError>),
     /// A map cannot be opened.
-    #[error("cannot open map {name} at {}: {source}", path.display())]
+    #[error("cannot open map {name} at {}: {source}{}", path.display(), put_back(path))]
     Map {
         /// Its name.
         name: &'static str,
@@ -184,17 +187,6 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
-    /// The policy's interface is not where it was, but is still protected.
-    #[error(
-        "interface {interface} is not found by its name any more, yet its device (number {ifindex}) \
-         is still there and protected; give it its name back, or detach {interface} first"
-    )]
-    StillThere {
-        /// The interface.
-        interface: InterfaceName,
-        /// The device.
-        ifindex: u32,
-    },
     /// What is installed was recorded by another version, in a way that this one cannot read.
     #[error(
         "{} was written by a version of sg-ctl whose tables this one cannot read; what it installed \
@@ -216,6 +208,17 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
+    },
+    /// Somebody removed the record.
+    #[error(
+        "{0} is gone; what was installed stays in force. `sg-ctl restore` installs what is stored \
+         anew without a gap, but forgets which flows are tracked: they go on where the rules allow \
+         them",
+        run.join("installed").display()
+    )]
+    RecordGone {
+        /// The run folder.
+        run: PathBuf,
     },
     /// The kernel does not say how often its timer ticks.
     #[error("cannot find out how often the kernel's timer ticks: {0}")]
@@ -264,6 +267,14 @@ pub enum Error {
     },
 }
 
+/// What to do about a pin that is gone.
+fn put_back(path: &Path) -> &'static str {
+    match path.exists() {
+        true => "",
+        false => "; its pin was removed, and `sg-ctl restore` puts it back",
+    }
+}
+
 /// The kernel's own words, where a program error has them.
 fn refusal(error: &ProgramError) -> String {
     match error {
@@ -309,6 +320,9 @@ pub struct Prepared {
     netns: Vec<NetnsRecord>,
     next_incarnation: u32,
     devices: Vec<PreparedDevice>,
+    /// Those that the policy has, that hold their programs, and that cannot be found. They stay as
+    /// closed as they are.
+    astray: Vec<DeviceRecord>,
     flow_size: FlowSize,
     jiffies_per_second: u32,
     placing: Option<Placing>,
@@ -321,6 +335,11 @@ impl Prepared {
         &self.image
     }
 
+    /// Whether nothing is to stay in the kernel.
+    fn is_nothing(&self) -> bool {
+        self.devices.is_empty() && self.astray.is_empty()
+    }
+
     /// Nothing is protected, and nothing is to stay in the kernel.
     fn nothing() -> Self {
         Self {
@@ -329,6 +348,7 @@ impl Prepared {
             netns: Vec::new(),
             next_incarnation: 1,
             devices: Vec::new(),
+            astray: Vec::new(),
             flow_size: FlowSize::for_capacity(0),
             jiffies_per_second: 0,
             placing: None,
@@ -357,6 +377,9 @@ struct PreparedDevice {
     record: DeviceRecord,
     netns: Netns,
     to_try: &'static [ReceiveHook],
+    /// What the names of its links' pins begin with where it was, if it has moved and taken its
+    /// programs along.
+    moved_from: Option<String>,
     /// Somebody else's XDP program goes first.
     replace_xdp: bool,
 }
@@ -378,6 +401,7 @@ pub struct Dataplane {
     installed: Option<(Record, Image)>,
     /// What was attached by the last installation through this value.
     attached: Vec<AttachedInterface>,
+    owner: Option<Owner>,
 }
 
 impl Dataplane {
@@ -386,9 +410,19 @@ impl Dataplane {
         let files = Files::in_folder(run);
         let installed = files.read()?;
         // After a reboot, or when somebody unmounted the maps, nothing is installed whatever the
-        // record says.
-        let mut installed = installed
-            .filter(|(record, _)| layout_folder(bpffs, record.layout).join("GLOBALS").exists());
+        // record says. Single pins may be gone all the same.
+        let mut installed = installed.filter(|_| Self::is_in_force(bpffs));
+        // Whoever installs writes the record before the mark goes.
+        if installed.is_none()
+            && Self::is_in_force(bpffs)
+            && !files.is_marked()
+            && files.read_owner()?.is_some()
+            && files.read_record()?.is_none()
+        {
+            return Err(Error::RecordGone {
+                run: run.to_path_buf(),
+            });
+        }
         if files.is_marked()
             && let Some((record, image)) = &mut installed
         {
@@ -411,21 +445,77 @@ impl Dataplane {
             files,
             installed,
             attached: Vec::new(),
+            owner: None,
         })
     }
 
-    /// Forgets a record that this version cannot read. The programs it speaks of stay attached, and
-    /// the next installation replaces them under their links.
+    /// Forgets a record that is damaged, or that this version cannot read. The programs it speaks of
+    /// stay attached, and the next installation replaces them under their links.
     pub fn forget_unreadable(run: &Path) -> Result<(), Error> {
         let files = Files::in_folder(run);
         match files.read() {
-            Err(Error::Record { .. }) => files.clear(),
-            read => read.map(drop),
+            Err(Error::Record { .. } | Error::Damaged { .. }) => files.forget()?,
+            read => drop(read?),
         }
+        // What is pinned is accounted for by nothing, as after an interrupted command.
+        files.mark()
+    }
+
+    /// Removes everything, whether its record can be read or not.
+    pub fn remove_all(run: &Path, bpffs: &Path) -> Result<(), Error> {
+        let mut dataplane = Self {
+            run: run.to_path_buf(),
+            bpffs: bpffs.to_path_buf(),
+            files: Files::in_folder(run),
+            installed: None,
+            attached: Vec::new(),
+            owner: None,
+        };
+        dataplane.remove_everything()
+    }
+
+    /// Whose policy is installed; `None` where nothing is, or an earlier version has installed it.
+    pub fn owner(run: &Path) -> Result<Option<Owner>, Error> {
+        Files::in_folder(run).read_owner()
+    }
+
+    /// Whether anything is pinned that judges packets.
+    pub fn is_in_force(bpffs: &Path) -> bool {
+        !layouts(bpffs).is_empty() || hooks::links(bpffs).next().is_some()
+    }
+
+    /// The next installation is this one's.
+    pub fn set_owner(&mut self, owner: Option<Owner>) {
+        self.owner = owner;
+    }
+
+    /// The devices that hold sg's programs and are not among these, in words. Whoever installs
+    /// something else for these only takes their programs away.
+    pub fn unprotected_with(bpffs: &Path, devices: &[Device]) -> Vec<String> {
+        let wanted: Vec<(u64, u32)> = devices
+            .iter()
+            .map(|device| (device.netns.id().inode, device.link.ifindex))
+            .collect();
+        let held = hooks::held_devices(bpffs).into_iter();
+        let left = held.filter(|device| !wanted.contains(device));
+        left.map(|(netns, ifindex)| device_in_words(netns, ifindex))
+            .collect()
     }
 
     fn record(&self) -> Option<&Record> {
         self.installed.as_ref().map(|(record, _)| record)
+    }
+
+    /// Puts back pins that somebody removed. What cannot be, the next installation makes anew, with
+    /// everything that is left.
+    pub fn mend_pins(&self) -> Result<(), Error> {
+        match self.record() {
+            Some(record) if !self.files.is_marked() => match pins::put_back(&self.bpffs, record)? {
+                true => Ok(()),
+                false => self.files.mark(),
+            },
+            _ => Ok(()),
+        }
     }
 
     /// Compiles a policy and looks whether it can be installed. Changes nothing.
@@ -434,7 +524,6 @@ impl Dataplane {
             return Err(Error::NoGrace);
         }
         let record = self.record();
-        self.refuse_lost_devices(wanted)?;
         let our_programs = hooks::our_programs(&self.bpffs);
         let flow_size = FlowSize::for_capacity(wanted.capacity);
         if let Some(record) = record
@@ -460,7 +549,15 @@ impl Dataplane {
             let known = record
                 .and_then(|record| same_device(record, device, number, interface))
                 // Where the device has gone, another may have got its number.
-                .filter(|known| hooks::is_attached(&self.bpffs, known));
+                .filter(|known| {
+                    hooks::is_attached(&self.bpffs, known)
+                        && hooks::is_in(&self.link(known), &device.netns)
+                });
+            let moved = match known {
+                Some(_) => None,
+                None => record.and_then(|record| self.moved_device(record, device)),
+            };
+            let known = known.or(moved.filter(|moved| moved.side() == interface.side));
             let incarnation = known.map_or_else(
                 || {
                     next_incarnation += 1;
@@ -503,6 +600,7 @@ impl Dataplane {
                     guest: interface.side == Side::Guest,
                     hook: record
                         .and_then(|record| attached_hook(&self.bpffs, record, device, number))
+                        .or(moved.map(|moved| moved.hook))
                         .filter(|hook| to_try.contains(hook))
                         .or_else(|| to_try.first().copied())
                         .unwrap_or(ReceiveHook::Tc),
@@ -510,10 +608,12 @@ impl Dataplane {
                 },
                 netns: device.netns.clone(),
                 to_try,
+                moved_from: moved.map(DeviceRecord::link_prefix),
                 replace_xdp: interface.replace_xdp && foreign.is_some(),
             });
         }
-        if devices.is_empty() {
+        let astray = self.astray(wanted, &devices);
+        if devices.is_empty() && astray.is_empty() {
             return Ok(Prepared::nothing());
         }
         let settings = Settings {
@@ -530,6 +630,7 @@ impl Dataplane {
             netns,
             next_incarnation,
             devices,
+            astray,
             flow_size,
             jiffies_per_second,
             placing: None,
@@ -564,27 +665,38 @@ impl Dataplane {
         }
     }
 
-    /// A device that the policy still names, that is still protected, and that is no longer found
-    /// by its name must not lose its protection to a command about something else.
-    fn refuse_lost_devices(&self, wanted: &Wanted<'_>) -> Result<(), Error> {
+    fn link(&self, device: &DeviceRecord) -> PathBuf {
+        hooks::links_folder(&self.bpffs).join(device.send_link())
+    }
+
+    /// The record of a device that was attached for the same interface elsewhere, and has taken its
+    /// programs along.
+    fn moved_device<'a>(&self, record: &'a Record, device: &Device) -> Option<&'a DeviceRecord> {
+        let place = (device.netns.id().inode, device.link.ifindex);
+        record.devices.iter().find(|known| {
+            known.vpc == device.vpc
+                && known.name == device.name
+                && (known.netns_inode, known.ifindex) != place
+                && hooks::held(&self.bpffs, known) == Some(device.link.ifindex)
+                && hooks::is_in(&self.link(known), &device.netns)
+        })
+    }
+
+    /// Devices that the policy still has, that still hold their programs, and that are not among the
+    /// wanted ones must not lose their protection to a command about something else.
+    fn astray(&self, wanted: &Wanted<'_>, found: &[PreparedDevice]) -> Vec<DeviceRecord> {
         let devices = self.record().map_or(&[][..], |record| &record.devices);
-        for device in devices {
-            let is_found = wanted.devices.iter().any(|found| {
-                found.link.ifindex == device.ifindex && found.netns.id().inode == device.netns_inode
+        let is_astray = |device: &&DeviceRecord| {
+            let prefix = device.link_prefix();
+            let is_found = found.iter().any(|found| {
+                found.record.link_prefix() == prefix || found.moved_from.as_ref() == Some(&prefix)
             });
-            let is_named = wanted
-                .policy
-                .vpcs
-                .get(&device.vpc)
-                .is_some_and(|vpc| vpc.interfaces.contains_key(&device.name));
-            if !is_found && is_named && hooks::is_attached(&self.bpffs, device) {
-                return Err(Error::StillThere {
-                    interface: device.name.clone(),
-                    ifindex: device.ifindex,
-                });
-            }
-        }
-        Ok(())
+            let vpc = wanted.policy.vpcs.get(&device.vpc);
+            !is_found
+                && vpc.is_some_and(|vpc| vpc.interfaces.contains_key(&device.name))
+                && hooks::held(&self.bpffs, device).is_some()
+        };
+        devices.iter().filter(is_astray).cloned().collect()
     }
 
     /// `CONFIG_HZ`, as it was found when the first maps were made.
@@ -607,7 +719,7 @@ impl Dataplane {
                 size: prepared.flow_size,
             },
         };
-        if prepared.devices.is_empty() || self.fits(&prepared) {
+        if prepared.is_nothing() || self.fits(&prepared) {
             return Ok(prepared);
         }
         if self.record().is_none() {
@@ -630,7 +742,7 @@ impl Dataplane {
 
     /// Makes the kernel hold what was prepared.
     pub fn install(&mut self, mut prepared: Prepared) -> Result<Outcome, Error> {
-        if prepared.devices.is_empty() {
+        if prepared.is_nothing() {
             let generation = self.record().map_or(0, |record| record.generation);
             self.remove_everything()?;
             return Ok(Outcome {
@@ -640,11 +752,20 @@ impl Dataplane {
         }
         let fits = self.fits(&prepared);
         self.files.mark()?;
+        // Behind the mark: an owner without a record is one whose record was lost.
+        if let Some(owner) = &self.owner {
+            self.files.write_owner(owner)?;
+        }
         ledger::remove(&self.run)?;
-        let wanted: Vec<String> = prepared
-            .devices
-            .iter()
-            .map(|device| device.record.link_prefix())
+        for device in &prepared.devices {
+            if let Some(from) = &device.moved_from {
+                hooks::rename_links(&self.bpffs, from, &device.record.link_prefix())?;
+            }
+        }
+        let records = prepared.devices.iter().map(|device| &device.record);
+        let wanted: Vec<String> = records
+            .chain(&prepared.astray)
+            .map(DeviceRecord::link_prefix)
             .collect();
         hooks::remove_links(&self.bpffs, |link| {
             wanted
@@ -938,6 +1059,13 @@ impl Dataplane {
             result?;
             record.devices.push(wanted);
         }
+        for device in &prepared.astray {
+            self.pin_programs(record, device)?;
+            if replace {
+                hooks::replace(&self.bpffs, &folder, device)?;
+            }
+            record.devices.push(device.clone());
+        }
         let kept: BTreeSet<String> = record
             .devices
             .iter()
@@ -1013,16 +1141,20 @@ impl Dataplane {
     /// The devices that programs were attached to, and whether they still are.
     pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
         let devices = self.record().map_or(&[][..], |record| &record.devices);
-        let attachment = |device: &DeviceRecord| Attachment {
-            vpc: device.vpc.clone(),
-            name: device.name.clone(),
-            netns: device.netns,
-            ifindex: device.ifindex,
-            side: device.side(),
-            hook: device.hook,
-            attached: hooks::is_attached(&self.bpffs, device),
-        };
-        Ok(devices.iter().map(attachment).collect())
+        Ok(devices
+            .iter()
+            .map(|device| attachment(&self.bpffs, device))
+            .collect())
+    }
+
+    /// The same by the record alone.
+    pub fn attachments_in(run: &Path, bpffs: &Path) -> Result<Vec<Attachment>, Error> {
+        let record = Files::in_folder(run).read_record()?;
+        let devices = record.map_or_else(Vec::new, |record| record.devices);
+        Ok(devices
+            .iter()
+            .map(|device| attachment(bpffs, device))
+            .collect())
     }
 
     /// How often each reason applied; only those that did.
@@ -1055,6 +1187,19 @@ impl Dataplane {
             Some((record, _)) => flow_reports::flow_usage(&self.bpffs, record),
             None => Ok(FlowUsage::default()),
         }
+    }
+}
+
+/// What a device is called where it can be seen from here.
+fn device_in_words(netns: u64, ifindex: u32) -> String {
+    let here = Netns::current()
+        .ok()
+        .filter(|here| here.id().inode == netns);
+    let links = here.and_then(|here| interfaces::links(&here).ok());
+    let link = links.and_then(|links| links.into_iter().find(|link| link.ifindex == ifindex));
+    match link {
+        Some(link) => link.name,
+        None => format!("device {ifindex} of network namespace {netns}"),
     }
 }
 
@@ -1091,6 +1236,21 @@ fn netns_number(known: &mut Vec<NetnsRecord>, id: NetnsId) -> u32 {
         inode: id.inode,
     });
     number
+}
+
+fn attachment(bpffs: &Path, device: &DeviceRecord) -> Attachment {
+    Attachment {
+        vpc: device.vpc.clone(),
+        name: device.name.clone(),
+        netns: device.netns,
+        ifindex: device.ifindex,
+        side: device.side(),
+        hook: device.hook,
+        attached: hooks::is_attached(bpffs, device),
+        netns_inode: device.netns_inode,
+        held: hooks::held(bpffs, device),
+        link: hooks::links_folder(bpffs).join(device.send_link()),
+    }
 }
 
 /// The record of the same device in the same role, whose flows go on.

@@ -197,9 +197,14 @@ pub(super) fn pin_programs(
     })
 }
 
+/// Where a layout's clock program is pinned.
+pub(super) fn clock_path(layout: &Path) -> PathBuf {
+    layout.join(CLOCK)
+}
+
 /// Opens a layout's clock program.
 pub(super) fn open_clock(layout: &Path) -> Result<Xdp, Error> {
-    Xdp::from_pin(layout.join(CLOCK), XdpAttachType::Interface).map_err(|source| Error::Program {
+    Xdp::from_pin(clock_path(layout), XdpAttachType::Interface).map_err(|source| Error::Program {
         name: CLOCK,
         source: Box::new(source),
     })

@@ -1,11 +1,14 @@
 //! What the kernel tells of itself, in the model's words.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use sg_common::flow::FlowKey;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 
+use super::hooks;
+use crate::interfaces::Netns;
 use crate::policy::model::Side;
 use crate::policy::names::{InterfaceName, RuleId, VpcName};
 
@@ -26,6 +29,21 @@ pub struct Attachment {
     pub hook: ReceiveHook,
     /// Whether both links are in place.
     pub attached: bool,
+    /// What tells the network namespace that it was attached in from others.
+    pub netns_inode: u64,
+    /// The kernel's number of the device that holds the programs now: another one where the device
+    /// has moved to another namespace. None where they were detached, or the device is gone.
+    pub held: Option<u32>,
+    /// The sending link's pin.
+    pub(super) link: PathBuf,
+}
+
+impl Attachment {
+    /// Whether the device that holds the programs is in a network namespace: there may be another
+    /// one with its number.
+    pub fn is_in(&self, netns: &Netns) -> bool {
+        hooks::is_in(&self.link, netns)
+    }
 }
 
 /// The hook that receives, as it was chosen.

@@ -12,27 +12,27 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sg_common::tables::ABI;
 
-use super::Error;
 use super::flow_tables::FlowRoom;
 use super::report::ReceiveHook;
 use super::seal::{self, Opened, checksum};
 use super::sizes::Sizes;
+use super::{Error, former};
 use crate::compile::image::{Image, ImageError};
 use crate::dirs::{create_file, open_file};
 use crate::interfaces::NetnsId;
 use crate::policy::model::Side;
 use crate::policy::names::{InterfaceName, VpcName};
+use crate::store::StoreId;
 
 /// The layout of the record, with that of the maps it speaks of.
 const FORMAT: u32 = 3 << 16 | ABI;
-
-/// That of records that were not sealed, and had the same layout. Neither were the files beside it.
-const UNSEALED_FORMAT: u32 = 2 << 16 | ABI;
 
 const RECORD: seal::Kind = *b"sgIn";
 const IMAGE: seal::Kind = *b"sgIm";
 /// The image tells its own format.
 const IMAGE_FORMAT: u32 = 1;
+const OWNER: seal::Kind = *b"sgOw";
+const OWNER_FORMAT: u32 = 1;
 
 /// The record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -126,6 +126,16 @@ pub(super) struct Files {
     /// each behind its length.
     amendments: PathBuf,
     mark: PathBuf,
+    owner: PathBuf,
+}
+
+/// Whose policy is installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The store.
+    pub store: StoreId,
+    /// The state folder that it was in.
+    pub state_dir: PathBuf,
 }
 
 /// How often a reader begins again.
@@ -140,6 +150,7 @@ impl Files {
             image: run.join("image"),
             amendments: run.join("amendments"),
             mark: run.join("updating"),
+            owner: run.join("owner"),
         }
     }
 
@@ -180,27 +191,25 @@ impl Files {
         let (number, content) = content
             .and_then(<[u8]>::split_first_chunk)
             .ok_or_else(|| damaged(&self.image))?;
-        let mut image = Image::from_bytes(content).map_err(|error| match error {
-            ImageError::Format { .. } => unreadable(&self.image),
-            _ => damaged(&self.image),
-        })?;
+        let mut image = match is_sealed {
+            true => Image::from_bytes(content).map_err(|error| match error {
+                ImageError::Format { .. } => unreadable(&self.image),
+                _ => damaged(&self.image),
+            })?,
+            false => former::image(content).ok_or_else(|| damaged(&self.image))?,
+        };
         if let Some(amendments) = self.read_file(&self.amendments)? {
             image.amend(&self.pairs(*number, &amendments, is_sealed, is_marked)?);
         }
         Ok(Some(image))
     }
 
-    fn image_number(&self) -> io::Result<(ImageNumber, bool)> {
+    fn image_number(&self) -> io::Result<ImageNumber> {
         let mut file = fs::File::open(&self.image)?;
-        let mut header = [0; seal::HEADER];
-        file.read_exact(&mut header)?;
-        let is_sealed = header.starts_with(&IMAGE);
-        if !is_sealed {
-            file.seek(SeekFrom::Start(0))?;
-        }
+        file.seek(SeekFrom::Start(seal::HEADER as u64))?;
         let mut number = ImageNumber::default();
         file.read_exact(&mut number)?;
-        Ok((number, is_sealed))
+        Ok(number)
     }
 
     /// What was installed, without the image.
@@ -214,23 +223,19 @@ impl Files {
             return Ok(None);
         };
         // Another layout of the record or of the maps is another build's: it is never guessed at.
-        let (content, is_sealed) = match seal::open(RECORD, &bytes) {
-            Opened::Whole { format, content } if format == FORMAT => (content, true),
+        let (record, is_sealed) = match seal::open(RECORD, &bytes) {
+            Opened::Whole { format, content } if format == FORMAT => {
+                (postcard::from_bytes(content).ok(), true)
+            }
             Opened::Whole { .. } => return Err(unreadable(&self.record)),
-            Opened::Damaged => return Err(damaged(&self.record)),
-            Opened::Unsealed => match bytes.split_first_chunk() {
-                Some((format, content)) => match u32::from_le_bytes(*format) {
-                    UNSEALED_FORMAT => (content, false),
-                    // Versions were counted from one.
-                    other if (1..=2).contains(&(other >> 16)) => {
-                        return Err(unreadable(&self.record));
-                    }
-                    _ => return Err(damaged(&self.record)),
-                },
-                None => return Err(damaged(&self.record)),
-            },
+            Opened::Unsealed if former::is_record(&bytes) => (former::record(&bytes), false),
+            // Versions were counted from one before files were sealed.
+            Opened::Unsealed if matches!(bytes[..], [_, _, 1..=2, 0, ..]) => {
+                return Err(unreadable(&self.record));
+            }
+            Opened::Unsealed | Opened::Damaged => (None, false),
         };
-        let record = postcard::from_bytes(content).map_err(|_| damaged(&self.record))?;
+        let record = record.ok_or_else(|| damaged(&self.record))?;
         Ok(Some((record, is_sealed)))
     }
 
@@ -255,7 +260,10 @@ impl Files {
             return torn();
         }
         while let Some((pair, behind)) = first_pair(rest, is_sealed) {
-            let pair = pair.and_then(|pair| postcard::from_bytes(pair).ok());
+            let pair = pair.and_then(|pair| match is_sealed {
+                true => postcard::from_bytes(pair).ok(),
+                false => former::pair(pair),
+            });
             pairs.push(pair.ok_or_else(|| damaged(&self.amendments))?);
             rest = behind;
         }
@@ -274,16 +282,14 @@ impl Files {
         let pair = postcard::to_allocvec(&(gone, new));
         let pair = pair.map_err(|error| failed(io::Error::other(error)))?;
         let write = || -> io::Result<()> {
-            let (image, is_sealed) = self.image_number()?;
+            let image = self.image_number()?;
             let mut file = open_file(&self.amendments)?;
             let mut bytes = Vec::new();
             if file.seek(SeekFrom::End(0))? == 0 {
                 bytes.extend(image);
             }
             bytes.extend((pair.len() as u64).to_le_bytes());
-            if is_sealed {
-                bytes.extend(checksum(&[&pair]).to_le_bytes());
-            }
+            bytes.extend(checksum(&[&pair]).to_le_bytes());
             bytes.extend(&pair);
             file.write_all(&bytes)
         };
@@ -343,8 +349,47 @@ impl Files {
         remove(&self.mark)
     }
 
+    /// Whose policy is installed; `None` where an earlier version has installed it.
+    pub(super) fn read_owner(&self) -> Result<Option<Owner>, Error> {
+        let Some(bytes) = self.read_file(&self.owner)? else {
+            return Ok(None);
+        };
+        match seal::open(OWNER, &bytes) {
+            Opened::Whole { format, content } if format == OWNER_FORMAT => {
+                let owner = postcard::from_bytes(content);
+                owner.map(Some).map_err(|_| damaged(&self.owner))
+            }
+            Opened::Whole { .. } => Err(unreadable(&self.owner)),
+            Opened::Damaged | Opened::Unsealed => Err(damaged(&self.owner)),
+        }
+    }
+
+    pub(super) fn write_owner(&self, owner: &Owner) -> Result<(), Error> {
+        if self
+            .read_owner()
+            .is_ok_and(|known| known.as_ref() == Some(owner))
+        {
+            return Ok(());
+        }
+        let bytes = postcard::to_allocvec(owner).map_err(|error| Error::Folder {
+            path: self.owner.clone(),
+            source: io::Error::other(error),
+        })?;
+        self.replace(
+            &self.owner,
+            &seal::header(OWNER, OWNER_FORMAT, &bytes),
+            &bytes,
+        )
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&self) -> Result<(), Error> {
+        self.forget()?;
+        remove(&self.owner)
+    }
+
+    /// Forgets everything but whose policy is installed.
+    pub(super) fn forget(&self) -> Result<(), Error> {
         remove(&self.record)?;
         remove(&self.image)?;
         remove(&self.amendments)?;
@@ -405,6 +450,8 @@ fn remove(path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::compile::tests::amendments::pairs;
 
@@ -467,31 +514,36 @@ mod tests {
     }
 
     #[test]
-    fn files_that_were_not_sealed_are_read() {
+    fn the_files_of_the_former_version_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::in_folder(folder.path());
         let (image, pairs) = pairs();
+        let image = Image {
+            interfaces: BTreeMap::new(),
+            interface_places: 0,
+            ..image
+        };
         let write = |name, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
-        let bytes = postcard::to_allocvec(&record()).unwrap();
-        write(
-            "installed",
-            &[&UNSEALED_FORMAT.to_le_bytes()[..], &bytes].concat(),
-        );
+        write("installed", &former::written::record(&record()));
         let number = [7; 8];
-        let bytes = image.to_bytes().unwrap();
-        write("image", &[&number[..], &bytes].concat());
-        let (first, later) = pairs.split_first().unwrap();
-        let bytes = postcard::to_allocvec(first).unwrap();
-        let length = (bytes.len() as u64).to_le_bytes();
-        write("amendments", &[&number[..], &length, &bytes].concat());
-        // Edits go on in the same way until the image is compiled whole.
-        for (gone, new) in later {
-            files.amend(gone, new).unwrap();
-        }
+        write(
+            "image",
+            &[&number[..], &former::written::image(&image)].concat(),
+        );
+        let pairs_as_written = pairs.iter().flat_map(|(gone, new)| {
+            let pair = former::written::pair(gone, new);
+            [&(pair.len() as u64).to_le_bytes()[..], &pair].concat()
+        });
+        let amendments: Vec<u8> = number.into_iter().chain(pairs_as_written).collect();
+        write("amendments", &amendments);
         let mut whole = image;
         whole.amend(&pairs);
-        assert_eq!(files.read().unwrap().unwrap().1, whole);
+        let (read_record, read_image) = files.read().unwrap().unwrap();
+        assert_eq!(read_image, whole);
+        assert_eq!(read_record.hash_key, record().hash_key);
+        assert_eq!(read_record.flows, record().flows);
         files.write_image(&whole).unwrap();
+        files.write_record(&read_record).unwrap();
         assert_eq!(files.read().unwrap().unwrap().1, whole);
     }
 

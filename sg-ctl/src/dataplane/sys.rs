@@ -12,8 +12,11 @@ use aya::maps::{MapData, MapError};
 
 use super::wire::Entry;
 
+const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_TCX_EGRESS: u32 = 47;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
@@ -52,9 +55,40 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// Pins an open object.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    #[repr(C)]
+    struct Arguments {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let arguments = Arguments {
+        path: path.as_ptr() as u64,
+        fd: object.as_raw_fd() as u32,
+        flags: 0,
+    };
+    // SAFETY: the arguments and the path outlive the call, and the size is theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_PIN,
+            &raw const arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    match result < 0 {
+        true => Err(io::Error::last_os_error()),
+        false => Ok(()),
+    }
+}
+
 /// What a link joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkEnds {
+    /// The kernel's number of the link.
+    pub(super) link: u32,
     /// The kernel's number of the program.
     pub(super) program: u32,
     /// The device; 0 when it, or the attachment, is gone.
@@ -88,8 +122,59 @@ pub(super) fn link_ends(link: &OwnedFd) -> io::Result<LinkEnds> {
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
-    let [_, _, program, _, ifindex, ..] = info;
-    Ok(LinkEnds { program, ifindex })
+    let [_, link, program, _, ifindex, ..] = info;
+    Ok(LinkEnds {
+        link,
+        program,
+        ifindex,
+    })
+}
+
+/// The links at the TCX hook that a device of the calling thread's namespace sends by.
+pub(super) fn sending_links(ifindex: u32) -> io::Result<Vec<u32>> {
+    /// As many as the kernel lets one device have.
+    const MOST: usize = 64;
+    #[repr(C)]
+    struct Arguments {
+        ifindex: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        programs: u64,
+        count: u32,
+        padding: u32,
+        program_flags: u64,
+        links: u64,
+        link_flags: u64,
+        revision: u64,
+    }
+    let (mut programs, mut links) = ([0_u32; MOST], [0_u32; MOST]);
+    let mut arguments = Arguments {
+        ifindex,
+        attach_type: BPF_TCX_EGRESS,
+        query_flags: 0,
+        attach_flags: 0,
+        programs: programs.as_mut_ptr() as u64,
+        count: MOST as u32,
+        padding: 0,
+        program_flags: 0,
+        links: links.as_mut_ptr() as u64,
+        link_flags: 0,
+        revision: 0,
+    };
+    // SAFETY: the arguments and the arrays outlive the call, and the sizes are theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(links.into_iter().take(arguments.count as usize).collect())
 }
 
 /// Takes a link's program off its device before this returns.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
@@ -15,7 +15,7 @@ use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, Policy};
 use super::maps::{LayoutMaps, layout_folder, prefix_key};
 use super::state::DeviceRecord;
 use super::wire::{Entry, Wire};
-use super::{Dataplane, Device, Error, ReceiveHook, Wanted, hooks, layouts, object, sys};
+use super::{Dataplane, Device, Error, ReceiveHook, Wanted, hooks, layouts, object, pins, sys};
 use crate::compile::image::{Arena, Image, ScopedPrefix};
 use crate::compile::meaning::Meaning;
 use crate::policy::names::{InterfaceName, RuleId};
@@ -83,6 +83,17 @@ pub enum Difference {
         /// Which way its packets go.
         way: Way,
     },
+    /// A device has taken its programs to another network namespace.
+    #[error(
+        "the device of interface {interface} has moved to another network namespace, where it is \
+         number {ifindex}, and is not judged by its groups there"
+    )]
+    Moved {
+        /// The interface.
+        interface: InterfaceName,
+        /// The device's number where it is now.
+        ifindex: u32,
+    },
     /// A link runs something else.
     #[error("another program (id {program}) runs where sg judges {way} of {interface}")]
     Replaced {
@@ -106,6 +117,9 @@ pub enum Difference {
         /// The kernel's number of the program.
         program: u32,
     },
+    /// Somebody removed a pin.
+    #[error("{} was removed", .0.display())]
+    PinRemoved(PathBuf),
     /// Maps that nothing uses.
     #[error("tables of an interrupted command are left over (layout {0})")]
     Leftover(u32),
@@ -145,8 +159,10 @@ impl Difference {
             Self::Compiled { .. } => "compiled",
             Self::Map { .. } => "map",
             Self::Detached { .. } => "detached",
+            Self::Moved { .. } => "moved",
             Self::Replaced { .. } => "replaced",
             Self::Preceded { .. } => "preceded",
+            Self::PinRemoved(_) => "pin-removed",
             Self::Leftover(_) => "leftover",
         }
     }
@@ -166,15 +182,39 @@ impl Dataplane {
             Err(error) => found.push(Difference::Impossible(error.to_string())),
         }
         if let Some((record, image)) = &self.installed {
-            if record.fingerprint != object::fingerprint() {
+            let is_other_build = record.fingerprint != object::fingerprint();
+            if is_other_build {
                 found.push(Difference::OtherBuild);
             }
-            found.extend(self.map_differences(record.layout, image)?);
+            let removed = pins::missing(&self.bpffs, record);
+            let layout = layout_folder(&self.bpffs, record.layout);
+            // Another build's tables may be others; where a pin is gone, they are compared when it is
+            // back.
+            if !is_other_build && !removed.iter().any(|pin| pin.starts_with(&layout)) {
+                found.extend(self.map_differences(record.layout, image)?);
+            }
+            found.extend(removed.into_iter().map(Difference::PinRemoved));
             for device in &record.devices {
-                let place = wanted.devices.iter().find(|found| {
+                let is_in_place = |found: &&Device| {
                     found.link.ifindex == device.ifindex
                         && found.netns.id().inode == device.netns_inode
-                });
+                };
+                let place = wanted.devices.iter().find(is_in_place);
+                if let Some(ifindex) = self.has_moved(device, place, wanted) {
+                    let interface = &device.name;
+                    // That is all there is to say of it.
+                    found.retain(|other| match other {
+                        Difference::NotProtected(name) | Difference::Unwanted(name) => {
+                            name != interface
+                        }
+                        _ => true,
+                    });
+                    found.push(Difference::Moved {
+                        interface: interface.clone(),
+                        ifindex,
+                    });
+                    continue;
+                }
                 self.compare_links(record.layout, device, place, &mut found)?;
             }
         }
@@ -189,6 +229,7 @@ impl Dataplane {
 
     /// Lets the next installation make everything anew, should the maps be other than recorded.
     pub fn distrust_changed_maps(&self) -> Result<(), Error> {
+        self.mend_pins()?;
         let is_changed = match &self.installed {
             Some((record, image)) => {
                 let differences = self.map_differences(record.layout, image);
@@ -208,6 +249,29 @@ impl Dataplane {
             true => self.files.mark(),
             false => Ok(()),
         }
+    }
+
+    /// The number of a device that has left its network namespace with its programs. `place` is the
+    /// device that has its number there now.
+    fn has_moved(
+        &self,
+        device: &DeviceRecord,
+        place: Option<&Device>,
+        wanted: &Wanted<'_>,
+    ) -> Option<u32> {
+        let held = hooks::held(&self.bpffs, device)?;
+        let is_on = |found: &Device| hooks::is_in(&self.link(device), &found.netns);
+        // Followed to where it has the same number.
+        let is_elsewhere = |found: &Device| {
+            (&found.vpc, &found.name) == (&device.vpc, &device.name)
+                && found.link.ifindex == held
+                && found.netns.id().inode != device.netns_inode
+                && is_on(found)
+        };
+        let is_in_place = held == device.ifindex
+            && place.is_none_or(is_on)
+            && !wanted.devices.iter().any(is_elsewhere);
+        (!is_in_place).then_some(held)
     }
 
     fn map_differences(&self, layout: u32, image: &Image) -> Result<Vec<Difference>, Error> {
@@ -260,8 +324,9 @@ impl Dataplane {
                 found.push(Difference::Detached { interface, way });
                 continue;
             };
+            // A pin that is gone is told of as such.
             let ours = program_id(&hooks::program_path(&layout, device.netns, name))?;
-            if ours != Some(ends.program) {
+            if ours.is_some_and(|ours| ours != ends.program) {
                 found.push(Difference::Replaced {
                     interface: interface(),
                     way,

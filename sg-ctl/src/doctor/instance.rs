@@ -17,6 +17,12 @@ pub(super) fn checks(options: &DirOptions) -> Vec<Check> {
             return vec![Check::problem("store", error.to_string(), next)];
         }
     };
+    if let Some(mismatch) = &view.mismatch {
+        return vec![
+            Check::problem("store", mismatch.to_string(), "do what it says"),
+            pins(options, false),
+        ];
+    }
     let interfaces: usize = view
         .policy
         .vpcs

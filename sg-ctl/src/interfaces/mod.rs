@@ -10,5 +10,5 @@ mod xdp_features;
 
 pub use error::{Error, Result};
 pub use link::{Kind, Link, LinkLayer, link, links};
-pub use netns::{Netns, NetnsId};
+pub use netns::{Netns, NetnsId, every_namespace};
 pub use xdp_features::has_native_xdp;

@@ -3,6 +3,8 @@
 //! A [`Netns`] holds its namespace open, so what was resolved is what is entered, whatever happens
 //! to the name in between.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsStr;
 use std::fmt;
 use std::fs::{self, File};
@@ -171,6 +173,31 @@ impl NetnsId {
             inode: metadata.ino(),
         }))
     }
+}
+
+/// Every network namespace that has a name or a process, as far as this process may look.
+pub fn every_namespace() -> Vec<Netns> {
+    let named = named().into_iter().filter_map(|(name, path)| {
+        let netns = Netns::open(Some(&name), &path).ok()?;
+        Some((netns.id, netns))
+    });
+    let mut found: BTreeMap<NetnsId, Netns> = BTreeMap::new();
+    for (id, netns) in named {
+        found.entry(id).or_insert(netns);
+    }
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes {
+        let is_process = process.file_name().to_string_lossy().parse::<u32>().is_ok();
+        let path = process.path().join("ns/net");
+        if is_process
+            && let Ok(id) = NetnsId::of(&path)
+            && let Entry::Vacant(place) = found.entry(id)
+            && let Ok(netns) = Netns::open(path.to_str(), &path)
+        {
+            place.insert(netns);
+        }
+    }
+    found.into_values().collect()
 }
 
 /// Every name `ip netns` has given, with its file.

@@ -187,7 +187,7 @@ impl Watcher {
         let dataplane = view.dataplane()?;
         let stats = Stats::read(&view.policy, dataplane.as_ref(), None)?;
         self.count_flows(dataplane.as_ref())?;
-        let attached = attached(dataplane.as_ref())?;
+        let states = view.interface_states()?;
         let (before, looked) = self
             .before
             .take()
@@ -206,7 +206,7 @@ impl Watcher {
                 }
             }
             InterfaceLoad {
-                attached: attached.contains(&key),
+                attached: states.is_protected(&key.0, &key.1),
                 audit: interface.stats.audit,
                 key,
                 pass,
@@ -281,12 +281,6 @@ impl Watcher {
         }
         self.peers.values().cloned().collect()
     }
-}
-
-fn attached(dataplane: Option<&Dataplane>) -> Result<Vec<InterfaceKey>, Error> {
-    let attachments = super::or_none(dataplane, Dataplane::attachments)?;
-    let attached = attachments.into_iter().filter(|found| found.attached);
-    Ok(attached.map(|found| (found.vpc, found.name)).collect())
 }
 
 /// Remembers a dropped packet with its peer.

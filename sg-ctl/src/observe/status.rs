@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use super::or_none;
-use crate::controller::{TakenBack, View};
+use crate::controller::{InterfaceState, InterfaceStates, Strayed, StrayedTo, TakenBack, View};
 use crate::dataplane::{Attachment, Dataplane, Error};
 use crate::policy::model::{Hook, Interface, Policy, Side};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
@@ -24,6 +24,8 @@ pub struct Status {
     pub unconfirmed: Option<UnconfirmedStatus>,
     /// The change that was taken back last, unless something was changed since.
     pub taken_back: Option<TakenBack>,
+    /// Why what is in force is not what is stored here, where another policy was installed.
+    pub mismatch: Option<String>,
 }
 
 /// A change that waits for its confirmation.
@@ -58,6 +60,36 @@ pub struct InterfaceStatus {
     pub attached: bool,
     /// Whether what is judged passes all the same.
     pub audit: bool,
+    /// `protected`, `audited`, `renamed` or `moved` where packets are judged; `astray` where a device
+    /// has moved and drops everything; `waiting` for a device, `not-attached`, `to-be-detached`.
+    pub state: &'static str,
+    /// What the device is called where it is, if not as the policy says.
+    pub device: Option<String>,
+}
+
+impl InterfaceStatus {
+    /// As the device is that has strayed.
+    fn strayed(&self, strayed: &Strayed) -> Self {
+        let (state, device) = match &strayed.place {
+            StrayedTo::Name(name) => ("renamed", Some(name.clone())),
+            StrayedTo::Namespace {
+                name,
+                netns,
+                is_judged,
+            } => (
+                if *is_judged { "moved" } else { "astray" },
+                Some(format!("{name} in {netns}")),
+            ),
+            StrayedTo::Unknown => ("astray", None),
+        };
+        Self {
+            ifindex: Some(strayed.ifindex),
+            attached: state != "astray",
+            state,
+            device,
+            ..self.clone()
+        }
+    }
 }
 
 /// Numbers of flows.
@@ -76,16 +108,23 @@ impl Status {
     pub fn read(
         revision: u64,
         policy: &Policy,
+        states: &InterfaceStates,
         dataplane: Option<&Dataplane>,
     ) -> Result<Self, Error> {
         let attachments = or_none(dataplane, Dataplane::attachments)?;
         let mut interfaces = Vec::new();
         for (vpc_name, vpc) in &policy.vpcs {
             for (name, interface) in &vpc.interfaces {
-                let attachment = attachments
+                let state = states.of_interface(vpc_name, name);
+                let attachment = match state {
+                    InterfaceState::Protected(attachment) => Some(attachment),
+                    InterfaceState::Open | InterfaceState::Waiting => None,
+                };
+                let strayed = states
+                    .strayed
                     .iter()
-                    .find(|attachment| attachment.vpc == *vpc_name && attachment.name == *name);
-                interfaces.push(InterfaceStatus {
+                    .filter(|strayed| strayed.vpc == *vpc_name && strayed.interface == *name);
+                let entry = InterfaceStatus {
                     name: name.clone(),
                     ifindex: attachment.map(|attachment| attachment.ifindex),
                     vpc: vpc_name.clone(),
@@ -94,9 +133,22 @@ impl Status {
                     hook: attachment
                         .map_or(asked_hook(interface), |attachment| attachment.hook.name()),
                     netns: interface.netns.clone(),
-                    attached: attachment.is_some_and(|attachment| attachment.attached),
+                    attached: attachment.is_some(),
                     audit: interface.audit,
-                });
+                    state: match state {
+                        InterfaceState::Protected(_) if interface.audit => "audited",
+                        InterfaceState::Protected(_) => "protected",
+                        InterfaceState::Open => "not-attached",
+                        InterfaceState::Waiting => "waiting",
+                    },
+                    device: None,
+                };
+                let strayed: Vec<_> = strayed.map(|strayed| entry.strayed(strayed)).collect();
+                // Where only another device has the programs, that is how the interface is.
+                if strayed.is_empty() || state != InterfaceState::Waiting {
+                    interfaces.push(entry);
+                }
+                interfaces.extend(strayed);
             }
         }
         // Left by a detach that was interrupted.
@@ -117,6 +169,8 @@ impl Status {
             netns: None,
             attached: true,
             audit: false,
+            state: "to-be-detached",
+            device: None,
         }));
         Ok(Self {
             revision,
@@ -124,6 +178,7 @@ impl Status {
             flows: Self::flows(dataplane)?,
             unconfirmed: None,
             taken_back: None,
+            mismatch: None,
         })
     }
 
@@ -146,6 +201,7 @@ impl Status {
                 failure: waiting.failure.clone(),
             }),
             taken_back: view.taken_back.clone(),
+            mismatch: view.mismatch.as_ref().map(ToString::to_string),
             ..self
         }
     }

@@ -24,11 +24,16 @@ pub fn status(status: &Status, style: Style) -> String {
             Some(netns) => format!("{} (in {netns})", interface.name),
             None => interface.name.to_string(),
         };
-        let state = match (interface.attached, interface.groups.is_empty()) {
-            (true, false) if interface.audit => "audited: everything passes",
-            (true, false) => "protected",
-            (true, true) => "to be detached",
-            (false, _) => "not attached",
+        let device = interface.device.as_deref().unwrap_or_default();
+        let state = match interface.state {
+            "audited" => "audited: everything passes".to_owned(),
+            "renamed" | "moved" => format!("protected, now {device}"),
+            "astray" if device.is_empty() => "gone elsewhere: drops everything".to_owned(),
+            "astray" => format!("now {device}: drops everything"),
+            "to-be-detached" if status.mismatch.is_some() => {
+                "protected by another policy".to_owned()
+            }
+            state => state.replace('-', " "),
         };
         let parts = [
             name,
@@ -36,7 +41,7 @@ pub fn status(status: &Status, style: Style) -> String {
             list(&interface.groups),
             interface.side.to_owned(),
             interface.hook.to_owned(),
-            state.to_owned(),
+            state,
         ];
         match is_as_stored(interface) {
             true if interface.audit => columns.painted(parts, Style::changed),
@@ -45,7 +50,10 @@ pub fn status(status: &Status, style: Style) -> String {
         }
     }
     let mut text = columns.finish(style, 0);
-    if !status.interfaces.iter().all(is_as_stored) {
+    if let Some(mismatch) = &status.mismatch {
+        text.push_str(&style.bad(mismatch));
+        text.push('\n');
+    } else if !status.interfaces.iter().all(is_as_stored) {
         text.push_str(
             "`sg-ctl restore` makes this match the policy, where the interface is there\n",
         );
@@ -69,7 +77,7 @@ fn confirmations(status: &Status) -> String {
 
 /// The policy has it, and the kernel protects it.
 fn is_as_stored(interface: &InterfaceStatus) -> bool {
-    interface.attached && !interface.groups.is_empty()
+    interface.attached && interface.state != "to-be-detached"
 }
 
 #[cfg(test)]
@@ -91,6 +99,12 @@ mod tests {
             netns: netns.map(str::to_owned),
             attached,
             audit: name == "eth1",
+            state: match name {
+                "eth0" => "protected",
+                "eth1" => "audited",
+                _ => "not-attached",
+            },
+            device: None,
         };
         let shown = status(
             &Status {
@@ -107,6 +121,7 @@ mod tests {
                 },
                 unconfirmed: None,
                 taken_back: None,
+                mismatch: None,
             },
             Style::PLAIN,
         );
@@ -131,6 +146,7 @@ flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4
             flows: FlowsStatus::default(),
             unconfirmed: None,
             taken_back: None,
+            mismatch: None,
         };
         let shown = status(&nothing, Style::PLAIN);
         assert!(

@@ -7,7 +7,11 @@
 mod sqlite;
 
 use std::fmt;
+use std::num::ParseIntError;
 use std::path::PathBuf;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
 
 use crate::policy::change::Change;
 use crate::policy::model::Policy;
@@ -38,6 +42,30 @@ impl Revision {
 impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// What tells one store from every other, for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreId(u128);
+
+impl StoreId {
+    fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for StoreId {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        u128::from_str_radix(text, 16).map(Self)
     }
 }
 
@@ -96,6 +124,14 @@ pub enum StoreError {
     Busy {
         /// The file.
         path: PathBuf,
+    },
+    /// It was opened to be read, because it cannot be written to.
+    #[error("{} can only be read, so nothing was changed: {why}", path.display())]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
+        /// Why it could not be opened for writing.
+        why: String,
     },
     /// The system refused: no space, no permission, and the like.
     #[error("cannot {doing} {}: {source}", path.display())]

@@ -7,6 +7,7 @@ mod column;
 mod edit;
 mod load;
 mod part;
+mod reading;
 mod rule_rows;
 
 use std::fs;
@@ -18,7 +19,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, ffi,
 };
 
-use super::{Revision, Store, StoreError};
+use super::{Revision, Store, StoreError, StoreId};
 use crate::dirs::open_file;
 use crate::policy::change::Change;
 use crate::policy::defaults::create_vpc;
@@ -58,7 +59,12 @@ const STATEMENTS: usize = 64;
 pub struct SqliteStore {
     db: Connection,
     path: PathBuf,
+    /// Why only a copy is open, where the file cannot be written to.
+    read_only: Option<String>,
 }
+
+/// The setting that holds the store's [`StoreId`].
+const IDENTITY: &str = "identity";
 
 impl SqliteStore {
     /// The file's name within the state folder.
@@ -68,7 +74,7 @@ impl SqliteStore {
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(Self::FILE);
         open_file(&path).map_err(|source| StoreError::System {
-            doing: "create",
+            doing: "write to",
             path: path.clone(),
             source: source.into(),
         })?;
@@ -79,9 +85,59 @@ impl SqliteStore {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(&path, flags)
             .map_err(|error| explain(&path, "open", error))?;
-        let mut store = Self { db, path };
+        let mut store = Self {
+            db,
+            path,
+            read_only: None,
+        };
         store.set_up()?;
         Ok(store)
+    }
+
+    /// Whether there is a store in a state folder.
+    pub fn is_in(state_dir: &Path) -> std::io::Result<bool> {
+        fs::exists(state_dir.join(Self::FILE))
+    }
+
+    /// What tells this store from every other; `None` for one of an earlier version that has not
+    /// got one yet.
+    pub fn id(&self) -> Result<Option<StoreId>, StoreError> {
+        let text = self.setting(IDENTITY)?;
+        let id = text.map(|text| {
+            text.parse().map_err(|error| StoreError::Damaged {
+                path: self.path.clone(),
+                why: format!("its identity {text:?} is not a number: {error}"),
+            })
+        });
+        id.transpose()
+    }
+
+    /// As [`Self::id`], and gives one to a store of an earlier version where it can be written to.
+    pub fn give_id(&mut self) -> Result<Option<StoreId>, StoreError> {
+        if let Some(id) = self.id()? {
+            return Ok(Some(id));
+        }
+        if self.read_only.is_some() {
+            return Ok(None);
+        }
+        let id = StoreId::random();
+        self.set_setting(IDENTITY, Some(&id.to_string()))?;
+        Ok(Some(id))
+    }
+
+    /// Why it cannot be written to, where it can only be read.
+    pub fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
+    }
+
+    fn refuse_if_read_only(&self) -> Result<(), StoreError> {
+        match &self.read_only {
+            Some(why) => Err(StoreError::ReadOnly {
+                path: self.path.clone(),
+                why: why.clone(),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// A setting of this machine, which is not part of the policy and of no revision.
@@ -96,6 +152,7 @@ impl SqliteStore {
 
     /// Sets or removes a setting of this machine, durably.
     pub fn set_setting(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        self.refuse_if_read_only()?;
         match value {
             Some(value) => self.db.execute(
                 "INSERT INTO setting (name, value) VALUES (?1, ?2) \
@@ -227,6 +284,13 @@ impl SqliteStore {
                 )
             })
             .map_err(&writing)?;
+        let id = StoreId::random().to_string();
+        transaction
+            .execute(
+                "INSERT INTO setting (name, value) VALUES (?1, ?2)",
+                (IDENTITY, id),
+            )
+            .map_err(&writing)?;
         edit::make(&transaction, &create_vpc(&VpcName::default()), None)
             .map_err(|failure| explain_failure(&self.path, failure))?;
         transaction.commit().map_err(&writing)
@@ -286,6 +350,9 @@ impl Store for SqliteStore {
 
     fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError> {
         let writing = self.writing();
+        if !changes.is_empty() {
+            self.refuse_if_read_only()?;
+        }
         if changes.len() > MANY {
             let pages = self.db.pragma_update(None, "cache_size", -MOST_CACHED_KIB);
             pages.map_err(&writing)?;
