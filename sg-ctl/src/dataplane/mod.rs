@@ -63,7 +63,7 @@ pub use self::events::EventStream;
 pub use self::flood::{Bound, Flood};
 use self::flow_tables::{FlowRoom, FlowSize};
 pub use self::installed::{Installed, Judged, Standpoint};
-use self::maps::{LayoutMaps, flows_folder, layout_folder};
+use self::maps::{FLOW_MAPS, LayoutMaps, flows_folder, layout_folder};
 use self::per_cpu::{Counter, PerCpu};
 use self::placing::Placing;
 pub use self::rehearsal::{Rehearsal, Yardstick};
@@ -127,6 +127,15 @@ pub enum Error {
         live: u64,
         /// The lowest limit that can be set.
         least: u64,
+    },
+    /// Flows are counted by interface in a map that an earlier version has made.
+    #[error(
+        "the version that protected this machine first has room for {has} interfaces; detach all \
+         interfaces once, and there is room for as many as the limit `interfaces` says"
+    )]
+    FewOwners {
+        /// How many there is room for.
+        has: u32,
     },
     /// The kernel refuses a program.
     #[error("the kernel does not take program {name}: {}", refusal(source))]
@@ -428,8 +437,10 @@ impl Dataplane {
         {
             // Whoever was interrupted may have given out what it could not record.
             let generations = layouts(bpffs).into_iter().filter_map(|layout| {
-                let maps = LayoutMaps::open(&layout_folder(bpffs, layout)).ok()?;
-                Some(maps.globals.get(&0, 0).ok()?.0.generation)
+                // Another version's layout need not have every map that this one has.
+                let globals: Array<_, Wire<Globals>> =
+                    maps::open(&layout_folder(bpffs, layout), "GLOBALS").ok()?;
+                Some(globals.get(&0, 0).ok()?.0.generation)
             });
             for generation in generations {
                 if Generation(record.generation).is_before(generation) {
@@ -623,6 +634,9 @@ impl Dataplane {
         };
         let previous = self.installed.as_ref().map(|(_, image)| image);
         let image = compile(wanted.policy, &attached, previous, &settings)?;
+        if record.is_some() {
+            self.refuse_uncounted_flows(&image)?;
+        }
         let jiffies_per_second = settings.jiffies_per_second;
         Ok(Prepared {
             image,
@@ -647,6 +661,18 @@ impl Dataplane {
             placing: Some(placing),
             ..self.prepare(wanted)?
         })
+    }
+
+    /// An earlier version made the map that counts an interface's flows for fewer interfaces than
+    /// there can be now, and it stays as long as the flows do.
+    fn refuse_uncounted_flows(&self, image: &Image) -> Result<(), Error> {
+        // A map that is gone is made anew.
+        let owned = maps::open(&flows_folder(&self.bpffs), "OWNED");
+        let has = owned.map_or(u32::MAX, |owned: Array<_, u32>| owned.len());
+        match image.interfaces.keys().max() {
+            Some(slot) if *slot >= has => Err(Error::FewOwners { has }),
+            _ => Ok(()),
+        }
     }
 
     /// What cannot be changed while flows are alive.
@@ -1108,6 +1134,23 @@ impl Dataplane {
             let is_kept = |tables: &FlowRoom| tables.number == number;
             if !kept.iter().flatten().any(is_kept) {
                 remove_folder(&flow_tables::folder(&self.bpffs, number))?;
+            }
+        }
+        self.remove_former_maps()
+    }
+
+    /// Removes the maps beside the flows that only an earlier version used.
+    fn remove_former_maps(&self) -> Result<(), Error> {
+        let entries = fs::read_dir(flows_folder(&self.bpffs))
+            .into_iter()
+            .flatten();
+        for entry in entries.flatten() {
+            let is_used = FLOW_MAPS.iter().any(|name| entry.file_name() == *name);
+            if !is_used {
+                fs::remove_file(entry.path()).map_err(|source| Error::Folder {
+                    path: entry.path(),
+                    source,
+                })?;
             }
         }
         Ok(())
