@@ -9,7 +9,7 @@ use sg_common::tables::{ReasonCounter, ReasonCounters, RuleCounter, reasons_inde
 
 use super::Error;
 use super::clock::Clock;
-use super::maps::{layout_folder, open};
+use super::maps::{layout_folder, open, open_reasons};
 use super::per_cpu::PerCpu;
 use super::report::{ReasonCount, RuleCount};
 use super::state::Record;
@@ -21,7 +21,7 @@ pub(super) fn reason_counts(
     record: &Record,
     image: &Image,
 ) -> Result<Vec<ReasonCount>, Error> {
-    let counters = open(&layout_folder(bpffs, record.layout), "REASONS")?;
+    let counters = open_reasons(&layout_folder(bpffs, record.layout))?;
     let counters: PerCpu<ReasonCounters> = PerCpu::open(&counters)?;
     let mut counts = Vec::new();
     for (slot, installed) in &image.interfaces {

@@ -110,10 +110,25 @@ impl LayoutMaps {
             identities: open(folder, "IDENTITIES")?,
             grants: open(folder, "GRANTS")?,
             granted: open(folder, "GRANTED")?,
-            reasons: open(folder, "REASONS")?,
+            reasons: open_reasons(folder)?,
             rules: open(folder, "RULES")?,
         })
     }
+}
+
+/// Opens the counters of reasons in a layout's folder. An earlier version had them beside the flows.
+pub(super) fn open_reasons(layout: &Path) -> Result<Array<MapData, Wire<ReasonCounters>>, Error> {
+    const NAME: &str = "REASONS";
+    let is_earlier = layout
+        .parent()
+        .is_some_and(|bpffs| flows_folder(bpffs).join(NAME).exists());
+    open(layout, NAME).map_err(|error| {
+        if is_earlier {
+            Error::EarlierVersion
+        } else {
+            error
+        }
+    })
 }
 
 /// Opens one pinned map as what it is.

@@ -128,6 +128,12 @@ pub enum Error {
         /// The lowest limit that can be set.
         least: u64,
     },
+    /// What is in force is not laid out as this version's maps are.
+    #[error(
+        "an earlier version of sg-ctl has installed what is in force, and this one cannot look into \
+         its tables; `sg-ctl restore` takes over without a gap"
+    )]
+    EarlierVersion,
     /// Flows are counted by interface in a map that an earlier version has made.
     #[error(
         "the version that protected this machine first has room for {has} interfaces; detach all \

@@ -10,7 +10,7 @@ use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{ReasonCounters, reasons_index};
 
-use super::maps::{layout_folder, open};
+use super::maps::{layout_folder, open, open_reasons};
 use super::object;
 use super::per_cpu::PerCpu;
 use super::replay_flows::ReplayFlows;
@@ -73,7 +73,7 @@ impl Dataplane {
         let layout = layout_folder(&self.bpffs, record.layout);
         Ok(Some(Replay {
             object,
-            reasons: PerCpu::open(&open(&layout, "REASONS")?)?,
+            reasons: PerCpu::open(&open_reasons(&layout)?)?,
             clock: object::open_clock(&layout)?,
             readings: open(&layout, "CLOCK")?,
             flows: ReplayFlows::open(&self.bpffs, record)?,
