@@ -71,6 +71,12 @@ pub(crate) struct Arguments {
     /// Measure the kernel's memory with 1, 2 and 16 CPUs instead
     #[arg(long, conflicts_with_all = ["quick", "steps", "cpus"])]
     memory: bool,
+    /// How many times longer than usual each step may take, on a busy machine
+    #[arg(long, default_value_t = 1)]
+    patience: u32,
+    /// How long all kernels may take; what has not run by then has failed
+    #[arg(long, default_value_t = 240)]
+    minutes: u64,
     /// Look for newer kernels than those that are there
     #[arg(long)]
     update: bool,
@@ -98,11 +104,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let debian = store.programs()?;
     if arguments.memory {
         let sg_ctl = programs::sg_ctl(arch, arguments.program.clone())?;
-        return memory::run(arch, &debian, sg_ctl, &kernels, arguments.json);
+        return memory::run(arch, &debian, sg_ctl, &kernels, arguments);
     }
 
     let choice = Choice {
         quick: arguments.quick,
+        patience: arguments.patience.into(),
         flavour,
         named: arguments.steps.clone(),
     };
@@ -124,15 +131,26 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         memory_mib: MEMORY_MIB,
     };
     let mut matrix = Matrix::default();
+    let limits = Limits {
+        boot: BOOT * arguments.patience,
+        end: Instant::now() + Duration::from_secs(arguments.minutes * 60),
+    };
     for (kernel, steps) in &plans {
         let log = log_of(kernel, arch)?;
-        let ran = prove(hardware, &base, kernel, steps, &log, &mut |line| {
+        let ran = prove(hardware, &base, kernel, steps, &log, limits, &mut |line| {
             report::say(arguments.json, line);
         })?;
         matrix.add(kernel, arch, &log, ran);
     }
     matrix.print(arguments.json);
     matrix.verdict()
+}
+
+/// How long a kernel may take until it is there, and when it is over in any case.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    boot: Duration,
+    end: Instant,
 }
 
 /// What a kernel must do: sg asks it what it can, so that only this list of what Debian ships speaks
@@ -150,24 +168,25 @@ fn log_of(kernel: &Kernel, arch: Arch) -> Result<PathBuf> {
     Ok(folder.join(format!("{}-{}.log", kernel.release, arch.debian())))
 }
 
-/// Boots a kernel and runs the steps, each within its time.
+/// Boots a kernel and runs the steps, each within its time and all of them within theirs.
 fn prove(
     hardware: Hardware,
     base: &Base,
     kernel: &Kernel,
     steps: &[Step],
     log: &Path,
+    limits: Limits,
     say: &mut dyn FnMut(&str),
 ) -> Result<Vec<Ran>> {
     let image = base.image(kernel, steps)?;
     let mut machine = Machine::boot(hardware, &kernel.image(), &image, log)?;
     let name = format!("{} {}", kernel.upstream(), hardware.arch.debian());
     let booting = Instant::now();
-    let mut deadline = booting + BOOT;
+    let mut deadline = booting + limits.boot;
     let mut current: Option<(usize, Instant)> = None;
     let mut ran: Vec<Ran> = steps.iter().map(Ran::not_yet).collect();
     loop {
-        match machine.next(deadline)? {
+        match machine.next(deadline.min(limits.end))? {
             Some(Event::Ready(release)) => {
                 say(&format!(
                     "{name}  boots {release} in {} s",
@@ -201,7 +220,7 @@ fn prove(
                     ran[at].ended(Outcome::TimedOut, began.elapsed());
                 }
                 say(&format!(
-                    "{name}  the machine stopped; the end of what it said:"
+                    "{name}  the machine stopped, or its time was over; what it said last:"
                 ));
                 say(&report::tail(log)?);
                 break;

@@ -83,7 +83,7 @@ impl Machine {
             .arg(image)
             .args([
                 "-append",
-                &format!("console={} quiet loglevel=1 panic=-1", arch.console()),
+                &format!("{} quiet loglevel=1 panic=-1", arch.kernel_arguments()),
             ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -10,7 +10,7 @@ use super::fetch::Kernel;
 use super::image::Base;
 use super::machine::{Event, Hardware, Machine, Outcome};
 use super::steps::Step;
-use super::{BOOT, GRACE, log_of, report};
+use super::{Arguments, BOOT, GRACE, log_of, report};
 use crate::arch::Arch;
 
 /// One interface with a small policy, measured before and after.
@@ -38,17 +38,18 @@ pub(super) fn run(
     debian: &Path,
     sg_ctl: PathBuf,
     kernels: &[Kernel],
-    as_json: bool,
+    arguments: &Arguments,
 ) -> Result<()> {
     let built = vec![("sg-ctl".to_owned(), sg_ctl)];
     let base = Base::pack(arch, debian, &built)?;
     let step = Step {
         name: "memory",
         promise: "the kernel memory of one interface",
-        seconds: 300,
+        seconds: 300 * u64::from(arguments.patience),
         script: SCRIPT.to_owned(),
     };
     let mut rows = Vec::new();
+    let as_json = arguments.json;
     if !as_json {
         println!(
             "{:<10}  {:>4}  {:>14}  {:>14}  {:>14}  {:>14}",
@@ -65,7 +66,9 @@ pub(super) fn run(
             };
             let log = log_of(kernel, arch)?;
             let machine = Machine::boot(hardware, &kernel.image(), &image, &log)?;
-            let measured = measure(machine, step.seconds).with_context(|| {
+            let boot = BOOT * arguments.patience;
+            let limit = boot + Duration::from_secs(step.seconds) + GRACE;
+            let measured = measure(machine, limit).with_context(|| {
                 format!(
                     "{} with {cpus} CPUs (log: {})",
                     kernel.upstream(),
@@ -102,8 +105,8 @@ pub(super) fn run(
     Ok(())
 }
 
-fn measure(mut machine: Machine, seconds: u64) -> Result<Measured> {
-    let deadline = Instant::now() + BOOT + Duration::from_secs(seconds) + GRACE;
+fn measure(mut machine: Machine, limit: Duration) -> Result<Measured> {
+    let deadline = Instant::now() + limit;
     let mut measured = None;
     while let Some(event) = machine.next(deadline)? {
         match event {

@@ -260,6 +260,7 @@ mod tests {
     fn ran(outcome: Outcome) -> Ran {
         let choice = Choice {
             quick: false,
+            patience: 1,
             flavour: Flavour::Cloud,
             named: vec!["hooks".to_owned()],
         };

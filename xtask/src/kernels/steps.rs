@@ -162,6 +162,8 @@ const IS_REFUSED: &[Listed] = &[script(
 pub(super) struct Choice {
     pub(super) quick: bool,
     pub(super) flavour: Flavour,
+    /// How many times longer than usual a step may take.
+    pub(super) patience: u64,
     /// Only these, if there are any.
     pub(super) named: Vec<String>,
 }
@@ -180,7 +182,7 @@ impl Choice {
                 true => step.quick || !self.quick,
                 false => self.named.iter().any(|name| name == step.name),
             })
-            .map(Listed::step)
+            .map(|step| step.step(self.patience))
             .collect()
     }
 }
@@ -208,7 +210,7 @@ pub(super) fn tests(steps: &[&Step]) -> Vec<&'static str> {
 }
 
 impl Listed {
-    fn step(&self) -> Step {
+    fn step(&self, patience: u64) -> Step {
         let script = match self.proof {
             Proof::Script(script) => script.to_owned(),
             // Two at a time: each has machines of its own and mostly waits.
@@ -217,7 +219,7 @@ impl Listed {
         Step {
             name: self.name,
             promise: self.promise,
-            seconds: self.seconds,
+            seconds: self.seconds * patience,
             script,
         }
     }
