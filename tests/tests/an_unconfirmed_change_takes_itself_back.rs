@@ -122,7 +122,7 @@ fn it_is_taken_back_when_the_shell_that_made_it_is_killed() -> Result<()> {
         "not the same policy"
     );
     let status = sg.run(&["status"])?.succeeded()?;
-    ensure!(status.stdout.contains("was taken back"), "{status}");
+    ensure!(status.stdout.contains("was rolled back"), "{status}");
     let late = sg.run(&["confirm"])?;
     ensure!(
         late.code == Some(2) && late.stderr.contains("too late"),
@@ -142,8 +142,8 @@ fn the_next_command_takes_it_back_when_nobody_else_is_left() -> Result<()> {
     })?;
     ensure!(ssh(&pair)? == TimedOut, "who took it back?");
     let restored = sg.run(&["restore"])?.succeeded()?;
-    ensure!(restored.stderr.contains("taken back"), "{restored}");
-    ensure!(ssh(&pair)? == Connected, "it was not taken back");
+    ensure!(restored.stderr.contains("rolled back"), "{restored}");
+    ensure!(ssh(&pair)? == Connected, "it was not rolled back");
     Ok(())
 }
 
@@ -189,7 +189,7 @@ fn a_reboot_takes_an_unconfirmed_change_back() -> Result<()> {
         &["restore"],
     )?;
     booted.succeeded()?;
-    ensure!(ssh(&pair)? == Connected, "it was not taken back");
+    ensure!(ssh(&pair)? == Connected, "it was not rolled back");
     Ok(())
 }
 

@@ -20,11 +20,11 @@ use super::output::{print, print_json};
 use super::policy_file::{name, parse};
 use super::{Answer, json};
 
-/// What keeps a file from being applied is an error, and then nothing else is looked for. A warning
-/// is probably a mistake, like a database open to everyone; a notice is worth knowing, like a rule
-/// that another one covers. For the policy in force, rules that have admitted nothing are told too.
+/// An error prevents `apply`; a file with errors is not checked further. A warning is probably a
+/// mistake, like a database that is open to everyone. A notice is worth knowing, like a rule that
+/// another rule covers. For the policy in force, rules that have allowed nothing yet are notices.
 ///
-/// Exit code: 1 when anything is found at `--level` or above. Everything is shown whatever the level.
+/// All findings are shown, whatever the level.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Policy file; `-` reads standard input; without one, the policy in force
@@ -32,7 +32,7 @@ pub(super) struct Check {
     /// Only this VPC of the policy in force
     #[arg(long, conflicts_with = "file")]
     vpc: Option<VpcName>,
-    /// From which level on findings make the exit code 1
+    /// The lowest level that makes the exit code 1
     #[arg(long, value_enum, default_value_t)]
     level: LevelWord,
     /// Print JSON
@@ -42,7 +42,7 @@ pub(super) struct Check {
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum LevelWord {
-    /// What keeps a file from being applied
+    /// What prevents `apply`
     #[default]
     Error,
     /// What is probably a mistake

@@ -19,7 +19,7 @@ const BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(86_40
 /// The option of every command that changes what is enforced.
 #[derive(Debug, Default, Args)]
 pub(super) struct Confirm {
-    /// Take the change back by itself unless `sg-ctl confirm` comes within this time, like 60s or 5m
+    /// Roll the change back unless `sg-ctl confirm` follows within this time, like 60s or 5m
     #[arg(long = "confirm", value_name = "TIME", value_parser = parse_time)]
     within: Option<Duration>,
 }
@@ -70,7 +70,9 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     let time = seconds.map(Duration::from_secs);
     let [shortest, longest] = BOUNDS;
     time.filter(|time| (shortest..=longest).contains(time))
-        .ok_or_else(|| format!("{text:?} is no time from 1s to 24h; write it like 60s, 5m or 1h"))
+        .ok_or_else(|| {
+            format!("{text:?} is not a time from 1s to 24h; write one like 60s, 5m or 1h")
+        })
 }
 
 /// Keeps the change that waits.

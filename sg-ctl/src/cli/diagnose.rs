@@ -20,11 +20,8 @@ use super::{Answer, choose};
 /// Names may have many addresses; those that are tried first are the ones that matter.
 const ADDRESSES: usize = 4;
 
-/// It is one of: fine; refused, where a machine answered that nobody listens; dropped by groups on
-/// this machine, with the rule that is missing; no answer, where a filter elsewhere is to be looked
-/// for; unreachable.
-///
-/// Exit code: 0 when it is fine, 1 when it is not, 2 when nothing could be tried.
+/// The result is one of: fine; refused (nothing listens there); dropped by groups on this machine,
+/// with the rule that is missing; no answer (look for a filter elsewhere); unreachable.
 #[derive(Debug, Args)]
 pub(super) struct Diagnose {
     /// The machine, by name or address

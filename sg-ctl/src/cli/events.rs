@@ -30,10 +30,10 @@ const TELL_UNSEEN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct Events {
-    /// Go on until interrupted, also while nothing is protected
+    /// Keep listening until interrupted, also while nothing is protected
     #[arg(long, short)]
     follow: bool,
-    /// How long to listen without --follow: the kernel keeps no events of before
+    /// How long to listen without --follow; the kernel keeps no earlier events
     #[arg(
         long = "for",
         value_name = "SECONDS",
@@ -41,7 +41,7 @@ pub(super) struct Events {
         conflicts_with = "follow"
     )]
     seconds: u64,
-    /// Tell of each new flow too
+    /// Show each new flow too
     #[arg(long)]
     new_flows: bool,
     /// Only this interface
@@ -129,7 +129,7 @@ impl Events {
         if !self.follow && !self.json && printer.events == 0 {
             let seconds = self.seconds;
             printer.output.write(&format!(
-                "nothing of the kind happened in {seconds} s; --follow goes on listening\n"
+                "No matching event in {seconds} s; use --follow to keep listening\n"
             ))?;
         }
         printer.output.finish()?;

@@ -23,8 +23,8 @@ const SAMPLE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(super) struct FlowLog {
-    /// Write VPC flow log records (version 2 and our fields) to this file until interrupted,
-    /// instead of telling events
+    /// Write VPC flow log records (version 2, and fields of sg) to this file until interrupted,
+    /// instead of showing events
     #[arg(
         long = "flow-log",
         value_name = "FILE",
@@ -34,15 +34,15 @@ pub(super) struct FlowLog {
         ]
     )]
     file: Option<PathBuf>,
-    /// What a flow log's record sums up
+    /// The seconds that one record sums up
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "file",
           value_parser = clap::value_parser!(u32).range(1..=3_600))]
     interval: u32,
-    /// Turn the flow log over before it has more bytes, like 64M
+    /// Rotate the file at this size, like 64M
     #[arg(long, value_name = "SIZE", default_value = "64M", requires = "file",
           value_parser = parse_size)]
     rotate: u64,
-    /// How many older flow logs stay
+    /// How many rotated files to keep
     #[arg(long, value_name = "NUMBER", default_value_t = 5, requires = "file")]
     keep: u32,
 }

@@ -22,7 +22,7 @@ use super::{Answer, choose, make, report};
 
 #[derive(Debug, Args)]
 pub(super) struct Attach {
-    /// The interface; what is not said is as for a new one
+    /// The interface; options you leave out go back to their defaults
     #[arg(value_name = "IFACE")]
     interface: InterfaceName,
     /// A group it is in; repeat for several [default: default]
@@ -43,22 +43,22 @@ pub(super) struct Attach {
     /// Network namespace of the interface, by name or path
     #[arg(long, value_name = "NAME|PATH")]
     netns: Option<String>,
-    /// Take over an XDP program that someone else attached
+    /// Replace an XDP program that another program attached
     #[arg(long)]
     replace_xdp: bool,
     /// Drop packets in the middle of unknown TCP connections instead of judging them by the rules
     #[arg(long)]
     no_tcp_pickup: bool,
-    /// Whether a later fragment may pass before its first one, which then decides, or only behind it
+    /// Whether a later fragment may pass before its first one, or only after it
     #[arg(long, value_enum, default_value_t)]
     fragments: FragmentsWord,
-    /// Judge, count and tell, but let everything pass; alone, it changes nothing else
+    /// Judge and count every packet, but let all of them pass; alone, it changes nothing else
     #[arg(long, conflicts_with = "enforce")]
     audit: bool,
     /// End `--audit`; alone, it changes nothing else [default: as it is; a new one is enforced]
     #[arg(long)]
     enforce: bool,
-    /// An EtherType that passes unjudged, like 0x8915; repeat for several
+    /// An EtherType that always passes, like 0x8915; repeat for several
     #[arg(long = "ethertype", value_name = "NUMBER", value_delimiter = ',', value_parser = parse_ethertype)]
     ethertypes: Vec<u16>,
     /// Idle timeout of established TCP flows
@@ -70,7 +70,7 @@ pub(super) struct Attach {
     /// Idle timeout of other UDP flows
     #[arg(long, value_name = "SECONDS", default_value_t = Timeouts::default().udp_stream_s)]
     udp_stream: u32,
-    /// The most assured flows it may hold
+    /// The most connections it may have
     #[arg(long, value_name = "NUMBER")]
     max_flows: Option<u32>,
     #[command(flatten)]
@@ -327,11 +327,11 @@ impl Detach {
 
 #[derive(Debug, Args)]
 pub(super) struct Restore {
-    /// Replace what another state folder, or a version of sg-ctl that this one cannot read, has
-    /// installed; which flows are tracked may be forgotten
+    /// Replace what another state folder, or a version of sg-ctl that this one cannot read,
+    /// installed; open connections may be forgotten, and the rules judge their next packets
     #[arg(long)]
     take_over: bool,
-    /// Only if the policy has this interface and it is not protected, as when a device appears
+    /// Only protect this interface, if the policy has it; for devices that appear later
     #[arg(long, value_name = "IFACE")]
     device: Option<String>,
 }

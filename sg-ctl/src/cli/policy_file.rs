@@ -35,7 +35,7 @@ pub(super) struct Apply {
     /// Only show what would change; exit code 1 if anything
     #[arg(long)]
     dry_run: bool,
-    /// Judge tracked flows again: those that no rule allows any more end
+    /// Close the connections that no rule allows any more
     #[arg(long)]
     terminate: bool,
     /// Replace what another state folder has installed, or one that was lost: every interface that
@@ -49,12 +49,12 @@ pub(super) struct Apply {
     confirm: Confirm,
 }
 
-/// Where interfaces are protected, each live flow is judged by the rules before and after.
+/// It also shows which open connections the change concerns.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// Policy file; `-` reads standard input
     file: PathBuf,
-    /// Tell what becomes of live flows as if applied with --terminate
+    /// Show what `apply --terminate` would do to open connections
     #[arg(long)]
     terminate: bool,
     /// Print JSON

@@ -34,7 +34,7 @@ pub(super) struct Add {
     group: GroupName,
     #[command(flatten)]
     words: Words,
-    /// For people
+    /// A text for people
     #[arg(long, default_value = "")]
     description: String,
     /// The VPC of the group [default: `default`, or the only one that has it]
@@ -53,7 +53,7 @@ pub(super) struct Remove {
     ids: Vec<RuleId>,
     #[command(flatten)]
     words: Words,
-    /// Judge tracked flows again: those that no rule allows any more end
+    /// Close the connections that no rule allows any more
     #[arg(long)]
     terminate: bool,
     /// The VPC of the group [default: `default`, or the only one that has it]
@@ -100,10 +100,10 @@ struct Words {
     /// ICMP code; all of them if left out
     #[arg(long, allow_negative_numbers = true)]
     code: Option<String>,
-    /// Whom ingress comes from: a prefix, sg:GROUP, pl:LIST or self; repeat for several
+    /// Who may open connections to the members: a prefix, sg:GROUP, pl:LIST or self; repeat for several
     #[arg(long, value_name = "PEER")]
     from: Vec<String>,
-    /// Whom egress goes to: a prefix, sg:GROUP, pl:LIST or self; repeat for several
+    /// Where members may open connections to: a prefix, sg:GROUP, pl:LIST or self; repeat for several
     #[arg(long, value_name = "PEER")]
     to: Vec<String>,
 }

@@ -103,8 +103,8 @@ pub enum Error {
     },
     /// One change at a time can wait for its confirmation.
     #[error(
-        "an earlier change waits for its confirmation ({0} s left): `sg-ctl confirm` keeps it, \
-         `sg-ctl rollback` takes it back; then try again"
+        "an earlier change waits for its confirmation ({0} s left): run `sg-ctl confirm` to keep it \
+         or `sg-ctl rollback` to undo it, then try again"
     )]
     Unconfirmed(u64),
     /// There is nothing to confirm or to take back.
@@ -112,8 +112,8 @@ pub enum Error {
     NothingUnconfirmed,
     /// It has been taken back.
     #[error(
-        "too late: nobody confirmed the change in time, and it was taken back; the policy is that \
-         of revision {0} again"
+        "too late: the change was not confirmed in time and was rolled back; the policy of revision \
+         {0} is in force again"
     )]
     TooLate(u64),
     /// The copy is gone.
@@ -123,14 +123,14 @@ pub enum Error {
     )]
     NothingToReturnTo,
     /// The process that would take a change back.
-    #[error("cannot start the process that takes the change back: {0}; nothing was changed")]
+    #[error("cannot start the process that rolls the change back: {0}; nothing was changed")]
     Waiter(io::Error),
     /// The kernel refused half-way, and the old policy holds again.
-    #[error("{0}; the change was taken back, and the old policy is in force")]
+    #[error("{0}; the change was rolled back, and the old policy is in force")]
     TakenBack(dataplane::Error),
     /// The kernel refused half-way, and so it did the way back.
     #[error(
-        "{first}; taking the change back failed too: {second}; what is stored will be enforced \
+        "{first}; rolling the change back failed too: {second}; what is stored will be enforced \
          when `sg-ctl restore` succeeds"
     )]
     Stuck {

@@ -133,13 +133,13 @@ pub enum Warning {
     FlowsLeft(u32),
     /// An earlier change was not confirmed in time.
     #[error(
-        "an earlier change was not confirmed in time and has been taken back: the policy is that \
-         of revision {0} again"
+        "an earlier change was not confirmed in time and was rolled back: the policy of revision {0} \
+         is in force again"
     )]
     TakenBack(u64),
     /// An earlier change is overdue and cannot be taken back.
     #[error(
-        "an earlier change was not confirmed in time and cannot be taken back now: {0}; it stays \
+        "an earlier change was not confirmed in time and cannot be rolled back now: {0}; it stays \
          in force until a command can write there"
     )]
     NotTakenBack(String),

@@ -48,7 +48,7 @@ pub enum Difference {
     #[error("rule {0} is in force, and the policy does not have it")]
     RuleUnwanted(RuleId),
     /// An address is in other groups than it was.
-    #[error("the groups of address {0} have changed since it was read")]
+    #[error("address {0} is in other groups than the kernel knows")]
     Member(String),
     /// Compiling gives something else.
     #[error("{count} entries of {map} are not what the policy compiles to")]

@@ -76,17 +76,17 @@ fn confirmation(view: &View) -> Option<Check> {
     Some(match (&waiting.failure, waiting.left_s()) {
         (Some(failure), _) => Check::problem(
             name,
-            format!("an unconfirmed change could not be taken back: {failure}"),
+            format!("an unconfirmed change could not be rolled back: {failure}"),
             "sg-ctl rollback",
         ),
         (None, 0) => Check::problem(
             name,
-            "an unconfirmed change is overdue and was not taken back",
+            "an unconfirmed change is overdue and was not rolled back",
             RESTORE,
         ),
         (None, left) => Check::warning(
             name,
-            format!("the last change is taken back in {left} s"),
+            format!("the last change is rolled back in {left} s"),
             "sg-ctl confirm",
         ),
     })

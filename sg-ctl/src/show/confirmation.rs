@@ -9,8 +9,8 @@ use crate::observe::UnconfirmedStatus;
 /// What the user has to do about the change just made.
 pub fn to_confirm(within: Duration) -> String {
     format!(
-        "in force for {}: `sg-ctl confirm`, best from a new connection, keeps it; else it is taken \
-         back\n",
+        "in force for {}: run `sg-ctl confirm`, best from a new connection, to keep the change, or it \
+         is rolled back\n",
         span(within.as_secs())
     )
 }
@@ -23,7 +23,7 @@ pub fn confirmed() -> &'static str {
 /// The change is gone.
 pub fn taken_back(gone: &TakenBack) -> String {
     format!(
-        "taken back: the policy is that of revision {} again (now revision {})\n",
+        "rolled back: the policy of revision {} is in force again (now revision {})\n",
         gone.before, gone.revision
     )
 }
@@ -31,16 +31,18 @@ pub fn taken_back(gone: &TakenBack) -> String {
 /// The state of a change that waits.
 pub(super) fn unconfirmed(waiting: &UnconfirmedStatus) -> String {
     let mut text = match waiting.left_s {
-        0 => "the last change was not confirmed in time and is being taken back; `sg-ctl restore` \
+        0 => {
+            "the last change was not confirmed in time and is being rolled back; `sg-ctl restore` \
               completes it\n"
-            .to_owned(),
+                .to_owned()
+        }
         left => format!(
-            "the last change is taken back in {} unless `sg-ctl confirm` comes\n",
+            "the last change is rolled back in {} unless you run `sg-ctl confirm`\n",
             span(left)
         ),
     };
     if let Some(failure) = &waiting.failure {
-        text.push_str(&format!("taking it back has failed so far: {failure}\n"));
+        text.push_str(&format!("rolling it back has failed so far: {failure}\n"));
     }
     text
 }
@@ -50,7 +52,7 @@ pub(super) fn was_taken_back(gone: &TakenBack) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let since = now.map_or(0, |now| now.as_secs().saturating_sub(gone.unix_time_s));
     format!(
-        "the last change was taken back {}: the policy is that of revision {} again\n",
+        "the last change was rolled back {}: the policy of revision {} is in force again\n",
         ago(Some(since)),
         gone.before
     )

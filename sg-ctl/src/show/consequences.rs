@@ -14,21 +14,26 @@ const SHOWN: usize = 10;
 /// The connections that a change means something to, by peer and port.
 pub fn consequences(found: &Consequences, style: Style) -> String {
     if found.is_nothing() {
-        let flows = count(found.flows, "live flow");
-        return format!("of {flows}, none would be cut or let in\n");
+        return "No open connection is affected\n".to_owned();
     }
     let mut text = String::new();
-    for (flows, what) in [
-        (&found.cut, "would be cut"),
+    for (flows, one, several) in [
+        (&found.cut, "is closed", "are closed"),
         (
             &found.outlive,
-            "would have no rule any more, and go on (--terminate cuts)",
+            "loses its rule but stays open; --terminate closes it",
+            "lose their rules but stay open; --terminate closes them",
         ),
-        (&found.let_in, "would have a rule again"),
-        (&found.unprotected, "would go on with nobody judging"),
+        (&found.let_in, "has a rule again", "have a rule again"),
+        (
+            &found.unprotected,
+            "stays open without protection",
+            "stay open without protection",
+        ),
     ] {
         if !flows.is_empty() {
-            let title = format!("{what}: {}", count(flows.len(), "live flow"));
+            let what = if flows.len() == 1 { one } else { several };
+            let title = format!("{} {what}:", count(flows.len(), "open connection"));
             text.push_str(&format!("{}\n", style.title(&title)));
             text.push_str(&by_peer(flows, style));
         }

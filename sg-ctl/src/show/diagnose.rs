@@ -43,16 +43,17 @@ fn sentences(found: &Diagnosis, transport: Transport) -> Vec<String> {
         (_, Answer::Dropped) | (None, Answer::Unreachable) => {}
         (Some(interface), _) => {
             sentences.push(format!(
-                "the groups of {interface} let it out and its answers in"
+                "{interface}'s groups allow the connection and its replies"
             ));
         }
-        (None, _) => sentences.push("it leaves by no interface that groups protect".to_owned()),
+        (None, _) => sentences.push("sg does not protect the interface it leaves by".to_owned()),
     }
     match found.answer {
         Answer::Fine => sentences.push(format!("answered after {seconds}")),
         Answer::Refused => {
             sentences.push(format!(
-                "a machine answered after {seconds} that nobody listens there"
+                "connection refused after {seconds}: nothing listens on port {}",
+                found.address.port()
             ));
             sentences.push("start the service, or look for a filter that rejects".to_owned());
         }
@@ -63,8 +64,10 @@ fn sentences(found: &Diagnosis, transport: Transport) -> Vec<String> {
             sentences.push(format!("nothing came back in {seconds}"));
             sentences.push("look for a filter elsewhere, or a machine that is down".to_owned());
             if transport == Transport::Udp {
-                sentences
-                    .push("a UDP service need not answer what it does not understand".to_owned());
+                sentences.push(
+                    "a UDP service does not have to answer a request that it does not understand"
+                        .to_owned(),
+                );
             }
         }
         Answer::Unreachable => {
