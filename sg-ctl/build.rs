@@ -35,6 +35,7 @@ enum Error {
 }
 
 fn main() -> ExitCode {
+    println!("cargo::rustc-env=SG_VERSION={}", version());
     match build_object() {
         Ok(()) => ExitCode::SUCCESS,
         // Cargo shows what the compiler wrote only when the script itself fails.
@@ -112,6 +113,53 @@ fn build_object() -> Result<(), Error> {
         source,
     })?;
     Ok(())
+}
+
+/// The version, with the commit where it can be known: in a release, from git or `SG_COMMIT`.
+///
+/// Other builds leave it out, so that a commit does not compile the whole program again.
+fn version() -> String {
+    let version = env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    println!("cargo::rerun-if-env-changed=SG_COMMIT");
+    let given = env::var("SG_COMMIT").ok();
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let commit = given.or_else(|| is_release.then(commit).flatten());
+    match commit {
+        Some(commit) => format!("{version} ({commit})"),
+        None => version,
+    }
+}
+
+/// The commit of this checkout; a source without git has none.
+fn commit() -> Option<String> {
+    let manifest_dir = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR")?);
+    let workspace = manifest_dir.parent()?;
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        let output = command
+            .current_dir(workspace)
+            .args(arguments)
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+        output.status.success().then_some(text)
+    };
+    // A source that was unpacked inside another repository is not of its commit.
+    let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
+    if top.canonicalize().ok()? != workspace.canonicalize().ok()? {
+        return None;
+    }
+    // It has a line for each commit and each checkout.
+    let log = git(&[
+        "rev-parse",
+        "--path-format=absolute",
+        "--git-path",
+        "logs/HEAD",
+    ])?;
+    if Path::new(&log).exists() {
+        println!("cargo::rerun-if-changed={log}");
+    }
+    git(&["rev-parse", "--short=12", "HEAD"])
 }
 
 fn cargo_var(name: &'static str) -> Result<OsString, Error> {

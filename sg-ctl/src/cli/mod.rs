@@ -5,6 +5,7 @@
 
 mod check;
 mod choose;
+mod complete;
 mod confirm;
 mod diagnose;
 mod doctor;
@@ -14,6 +15,7 @@ mod explain;
 mod flow_log;
 mod flows;
 mod group;
+mod help;
 mod import;
 mod interface;
 mod interrupt;
@@ -32,7 +34,7 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{FromArgMatches as _, Parser, Subcommand};
 
 use crate::controller::{AWAIT_COMMAND, Amended, Controller, Done, Needed, Plan};
 use crate::dirs::DirOptions;
@@ -46,16 +48,8 @@ use error::Result;
 use output::print;
 
 /// Security groups for any Linux machine
-///
-/// Exit codes: 0 done, 1 a question was asked and something differs or was found, 2 bad input or
-/// failure; then nothing was changed.
 #[derive(Debug, Parser)]
-#[command(
-    name = "sg-ctl",
-    version,
-    propagate_version = true,
-    arg_required_else_help = true
-)]
+#[command(name = "sg-ctl", version = env!("SG_VERSION"), propagate_version = true)]
 struct Cli {
     #[command(flatten)]
     dirs: DirOptions,
@@ -69,28 +63,28 @@ enum Command {
     Apply(policy_file::Apply),
     /// Show what `apply` would change; exit code 1 if anything
     Diff(policy_file::Diff),
-    /// Find what is wrong with a policy file or probably not meant, there or in force
+    /// Find errors and likely mistakes in a policy file, or in the policy in force
     Check(check::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
-    /// Make a policy file of what other systems have
+    /// Make a policy file from the groups of another system
     #[command(subcommand)]
     Import(import::Command),
     /// Protect an interface, or change how it is protected
     Attach(interface::Attach),
     /// Stop protecting interfaces
     Detach(interface::Detach),
-    /// Make the kernel match what is stored: after boot, or after an interrupted command
+    /// Make the kernel match the stored policy: after boot, or after an interrupted command
     Restore(interface::Restore),
-    /// Compare the kernel with what is stored; exit code 1 if anything differs
+    /// Compare the kernel with the stored policy; exit code 1 if anything differs
     Verify(verify::Verify),
-    /// Look whether this machine can enforce a policy, and does; exit code 1 if there is a problem
+    /// Check that this machine can enforce a policy, and does; exit code 1 if there is a problem
     Doctor(doctor::Doctor),
     /// Keep a change that was made with `--confirm`
     Confirm,
-    /// Take a change that was made with `--confirm` back at once
+    /// Undo a change that was made with `--confirm`
     Rollback,
-    /// Write the completions of a shell: source them, or put them where it looks for them
+    /// Print the completion script of a shell
     Completions(reference::Completions),
     /// Print the JSON schema of the policy file, for editors
     Schema,
@@ -102,19 +96,19 @@ enum Command {
     AwaitConfirmation,
     /// Show which interfaces are protected
     Status(look::Status),
-    /// Show what was counted, by interface and reason and by rule
+    /// Show packet counters, by interface and reason, and by rule
     Stats(look::Stats),
     /// Watch everything at once, full-screen: verdicts, rules, dropped peers, flows
     Top(top::Top),
-    /// Show how much may be held, or change it
+    /// Show how much a policy may hold, or change it
     Limits(limits::Command),
-    /// Tell of dropped packets, and of new flows, as they come
+    /// Show dropped packets, and new flows, as they happen
     Events(events::Events),
-    /// Explain what becomes of a packet, and why; exit code 1 if it is dropped
+    /// Explain whether a packet passes, and why; exit code 1 if it is dropped
     Explain(explain::Explain),
-    /// Try a connection from here, and say what keeps it; exit code 1 if anything
+    /// Try a connection from here, and say what prevents it; exit code 1 if anything does
     Diagnose(diagnose::Diagnose),
-    /// Look at tracked flows, and end them
+    /// Show tracked connections, and close them
     #[command(subcommand)]
     Flows(flows::Flows),
     /// Work with groups
@@ -139,7 +133,12 @@ enum Answer {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    let Cli { dirs, command } = match Cli::try_parse() {
+    complete::answer_shell();
+    if std::env::args_os().len() < 2 {
+        return output::overview();
+    }
+    let words = help::command().try_get_matches();
+    let Cli { dirs, command } = match words.and_then(|words| Cli::from_arg_matches(&words)) {
         Ok(cli) => cli,
         Err(error) => return output::refuse(&error),
     };
@@ -248,12 +247,10 @@ fn report(done: &Done) -> Result<Answer> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn the_definition_of_the_command_line_is_sound() {
-        Cli::command().debug_assert();
+        help::command().debug_assert();
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::{Error, Result};
+use super::help;
 
 /// The number that `--json` begins with; it changes when a field is renamed or goes.
 const VERSION: u32 = 1;
@@ -65,6 +66,12 @@ pub(super) fn refuse(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let _ = write!(io::stderr().lock(), "sg-ctl: {text}");
+    ExitCode::from(2)
+}
+
+/// Answers a call without a command: it did nothing, so it failed.
+pub(super) fn overview() -> ExitCode {
+    let _ = write!(io::stderr().lock(), "{}", help::overview());
     ExitCode::from(2)
 }
 

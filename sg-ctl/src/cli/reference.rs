@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use clap_complete::Shell;
 
 use crate::policy::file::schema::json_schema;
@@ -12,7 +12,7 @@ use crate::show;
 
 use super::error::{Error, Result};
 use super::output::print;
-use super::{Answer, Cli};
+use super::{Answer, complete, help};
 
 #[derive(Debug, Args)]
 pub(super) struct Completions {
@@ -36,9 +36,7 @@ pub(super) fn schema() -> Result<Answer> {
 
 impl Completions {
     pub(super) fn run(self) -> Result<Answer> {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "sg-ctl", &mut script);
-        print(&String::from_utf8_lossy(&script))?;
+        print(&complete::script(self.shell).map_err(Error::Write)?)?;
         Ok(Answer::Yes)
     }
 }
@@ -47,11 +45,51 @@ impl Man {
     pub(super) fn run(self) -> Result<Answer> {
         let written = || -> io::Result<()> {
             fs::create_dir_all(&self.folder)?;
-            clap_mangen::generate_to(Cli::command(), &self.folder)?;
+            let mut root = help::command().disable_help_subcommand(true);
+            root.build();
+            write_page(&root, "", &self.folder)?;
             let policy = show::policy_manual(concat!("sg-ctl ", env!("CARGO_PKG_VERSION")));
             fs::write(self.folder.join("sg-policy.5"), policy)
         };
         written().map_err(Error::Write)?;
         Ok(Answer::Yes)
+    }
+}
+
+/// Writes the page of a command, and those of the commands below it.
+fn write_page(command: &clap::Command, path: &str, folder: &Path) -> io::Result<()> {
+    let below = command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set());
+    for below in below {
+        let path = format!("{path} {}", below.get_name()).trim().to_owned();
+        write_page(below, &path, folder)?;
+    }
+    let page = Man::page(command);
+    let mut text = Vec::new();
+    page.render_title(&mut text)?;
+    page.render_name_section(&mut text)?;
+    page.render_synopsis_section(&mut text)?;
+    page.render_description_section(&mut text)?;
+    if command
+        .get_arguments()
+        .any(|argument| !argument.is_hide_set())
+    {
+        page.render_options_section(&mut text)?;
+    }
+    if command.has_subcommands() {
+        page.render_subcommands_section(&mut text)?;
+    }
+    if let Some(page) = help::find(path) {
+        text.extend(show::manual_sections(&help::sections(page)).into_bytes());
+    }
+    fs::write(folder.join(page.get_filename()), text)
+}
+
+impl Man {
+    fn page(command: &clap::Command) -> clap_mangen::Man {
+        clap_mangen::Man::new(command.clone())
+            .source(concat!("sg-ctl ", env!("CARGO_PKG_VERSION")))
+            .manual("sg-ctl manual")
     }
 }

@@ -35,7 +35,9 @@ pub use explain::explanation;
 pub use flows::{FlowLines, flow, flows_ended, flows_left};
 pub use limits::{limit_changes, limits};
 pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
-pub use policy_keys::{manual as policy_manual, markdown as policy_keys, services_markdown};
+pub use policy_keys::{
+    manual as policy_manual, manual_sections, markdown as policy_keys, services_markdown,
+};
 pub use rates::{rate_lines, rates};
 pub use stats::stats;
 pub use status::status;

@@ -135,6 +135,24 @@ pub fn manual(version: &str) -> String {
     page.render()
 }
 
+/// Sections of a page of the manual: each a heading, with terms and what they mean.
+pub fn manual_sections(sections: &[(&str, Vec<(String, String)>)]) -> String {
+    let mut page = Roff::new();
+    for (heading, lines) in sections {
+        page.control("SH", [heading.to_uppercase().as_str()]);
+        for (term, meaning) in lines {
+            if meaning.is_empty() {
+                page.text([roman(term)]);
+                continue;
+            }
+            page.control("TP", []);
+            page.text([bold(term)]);
+            page.text([roman(meaning)]);
+        }
+    }
+    page.to_roff()
+}
+
 /// A policy with most of what a file can say.
 const EXAMPLE: &str = "\
 prefix_lists:
