@@ -1,5 +1,9 @@
 //! What `--json` prints has the fields that other tools rely on, and true numbers in them.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::lab::{Lab, Pair};
@@ -177,5 +181,128 @@ fn status_and_flows_say_what_is() -> Result<()> {
         flow["packets_in"].as_u64() >= Some(3) && flow["packets_out"].as_u64() >= Some(2),
         "{flow}"
     );
+    Ok(())
+}
+
+/// The rows of a table of `docs/json.md`, without the marks of code.
+fn documented(heading: &str) -> Result<Vec<[String; 2]>> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md");
+    let page = fs::read_to_string(page)?;
+    let (_, section) = page
+        .split_once(&format!("## {heading}\n"))
+        .context("no such section")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let rows = rows.filter_map(|row| {
+        let mut cells = row
+            .trim_matches('|')
+            .split('|')
+            .map(|cell| cell.replace('`', ""));
+        Some([
+            cells.next()?.trim().to_owned(),
+            cells.next()?.trim().to_owned(),
+        ])
+    });
+    Ok(rows.collect())
+}
+
+/// Every field below a value, with the types of its values.
+fn fields_of(value: &Value, found: &mut BTreeMap<String, BTreeSet<&'static str>>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| fields_of(item, found)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let kind = match value {
+                    Value::Null => "null",
+                    Value::Bool(_) => "boolean",
+                    Value::Number(_) => "number",
+                    Value::String(_) => "string",
+                    Value::Array(_) => "array",
+                    Value::Object(_) => "object",
+                };
+                found.entry(name.clone()).or_default().insert(kind);
+                // The names of limits are no fields.
+                if name != "limits" {
+                    fields_of(value, found);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_field_is_described() -> Result<()> {
+    let (pair, sg, _ssh) = machine()?;
+    let mut session = Session::open(pair.world.at("10.0.0.1:40000")?, "10.0.0.10:22")?;
+    ensure!(session.echoes()? == Outcome::Connected);
+    ensure!(tcp_connects(&pair.world, "10.0.0.10:23")? == Outcome::TimedOut);
+    sg.run(&["prefix-list", "set", "office", "10.9.0.0/16"])?
+        .succeeded()?;
+    let other = sg.write(
+        "other.yaml",
+        "{groups: {ssh: {}}, interfaces: {eth0: {groups: [ssh]}}}",
+    )?;
+    let commands = documented("Commands")?;
+    let described: BTreeMap<_, _> = documented("Fields")?
+        .into_iter()
+        .map(|[name, kinds]| (name, kinds))
+        .collect();
+    let mut found = BTreeMap::new();
+    for words in [
+        "status",
+        "stats",
+        "flows list",
+        "flows show",
+        "flows terminate --all --dry-run",
+        "explain eth0 ingress tcp 10.0.0.1:40000 :22",
+        "explain eth0 ingress tcp 192.0.2.1:40000 :22",
+        "diagnose 10.0.0.1 9 --timeout 0.2",
+        "diff FILE",
+        "apply --dry-run FILE",
+        "check",
+        "check FILE",
+        "verify",
+        "doctor",
+        "limits",
+        "group list",
+        "group show ssh",
+        "group dependents ssh",
+        "group members ssh",
+        "rule list",
+        "prefix-list list",
+        "prefix-list show office",
+    ] {
+        let words = words.replace("FILE", &other);
+        let words: Vec<_> = words.split(' ').collect();
+        let printed = sg.json(&words)?;
+        ensure!(printed["schema"] == 2, "{printed}");
+        // The longest name of a command that the words begin with.
+        let row = commands.iter().filter(|[names, _]| {
+            let names = names.split(", ").map(str::trim);
+            names
+                .into_iter()
+                .any(|name| words.join(" ").starts_with(name))
+        });
+        let [names, top] = row
+            .last()
+            .with_context(|| format!("{words:?} is not described"))?;
+        for field in top.split([',', ':']).map(str::trim) {
+            ensure!(
+                printed.get(field).is_some(),
+                "{names} has no {field}: {printed:#}"
+            );
+        }
+        fields_of(&printed, &mut found);
+    }
+    for (name, kinds) in &found {
+        let documented = described
+            .get(name)
+            .with_context(|| format!("{name} is not described"))?;
+        for kind in kinds {
+            let is_said = documented.contains(kind);
+            ensure!(is_said, "{name} is {kind} too, not only {documented}");
+        }
+    }
     Ok(())
 }

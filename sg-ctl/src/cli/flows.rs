@@ -21,7 +21,7 @@ use crate::show::{self, FlowLines, Style};
 
 use super::error::{Error, Result};
 use super::look::require_interface;
-use super::output::{Output, json_list_start, print, print_json};
+use super::output::{Output, json_list_start, print, print_json, uniform};
 use super::{Answer, choose};
 
 /// More flows than anyone reads in detail; the others are counted.
@@ -29,11 +29,11 @@ const SHOWN: usize = 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Flows {
-    /// List the flows that are alive
+    /// List the connections that are open
     List(List),
-    /// Show flows in detail, with the rules that admitted them
+    /// Show connections in detail, with the rules that allowed them
     Show(Show),
-    /// End flows now: their next packets are judged as the first of new ones
+    /// Close connections: the rules judge their next packets as new ones
     Terminate(Terminate),
 }
 
@@ -55,16 +55,16 @@ pub(super) struct Show {
     json: bool,
 }
 
-/// What the rules still allow opens a new flow, also in the middle of a connection, unless the
-/// interface has `tcp_pickup: false`. What they do not is dropped from now on.
+/// A connection that the rules still allow goes on as a new one, unless the interface has
+/// `tcp_pickup: false`. The packets of every other one are dropped from now on.
 #[derive(Debug, Args)]
 pub(super) struct Terminate {
     #[command(flatten)]
     words: Words,
-    /// End every flow there is
+    /// Close every connection
     #[arg(long, conflicts_with = "Flows")]
     all: bool,
-    /// Only say how many there are
+    /// Only show how many there are
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -72,7 +72,7 @@ pub(super) struct Terminate {
     json: bool,
 }
 
-/// Which flows are meant; all that is said must hold.
+/// Which flows are meant: those that match every option.
 #[derive(Debug, Default, Args)]
 #[group(id = "Flows", multiple = true)]
 struct Words {
@@ -199,7 +199,7 @@ impl<'a> JsonFlows<'a> {
     }
 
     fn write(&mut self, flow: &impl Serialize) -> Result<()> {
-        let text = serde_json::to_string(flow).map_err(|error| Error::Write(error.into()))?;
+        let text = uniform(flow)?;
         self.output.write(&format!("{}{text}", self.separator))?;
         self.separator = ",\n";
         Ok(())

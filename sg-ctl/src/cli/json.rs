@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::consequences::Consequences;
 use crate::policy::change::Change;
 use crate::policy::findings::Findings;
-use crate::policy::model::{Group, Policy, Rule, Vpc};
+use crate::policy::model::{Group, IcmpMatch, Policy, Rule, Traffic, Vpc};
 use crate::policy::names::{GroupName, VpcName};
 use crate::show::{self, Style};
 
@@ -44,6 +44,18 @@ pub(super) fn findings(findings: Option<&Findings>) -> Value {
 /// A rule with the group it is in.
 pub(super) fn rule(vpc: &VpcName, group: &GroupName, rule: &Rule) -> Value {
     let permission = &rule.permission;
+    let (ports, icmp) = match permission.traffic {
+        Traffic::Tcp(range) | Traffic::Udp(range) => {
+            (Some([range.first(), range.last()]), [None; 2])
+        }
+        Traffic::Icmp(IcmpMatch::Type(kind)) | Traffic::Icmpv6(IcmpMatch::Type(kind)) => {
+            (None, [Some(kind), None])
+        }
+        Traffic::Icmp(IcmpMatch::TypeCode(kind, code))
+        | Traffic::Icmpv6(IcmpMatch::TypeCode(kind, code)) => (None, [Some(kind), Some(code)]),
+        _ => (None, [None; 2]),
+    };
+    let [icmp_type, icmp_code] = icmp;
     json!({
         "id": rule.id,
         "vpc": vpc,
@@ -51,6 +63,10 @@ pub(super) fn rule(vpc: &VpcName, group: &GroupName, rule: &Rule) -> Value {
         "direction": permission.direction.name(),
         "protocol": permission.traffic.protocol(),
         "traffic": permission.traffic.to_string(),
+        "first_port": ports.map(|[first, _]| first),
+        "last_port": ports.map(|[_, last]| last),
+        "icmp_type": icmp_type,
+        "icmp_code": icmp_code,
         "peer": permission.peer.to_string(),
         "description": rule.description,
     })
@@ -63,6 +79,7 @@ pub(super) fn group(vpc_name: &VpcName, vpc: &Vpc, name: &GroupName, group: &Gro
     let rules = group.rules.iter().map(|each| rule(vpc_name, name, each));
     json!({
         "name": name,
+        "group": name,
         "id": group.id,
         "vpc": vpc_name,
         "description": group.description,

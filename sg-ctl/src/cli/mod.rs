@@ -29,6 +29,7 @@ mod progress;
 mod reference;
 mod rule;
 mod top;
+mod uniform;
 mod verify;
 mod watch;
 

@@ -9,8 +9,12 @@ use serde_json::Value;
 
 use super::error::{Error, Result};
 use super::help;
+use super::uniform::make_uniform;
 
-/// The number that `--json` begins with; it changes when a field is renamed or goes.
+/// The number of what `docs/json.md` describes; it changes when a field is renamed or goes.
+const SCHEMA: u32 = 2;
+
+/// The older name of [`SCHEMA`], as it was in schema 1.
 const VERSION: u32 = 1;
 
 /// Prints text. A reader that has seen enough is no failure.
@@ -26,10 +30,18 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
 }
 
 fn versioned(value: &impl Serialize) -> Result<Value> {
-    let mut value = serde_json::to_value(value).map_err(|error| Error::Write(error.into()))?;
+    let mut value = uniform(value)?;
     if let Value::Object(fields) = &mut value {
+        fields.insert("schema".to_owned(), SCHEMA.into());
         fields.insert("version".to_owned(), VERSION.into());
     }
+    Ok(value)
+}
+
+/// A value with the names that all commands share.
+pub(super) fn uniform(value: &impl Serialize) -> Result<Value> {
+    let mut value = serde_json::to_value(value).map_err(|error| Error::Write(error.into()))?;
+    make_uniform(&mut value);
     Ok(value)
 }
 
@@ -40,7 +52,7 @@ pub(super) fn json_line(value: &impl Serialize) -> Result<String> {
 
 /// The start of a JSON object whose one list is too long to hold.
 pub(super) fn json_list_start(name: &str) -> String {
-    format!("{{\"version\":{VERSION},\"{name}\":[")
+    format!("{{\"schema\":{SCHEMA},\"version\":{VERSION},\"{name}\":[")
 }
 
 /// Says what went wrong. Findings stand as they are, so that editors find their places.

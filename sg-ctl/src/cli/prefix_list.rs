@@ -207,7 +207,12 @@ impl Shown {
         let (vpc_name, vpc) = choose::vpc_of_prefix_list(&policy, vpc.as_ref(), name)?;
         let prefixes = vpc.prefix_lists.get(name).cloned().unwrap_or_default();
         match self.json {
-            true => print_json(&json!({ "name": name, "vpc": vpc_name, "prefixes": prefixes }))?,
+            true => print_json(&json!({
+                "name": name,
+                "prefix_list": name,
+                "vpc": vpc_name,
+                "prefixes": prefixes,
+            }))?,
             false => print(&show::prefix_list(name, &prefixes))?,
         }
         Ok(Answer::Yes)
