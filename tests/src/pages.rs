@@ -2,7 +2,9 @@
 //!
 //! A page is a section (`#` or `##`) with `console` blocks. In them a line like `web$ sg-ctl status` is a
 //! command on the machine `web`, and the lines up to the next command are what it prints. A `yaml`
-//! block that begins with `# policy.yaml` is a file of that name. What differs from run to run is
+//! block that begins with `# policy.yaml` is a file of that name. An `sh` block is pasted into a root
+//! shell, and a `text` block after it is what that prints; `sh debian` blocks are for a clean Debian,
+//! where the test of the package runs them. What differs from run to run is
 //! not compared: ids of rules, ports that are given out on the way, numbers before a unit, spaces.
 
 use std::collections::BTreeSet;
@@ -37,6 +39,13 @@ pub enum Step {
         /// What it prints.
         output: Vec<String>,
     },
+    /// Paste this into a root shell.
+    Paste {
+        /// One or more lines for the shell.
+        script: String,
+        /// What they print, where the page shows it.
+        output: Option<Vec<String>>,
+    },
 }
 
 /// The pages of a Markdown text that have commands.
@@ -58,12 +67,22 @@ pub fn pages(markdown: &str) -> Result<Vec<Page>> {
         match language {
             "console" => page.steps.extend(commands(&block)?),
             "yaml" => page.steps.extend(file(&block)),
+            "sh" => page.steps.push(Step::Paste {
+                script: block.join("\n") + "\n",
+                output: None,
+            }),
+            "text" => match page.steps.last_mut() {
+                Some(Step::Paste { output, .. }) => {
+                    *output = Some(block.iter().map(|&line| line.to_owned()).collect());
+                }
+                _ => bail!("an output without the commands that print it, before: {block:?}"),
+            },
             _ => {}
         }
     }
     let has_commands = |page: &Page| {
         let mut steps = page.steps.iter();
-        steps.any(|step| matches!(step, Step::Command { .. }))
+        steps.any(|step| !matches!(step, Step::File { .. }))
     };
     pages.retain(has_commands);
     Ok(pages)
@@ -95,6 +114,13 @@ fn commands(block: &[&str]) -> Result<Vec<Step>> {
         }
     }
     Ok(steps)
+}
+
+/// The commands of `sh debian` blocks, block by block.
+pub fn debian_blocks(markdown: &str) -> Vec<String> {
+    let blocks = markdown.split("```sh debian\n").skip(1);
+    let blocks = blocks.filter_map(|rest| rest.split_once("```").map(|(block, _)| block));
+    blocks.map(str::to_owned).collect()
 }
 
 /// The targets of a Markdown text's links to other files and headings.
@@ -186,6 +212,19 @@ mod tests {
             ]
         );
         assert!(pages("## A\n```console\nno command\n```\n").is_err());
+    }
+
+    #[test]
+    fn what_is_pasted_may_show_what_it_prints() {
+        let text = "## A\n```sh\na\nb\n```\n```text\nc\n```\n```sh\nd\n```\n```sh debian\ne\n```\n";
+        let [page] = pages(text).unwrap().try_into().unwrap();
+        let paste = |script: &str, output: Option<&str>| Step::Paste {
+            script: script.to_owned(),
+            output: output.map(|line| vec![line.to_owned()]),
+        };
+        assert_eq!(page.steps, [paste("a\nb\n", Some("c")), paste("d\n", None)]);
+        assert_eq!(debian_blocks(text), ["e\n"]);
+        assert!(pages("## A\n```text\nc\n```\n").is_err());
     }
 
     #[test]
