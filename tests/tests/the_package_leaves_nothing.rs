@@ -1,8 +1,8 @@
 //! The Debian package installs, lets a machine stay protected through upgrade and removal, and is
-//! purged without leaving anything.
+//! purged without leaving anything: on this machine, and on a clean Debian 12 and 13.
 //!
-//! All of it happens on a copy of this machine that is never written back: an overlay over its
-//! files, with processes and a `/run` of its own.
+//! All of it happens on a copy that is never written back: an overlay over the files of this machine
+//! or of a clean Debian, with processes and a `/run` of its own.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::lab::Lab;
+use tests::pages::debian_blocks;
 use tests::sg::sg_ctl;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{Outcome, TcpEcho, tcp_connects};
@@ -21,14 +22,15 @@ const COPY: &str = r#"
 set -e
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/copy
-mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/copy || {
+mount -t overlay -o lowerdir="$2",upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/copy || {
     echo no overlay
     exit
 }
 mount --rbind /sys /mnt/copy/sys
 mount --rbind /dev /mnt/copy/dev
 mount -t tmpfs tmpfs /mnt/copy/run
-cp "$1" /mnt/copy/run/sg-ctl.deb
+mkdir -p /mnt/copy/run/packages
+cp "$1"/*.deb /mnt/copy/run/packages
 unshare --pid --fork --kill-child --root=/mnt/copy --mount-proc sh -c '
     echo done
     while read -r step; do
@@ -40,8 +42,10 @@ umount /mnt/copy/run
 cd /mnt/upper
 # What dpkg and the triggers of others write down is theirs.
 find . -not -type d \
-    -not -path "./var/lib/dpkg/*" -not -path "./var/cache/*" -not -path "./var/log/*"
-find . -type d | while read -r folder; do [ -d "/$folder" ] || echo "$folder"; done
+    -not -path "./var/lib/dpkg/*" -not -path "./var/lib/apt/*" \
+    -not -path "./var/cache/*" -not -path "./var/log/*"
+find . -type d -not -path "./var/lib/apt/*" -not -path "./var/cache/*" |
+    while read -r folder; do [ -d "$2/$folder" ] || echo "$folder"; done
 echo end
 "#;
 
@@ -64,7 +68,10 @@ impl Copy {
         let steps = self.steps.as_mut().context("it has ended")?;
         writeln!(steps, "{command}")?;
         let said = self.read_until("done")?;
-        ensure!(said.is_empty(), "{command}: {said:?}");
+        let is_failed = said
+            .last()
+            .is_some_and(|line| line == "failed" || line == "it ended");
+        ensure!(!is_failed, "{command}: {said:?}");
         Ok(())
     }
 
@@ -94,7 +101,7 @@ impl Copy {
     }
 }
 
-/// Packs the program under test.
+/// Packs the program under test, and returns the path of the Debian package.
 fn package(folder: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let packed = Command::new(cargo)
@@ -106,18 +113,130 @@ fn package(folder: &Path) -> Result<PathBuf> {
         .output()?;
     let said = String::from_utf8_lossy(&packed.stderr).into_owned();
     ensure!(packed.status.success(), "{said}");
-    let path = String::from_utf8(packed.stdout)?;
-    Ok(PathBuf::from(path.trim_end()))
+    let paths = String::from_utf8(packed.stdout)?;
+    let mut paths = paths.lines().filter(|path| path.ends_with(".deb"));
+    Ok(PathBuf::from(paths.next().context("no Debian package")?))
+}
+
+/// Whether packages can be made here; says so if not.
+fn has_dpkg() -> bool {
+    let has_dpkg = Path::new("/usr/bin/dpkg-deb").exists();
+    if !has_dpkg {
+        println!("skipped: this machine has no dpkg, so nothing was proven of the package");
+    }
+    has_dpkg
 }
 
 #[test]
 fn it_protects_until_it_is_purged_and_then_nothing_is_left() -> Result<()> {
-    if !Path::new("/usr/bin/dpkg-deb").exists() {
-        println!("skipped: this machine has no dpkg, so nothing was proven of the package");
+    if !has_dpkg() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    package(folder.path())?;
+    let name = deb(folder.path())?;
+    let [install, remove, purge] = [
+        format!("dpkg --install /run/packages/{name}"),
+        "dpkg --remove sg-ctl".to_owned(),
+        "dpkg --purge sg-ctl".to_owned(),
+    ];
+    live_through(
+        Path::new("/"),
+        folder.path(),
+        &[&install, &install, &remove, &purge],
+    )
+}
+
+#[test]
+fn the_commands_of_the_documents_work_in_a_clean_debian() -> Result<()> {
+    if !has_dpkg() {
+        return Ok(());
+    }
+    let folder = tempfile::tempdir()?;
+    package(folder.path())?;
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let [install, purge] = <[String; 2]>::try_from(debian_blocks(&fs::read_to_string(readme)?))
+        .map_err(|blocks| anyhow::anyhow!("the README has other blocks: {blocks:?}"))?;
+    // A tester's program may be packed on another architecture than the documents name.
+    let install = install.replace("sg-ctl_0.1.0_amd64.deb", &deb(folder.path())?);
+    let install = format!("cd /run/packages && {}", install.trim());
+    let upgrade = format!("{install} --reinstall");
+    for suite in ["bookworm", "trixie"] {
+        let Some(root) = clean_debian(suite)? else {
+            continue;
+        };
+        let steps = [
+            install.as_str(),
+            &upgrade,
+            "apt remove sg-ctl",
+            purge.trim(),
+        ];
+        live_through(&root, folder.path(), &steps).with_context(|| suite.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn lintian_finds_no_error() -> Result<()> {
+    if !has_dpkg() || !Path::new("/usr/bin/lintian").exists() {
+        println!("skipped: this machine has no lintian, so the package was not looked at");
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
     let package = package(folder.path())?;
+    let found = Command::new("lintian")
+        .args([
+            "--fail-on",
+            "error",
+            "--tag-display-limit",
+            "0",
+            "--allow-root",
+        ])
+        .arg(package)
+        .output()?;
+    let said = String::from_utf8_lossy(&found.stdout);
+    ensure!(found.status.success(), "{said}");
+    Ok(())
+}
+
+/// The file name of the Debian package of a folder.
+fn deb(folder: &Path) -> Result<String> {
+    let names =
+        fs::read_dir(folder)?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut debs = names.filter(|name| name.ends_with(".deb"));
+    debs.next().context("no Debian package")
+}
+
+/// The root of a clean Debian, made once; none where it cannot be made.
+fn clean_debian(suite: &str) -> Result<Option<PathBuf>> {
+    let roots = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/debian");
+    let (root, draft) = (roots.join(suite), roots.join(format!("{suite}.draft")));
+    if root.exists() {
+        return Ok(Some(root.canonicalize()?));
+    }
+    if !Path::new("/usr/sbin/debootstrap").exists() {
+        println!("skipped: without debootstrap there is no clean {suite} to try the package in");
+        return Ok(None);
+    }
+    if draft.exists() {
+        fs::remove_dir_all(&draft)?;
+    }
+    fs::create_dir_all(&draft)?;
+    let made = Command::new("debootstrap")
+        .args(["--variant=minbase", suite])
+        .arg(&draft)
+        .output()?;
+    if !made.status.success() {
+        println!("skipped: debootstrap could not make a clean {suite}");
+        return Ok(None);
+    }
+    fs::rename(&draft, &root)?;
+    Ok(Some(root.canonicalize()?))
+}
+
+/// Installs, upgrades, removes and purges the package in a copy of a root.
+fn live_through(root: &Path, packages: &Path, steps: &[&str; 4]) -> Result<()> {
+    let [install, upgrade, remove, purge] = steps;
     let pair = Lab::pair()?;
     let _listeners = (
         TcpEcho::listen(&pair.host, ":80")?,
@@ -134,7 +253,9 @@ fn it_protects_until_it_is_purged_and_then_nothing_is_left() -> Result<()> {
     let mut child = pair.host.enter(|| {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private"]);
-        command.args(["sh", "-c", COPY, "sh"]).arg(&package);
+        command
+            .args(["sh", "-c", COPY, "sh"])
+            .args([packages, root]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.spawn().context("starting a copy of the machine")
     })?;
@@ -152,9 +273,23 @@ fn it_protects_until_it_is_purged_and_then_nothing_is_left() -> Result<()> {
     }
     ensure!(begun.is_empty(), "{begun:?}");
 
-    copy.step("dpkg --install /run/sg-ctl.deb")?;
-    copy.step("dpkg --listfiles sg-ctl | grep -q man1/sg-ctl-rule-add.1.gz")?;
-    copy.step("test -e /etc/systemd/system/sysinit.target.wants/sg-restore.service")?;
+    copy.step(&format!("{QUIET_APT}; {install}"))?;
+    for path in [
+        "/usr/share/man/man1/sg-ctl-rule-add.1.gz",
+        "/usr/share/man/man5/sg-policy.5.gz",
+        "/usr/share/sg-ctl/policy.schema.json",
+        "/usr/share/doc/sg-ctl/examples/web-host.yaml",
+        "/usr/share/doc/sg-ctl/changelog.gz",
+        "/usr/share/doc/sg-ctl/docs/policy.md",
+    ] {
+        copy.step(&format!("dpkg --listfiles sg-ctl | grep -qx {path}"))?;
+    }
+    copy.step("test -z \"$(dpkg --verify sg-ctl)\"")?;
+    copy.step("sg-ctl --version >/dev/null")?;
+    copy.step(
+        "! command -v systemctl >/dev/null || \
+         test -e /etc/systemd/system/sysinit.target.wants/sg-restore.service",
+    )?;
     ensure!(outcomes()? == free, "installing it protects something");
     let policy = POLICY.replace('\n', "\\n");
     copy.step(&format!(
@@ -162,22 +297,28 @@ fn it_protects_until_it_is_purged_and_then_nothing_is_left() -> Result<()> {
     ))?;
     ensure!(outcomes()? == protected, "it does not protect");
 
-    for touched in ["dpkg --install /run/sg-ctl.deb", "dpkg --remove sg-ctl"] {
+    for touched in [upgrade, remove] {
         copy.step(touched)?;
         ensure!(outcomes()? == protected, "{touched} opened the machine");
     }
     copy.step("test -e /var/lib/sg/policy.db")?;
-    copy.step("dpkg --purge sg-ctl")?;
+    copy.step(purge)?;
     // The kernel detaches what was pinned a moment after the pins have gone.
     let began = Instant::now();
     while outcomes()? != free {
         ensure!(began.elapsed() < PATIENCE, "it still protects");
     }
     copy.step("test ! -e /run/sg && test ! -e /var/lib/sg")?;
+    copy.step("rm -f /etc/apt/apt.conf.d/zz-quiet")?;
     let left = copy.left()?;
     ensure!(left.is_empty(), "left behind: {left:?}");
     Ok(())
 }
+
+/// Apt asks nothing, and fetches nothing.
+const QUIET_APT: &str = "mkdir -p /etc/apt/apt.conf.d && \
+    echo 'APT::Get::Assume-Yes \"true\"; quiet \"2\"; APT::Sandbox::User \"root\";' \
+    >/etc/apt/apt.conf.d/zz-quiet";
 
 #[test]
 fn its_units_are_sound() -> Result<()> {

@@ -10,6 +10,15 @@ use serde_json::Value;
 use crate::arch::Arch;
 use crate::{setup, workspace};
 
+/// What a program can do without.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Strip {
+    /// Debug information; a backtrace has names of functions still.
+    Debug,
+    /// The names of functions too.
+    All,
+}
+
 /// Builds for an architecture and returns where the program is.
 pub(crate) fn release(arch: Arch) -> Result<PathBuf> {
     setup::for_building()?;
@@ -18,6 +27,29 @@ pub(crate) fn release(arch: Arch) -> Result<PathBuf> {
         arch,
         &["build", "--release", "--package=sg-ctl", "--bin=sg-ctl"],
     )?;
+    let mut sg_ctl = built.into_iter().filter(|(name, _)| name == "sg-ctl");
+    let (_, path) = sg_ctl.next().context("cargo built no sg-ctl")?;
+    Ok(path)
+}
+
+/// Builds the program that packages hold, linked statically, and returns where it is.
+pub(crate) fn shipped(arch: Arch) -> Result<PathBuf> {
+    setup::for_building()?;
+    setup::for_target(arch)?;
+    let target = arch.target();
+    let flags = format!("target.{target}.rustflags=[\"-Ctarget-feature=+crt-static\"]");
+    let build = [
+        "build",
+        "--profile=shipped",
+        "--package=sg-ctl",
+        "--bin=sg-ctl",
+    ];
+    let mut arguments = [build.as_slice(), &["--config", &flags]].concat();
+    if arch == Arch::native() {
+        // Flags for a named target leave build scripts alone.
+        arguments.extend(["--target", target]);
+    }
+    let built = programs(arch, &arguments)?;
     let mut sg_ctl = built.into_iter().filter(|(name, _)| name == "sg-ctl");
     let (_, path) = sg_ctl.next().context("cargo built no sg-ctl")?;
     Ok(path)
@@ -46,8 +78,8 @@ pub(crate) fn programs(arch: Arch, arguments: &[&str]) -> Result<Vec<(String, Pa
     Ok(executables(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// Takes debug information away, which is for those who build and most of a program.
-pub(crate) fn strip(arch: Arch, program: &Path) -> Result<()> {
+/// Takes debug information away, or names too, which are for those who build and most of a program.
+pub(crate) fn strip(arch: Arch, program: &Path, what: Strip) -> Result<()> {
     let mut names = vec![format!("{}-strip", arch.gnu())];
     if arch == Arch::native() {
         names.push("strip".to_owned());
@@ -55,8 +87,12 @@ pub(crate) fn strip(arch: Arch, program: &Path) -> Result<()> {
     let mut there = names
         .iter()
         .filter(|name| workspace::find_program(name).is_some());
+    let option = match what {
+        Strip::Debug => "--strip-debug",
+        Strip::All => "--strip-all",
+    };
     match there.next() {
-        Some(name) => workspace::run(workspace::command(name).arg("--strip-debug").arg(program)),
+        Some(name) => workspace::run(workspace::command(name).arg(option).arg(program)),
         // The program is larger, and nothing else.
         None => Ok(()),
     }

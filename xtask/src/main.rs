@@ -48,15 +48,15 @@ enum Task {
         #[arg(long, value_enum, default_value_t = Arch::native())]
         arch: Arch,
     },
-    /// Makes a Debian package: the program, its manual, completions and systemd units
+    /// Makes a Debian package, a tarball and an OCI image of the program
     Package {
         /// The processor's architecture
         #[arg(long, value_enum, default_value_t = Arch::native())]
         arch: Arch,
-        /// A program that is built already, instead of one for release
+        /// A program that is built already, instead of a static one for release
         #[arg(long)]
         program: Option<PathBuf>,
-        /// The folder that gets the package [default: target]
+        /// The folder that gets the packages [default: target]
         #[arg(long)]
         output: Option<PathBuf>,
     },
@@ -104,7 +104,10 @@ fn main() -> ExitCode {
             arch,
             program,
             output,
-        } => package::run(arch, program, output).map(|package| println!("{}", package.display())),
+        } => {
+            let show = |package: &PathBuf| println!("{}", package.display());
+            package::run(arch, program, output).map(|packages| packages.iter().for_each(show))
+        }
         Task::Demo { program } => demo::run(program),
         Task::Test { arguments } => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),

@@ -1,8 +1,13 @@
-//! `cargo xtask package`: a Debian package of sg-ctl with its manual, completions and units.
+//! `cargo xtask package`: sg-ctl as a Debian package, a tarball and an OCI image.
 //!
-//! `dpkg-deb` is on every machine that can install the result, so the few files that it packs are
-//! laid out here instead of by a tool that would have to be built first. Files are dated by
-//! `SOURCE_DATE_EPOCH` or the last commit, so that equal sources give equal packages.
+//! All of them hold the same program, which is linked statically: it runs on every distribution, and
+//! alone in an image. The few files are laid out here, and packed by `dpkg-deb` and `tar`, instead of by
+//! tools that would have to be built first. Files are dated by `SOURCE_DATE_EPOCH` or the last
+//! commit, so that equal sources give equal packages.
+
+mod debian;
+mod image;
+mod tarball;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -23,8 +28,6 @@ const FILES: &[(&str, &str)] = &[
     ("90-sg.rules", "usr/lib/udev/rules.d"),
 ];
 
-const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
-
 /// Where each shell looks for completions, and under which name.
 const COMPLETIONS: &[(&str, &str)] = &[
     ("bash", "usr/share/bash-completion/completions/sg-ctl"),
@@ -32,19 +35,30 @@ const COMPLETIONS: &[(&str, &str)] = &[
     ("fish", "usr/share/fish/vendor_completions.d/sg-ctl.fish"),
 ];
 
-/// Packs a program, or the one it builds for release, and returns the package's path.
+/// What users read, below `usr/share/doc/sg-ctl`, where links between them lead as they do here.
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    "docs",
+    "examples",
+];
+
+/// Packs a program, or the one it builds, and returns the paths of the packages.
 pub(crate) fn run(
     arch: Arch,
     program: Option<PathBuf>,
     output: Option<PathBuf>,
-) -> Result<PathBuf> {
-    ensure!(
-        workspace::find_program("dpkg-deb").is_some(),
-        "dpkg-deb is not installed: packages are made on Debian and its kin"
-    );
+) -> Result<Vec<PathBuf>> {
+    for (tool, what) in [("dpkg-deb", "Debian's packages"), ("tar", "archives")] {
+        ensure!(
+            workspace::find_program(tool).is_some(),
+            "{tool} is not installed; it makes {what}, and Debian and its kin have it"
+        );
+    }
     let program = match program {
         Some(program) => program,
-        None => build::release(arch)?,
+        None => build::shipped(arch)?,
     };
     // The manual and the completions are what a program says that runs here.
     let speaker = match arch == Arch::native() {
@@ -54,22 +68,13 @@ pub(crate) fn run(
     let output = output.unwrap_or_else(workspace::target);
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
     let tree = tempfile::tempdir().context("making a folder")?;
-    let root = tree.path();
-    lay_out(root, arch, &program, &speaker)?;
-    let control = control(root, arch, &program)?;
-    write(&root.join("DEBIAN/control"), &control, 0o644)?;
-    for script in SCRIPTS {
-        copy(&source(script), &root.join("DEBIAN").join(script), 0o755)?;
-    }
-    set_modes(root)?;
-    let package = output.join(format!("{NAME}_{}_{}.deb", version(), arch.debian()));
-    let mut pack = workspace::command("dpkg-deb");
-    pack.args(["--root-owner-group", "--build"])
-        .arg(root)
-        .arg(&package)
-        .env("SOURCE_DATE_EPOCH", date()?);
-    workspace::output(&mut pack)?;
-    Ok(package)
+    lay_out(tree.path(), arch, &program, &speaker)?;
+    set_modes(tree.path())?;
+    Ok(vec![
+        debian::pack(arch, tree.path(), &output)?,
+        tarball::pack(arch, tree.path(), &output)?,
+        image::pack(arch, tree.path(), &output)?,
+    ])
 }
 
 fn source(name: &str) -> PathBuf {
@@ -87,80 +92,79 @@ fn date() -> Result<String> {
     workspace::output(workspace::command("git").args(["log", "-1", "--format=%ct"]))
 }
 
-/// Everything but what dpkg itself reads.
+/// Everything that each package has.
 fn lay_out(root: &Path, arch: Arch, program: &Path, speaker: &Path) -> Result<()> {
     let installed = root.join("usr/bin/sg-ctl");
     copy(program, &installed, 0o755)?;
-    // Debug information is for those who build.
-    build::strip(arch, &installed)?;
+    build::strip(arch, &installed, build::Strip::All)?;
     for (name, folder) in FILES {
         copy(&source(name), &root.join(folder).join(name), 0o644)?;
     }
     for (shell, path) in COMPLETIONS {
         let script = workspace::output(Command::new(speaker).args(["completions", shell]))?;
-        write(&root.join(path), &(script + "\n"), 0o644)?;
+        write(&root.join(path), script + "\n", 0o644)?;
     }
-    let manual = root.join("usr/share/man/man1");
-    workspace::output(Command::new(speaker).arg("man").arg(&manual))?;
-    for page in fs::read_dir(&manual).context("reading the manual")? {
+    let schema = workspace::output(Command::new(speaker).arg("schema"))?;
+    let path = root.join("usr/share/sg-ctl/policy.schema.json");
+    write(&path, schema + "\n", 0o644)?;
+    manual(root, speaker)?;
+    let documentation = root.join("usr/share/doc").join(NAME);
+    for name in DOCUMENTS {
+        copy_all(&workspace::root().join(name), &documentation.join(name))?;
+    }
+    Ok(())
+}
+
+fn manual(root: &Path, speaker: &Path) -> Result<()> {
+    let folder = root.join("usr/share/man");
+    let written = folder.join("all");
+    workspace::output(Command::new(speaker).arg("man").arg(&written))?;
+    for page in fs::read_dir(&written).context("reading the manual")? {
         let page = page?.path();
-        workspace::run(
-            workspace::command("gzip")
-                .args(["--best", "--no-name"])
-                .arg(&page),
+        compress(&page)?;
+        let name = page
+            .file_name()
+            .context("a page without a name")?
+            .to_string_lossy();
+        let section = page
+            .extension()
+            .context("a page without a section")?
+            .to_string_lossy();
+        let folder = folder.join(format!("man{section}"));
+        fs::create_dir_all(&folder)?;
+        fs::rename(
+            page.with_file_name(format!("{name}.gz")),
+            folder.join(format!("{name}.gz")),
         )?;
     }
-    let documentation = root.join("usr/share/doc").join(NAME);
-    copy(
-        &workspace::root().join("README.md"),
-        &documentation.join("README.md"),
-        0o644,
-    )?;
-    let licences = ["LICENSE-MIT", "LICENSE-APACHE"].map(|name| workspace::root().join(name));
-    let mut copyright = String::from("sg is licensed under MIT or Apache-2.0, at your choice.\n");
-    for licence in licences {
-        let text = fs::read_to_string(&licence);
-        let text = text.with_context(|| format!("reading {}", licence.display()))?;
-        copyright.push_str(&format!("\n----\n\n{text}"));
-    }
-    write(&documentation.join("copyright"), &copyright, 0o644)
+    fs::remove_dir(&written).context("the manual's folder")
 }
 
-fn control(root: &Path, arch: Arch, program: &Path) -> Result<String> {
-    let program = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
-    let size = size_of_tree(root)?.div_ceil(1 << 10);
-    Ok(format!(
-        "Package: {NAME}\n\
-         Version: {}\n\
-         Architecture: {}\n\
-         Maintainer: the authors of sg <sg@localhost>\n\
-         Installed-Size: {size}\n\
-         Depends: libc6 (>= {}), libgcc-s1\n\
-         Section: net\n\
-         Priority: optional\n\
-         Description: security groups for any Linux machine\n \
-         Named, stateful, allow-only sets of rules that may name each other, attached\n \
-         to network interfaces and enforced in the kernel by XDP and TC programs.\n",
-        version(),
-        arch.debian(),
-        newest_libc(&program),
-    ))
+/// Makes `FILE.gz` of a file.
+fn compress(file: &Path) -> Result<()> {
+    workspace::run(
+        workspace::command("gzip")
+            .args(["--best", "--no-name"])
+            .arg(file),
+    )
 }
 
-/// The newest version of the C library that a program's symbols ask for.
-fn newest_libc(program: &[u8]) -> String {
-    const PREFIX: &[u8] = b"GLIBC_2.";
-    let found = program
-        .windows(PREFIX.len())
-        .enumerate()
-        .filter(|(_, window)| *window == PREFIX);
-    let minor = found.filter_map(|(at, _)| {
-        let digits = program.get(at + PREFIX.len()..)?;
-        let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
-        let text: String = digits.take(3).map(|byte| char::from(*byte)).collect();
-        text.parse::<u32>().ok()
-    });
-    format!("2.{}", minor.max().unwrap_or(34))
+/// The words that make an archive the same each time.
+fn tar(archive: &Path, folder: &Path) -> Result<Command> {
+    let mut tar = workspace::command("tar");
+    tar.args([
+        "--create",
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+    ])
+    .arg(format!("--mtime=@{}", date()?))
+    .arg("--file")
+    .arg(archive)
+    .arg("--directory")
+    .arg(folder);
+    Ok(tar)
 }
 
 fn size_of_tree(folder: &Path) -> Result<u64> {
@@ -191,6 +195,18 @@ fn set_modes(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A file, or a folder with all that it holds.
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    if !from.is_dir() {
+        return copy(from, to, 0o644);
+    }
+    for entry in fs::read_dir(from).with_context(|| format!("reading {}", from.display()))? {
+        let entry = entry?;
+        copy_all(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
 fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
     write(to, bytes, mode)
@@ -205,15 +221,4 @@ fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     };
     written().with_context(|| format!("writing {}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_newest_version_that_is_asked_for_counts() {
-        let program = b"..GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE";
-        assert_eq!(newest_libc(program), "2.34");
-    }
 }

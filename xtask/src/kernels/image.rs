@@ -50,7 +50,7 @@ impl Base {
         for (name, program) in built {
             let path = inside(STEPS).join(name);
             copy(program, &path)?;
-            build::strip(arch, &path)?;
+            build::strip(arch, &path, build::Strip::Debug)?;
         }
         let corpus = workspace::root().join("tests/corpus");
         copy_tree(&corpus, &inside(&corpus.to_string_lossy()))?;
