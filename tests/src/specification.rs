@@ -107,7 +107,10 @@ impl<E: Evaluator> Evaluator for Specified<E> {
             let of = (interface.to_owned(), direction, ip.source, ip.destination);
             Some(((of.0, of.1, of.2, of.3, whole), fragment.offset))
         });
-        if let Some((fragments, 0)) = &fragments {
+        // What is malformed is not judged, and no receiver takes it.
+        if let Some((fragments, 0)) = &fragments
+            && !reason.name().starts_with("malformed-")
+        {
             self.judged.insert(fragments.clone(), self.now);
         }
         if reason.verdict() == Verdict::Drop {
