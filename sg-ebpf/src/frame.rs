@@ -280,7 +280,12 @@ impl Context for TcContext {
     #[inline(always)]
     fn segments(&self, headers: u32) -> u32 {
         // SAFETY: the context lives as long as the program runs.
-        let (counted, size) = unsafe { ((*self.skb.skb).gso_segs, (*self.skb.skb).gso_size) };
+        let size = unsafe { (*self.skb.skb).gso_size };
+        if size == 0 {
+            return 1;
+        }
+        // SAFETY: as above.
+        let counted = unsafe { (*self.skb.skb).gso_segs };
         if counted != 0 {
             return counted;
         }
