@@ -207,6 +207,10 @@ pub(super) struct MappedArray {
     length: usize,
 }
 
+// SAFETY: through a shared reference the memory is only copied from, with what the kernel's programs
+// write meanwhile as [`MappedArray::read`] says; only a unique one writes, and only `drop` unmaps.
+unsafe impl Sync for MappedArray {}
+
 impl MappedArray {
     /// Maps the first `length` bytes.
     pub(super) fn open(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
