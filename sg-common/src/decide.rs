@@ -10,7 +10,9 @@ mod syn;
 use crate::addr::Addr;
 use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
 use crate::packet::{Direction, Framing, Packet};
-use crate::parse::{self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, TCP, TcpFlags, UDP};
+use crate::parse::{
+    self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, ReadPart, TCP, TcpFlags, UDP,
+};
 use crate::report::{Decision, Reason, Verdict};
 use crate::tables::{
     Awaiting, DirectionPolicy, FragmentKey, FragmentVerdict, GrantKey, Identity, Interface,
@@ -95,10 +97,57 @@ pub struct Desk {
 }
 
 impl Desk {
+    /// Writes down which flow the packet is of. A function of its own in the kernel: its stack is then
+    /// free for the search.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    fn name_flow(&mut self, direction: Direction, zone: u32) {
+        self.key = self.headers.flow(direction, zone);
+    }
+
+    /// The same for the packet that is quoted.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    fn name_quoted_flow(&mut self, direction: Direction, zone: u32) {
+        self.key = self.other.flow(direction, zone);
+    }
+
     /// Reads a packet. The returned reason is for [`judge`].
     #[inline(always)]
     pub fn read<P: Packet + ?Sized>(&mut self, packet: &P, framing: Framing) -> Reason {
-        parse::read(packet, framing, &mut self.headers, &mut self.other)
+        self.read_by(|desk, part| desk.read_part(part, packet, framing))
+    }
+
+    /// Reads a packet by its parts, each of which `read` reads by [`Desk::read_part`]; the kernel has
+    /// a function for each.
+    #[inline(always)]
+    pub fn read_by(&mut self, read: impl Fn(&mut Self, ReadPart) -> Reason) -> Reason {
+        let refusal = read(self, ReadPart::Network);
+        if self.headers.content != Content::Ip {
+            return refusal;
+        }
+        let refusal = read(self, ReadPart::Upper);
+        if self.headers.content == Content::Ip && self.headers.icmp_role() == IcmpRole::Error {
+            read(self, ReadPart::Quoted);
+        }
+        refusal
+    }
+
+    /// Reads a part of a packet whose earlier parts have been read.
+    #[inline(always)]
+    pub fn read_part<P: Packet + ?Sized>(
+        &mut self,
+        part: ReadPart,
+        packet: &P,
+        framing: Framing,
+    ) -> Reason {
+        let Self { headers, other, .. } = self;
+        match part {
+            ReadPart::Network => parse::read_network(packet, framing, headers),
+            ReadPart::Upper => parse::read_upper(packet, headers),
+            ReadPart::Quoted => {
+                parse::read_quoted(packet, headers, other);
+                Reason::NoRule
+            }
+        }
     }
 }
 
@@ -790,7 +839,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// A packet that is not a plain SYN, if a flow knows it; otherwise [`Reason::NoFlow`].
     #[inline(always)]
     fn by_flow(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
-        desk.key = desk.headers.flow(self.direction, self.interface.zone);
+        desk.name_flow(self.direction, self.interface.zone);
         let Some(found) = self.find_either(desk) else {
             return Reason::NoFlow;
         };
@@ -861,18 +910,22 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         rule
     }
 
-    /// Looks into both tables; most packets belong to assured flows. Another CPU may move the flow
-    /// between the two looks, so what is in neither is looked for among the assured again.
+    /// Looks into both tables.
     #[inline(always)]
     fn find_either(&self, desk: &mut Desk) -> Option<Found<T::Flow>> {
-        const LOOKS: [FlowTable; 3] =
-            [FlowTable::Assured, FlowTable::Embryonic, FlowTable::Assured];
-        for table in LOOKS {
-            if let Some(flow) = self.find(table, desk) {
-                return Some(Found { table, flow });
+        let found = self.tables.find_either(&desk.key, &mut desk.state);
+        for table in [FlowTable::Assured, FlowTable::Embryonic] {
+            let is_there = matches!(found, Some((of, _)) if of == table);
+            self.trace.step(Step::Flow {
+                table,
+                state: is_there.then_some(desk.state),
+            });
+            if is_there {
+                break;
             }
         }
-        None
+        let (table, flow) = found?;
+        Some(Found { table, flow })
     }
 
     #[inline(always)]
@@ -983,7 +1036,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// A SYN that no rule admits may still answer one that was sent (RFC 9293 figure 7).
     #[inline(always)]
     fn joins_crossing_syn(&self, desk: &mut Desk, rule: &mut RuleSlot) -> bool {
-        desk.key = desk.headers.flow(self.direction, self.interface.zone);
+        desk.name_flow(self.direction, self.interface.zone);
         let Some(flow) = self.find(FlowTable::Embryonic, desk) else {
             return false;
         };
@@ -1002,7 +1055,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// Opens an embryonic flow, unless a SYN comes again or into a live connection.
     #[inline(always)]
     fn open(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
-        desk.key = desk.headers.flow(self.direction, self.interface.zone);
+        desk.name_flow(self.direction, self.interface.zone);
         let is_syn = is_plain_syn(&desk.headers);
         if is_syn {
             self.tables.note_syn(self.direction);
@@ -1081,7 +1134,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
         // What is quoted went the other way.
         let direction = self.direction.opposite();
-        desk.key = inner.flow(direction, self.interface.zone);
+        desk.name_quoted_flow(direction, self.interface.zone);
         let mut rule = RuleSlot::NONE;
         self.find_either(desk).is_some() || self.is_untracked(&desk.other, direction, &mut rule)
     }

@@ -110,13 +110,18 @@ impl Leg {
         }
     }
 
-    /// The local or the peer's element.
+    /// The local or the peer's element, found without a branch.
     #[inline(always)]
-    pub const fn of<T: Copy>(self, pair: &[T; 2]) -> T {
-        let [local, peer] = *pair;
-        match self {
-            Self::Local => local,
-            Self::Peer => peer,
+    pub fn of<T: Copy>(self, pair: &[T; 2]) -> T {
+        let [local, _] = pair;
+        *pair.get(self as usize & 1).unwrap_or(local)
+    }
+
+    /// Writes the local or the peer's element, as [`Leg::of`] reads it.
+    #[inline(always)]
+    fn put<T>(self, pair: &mut [T; 2], value: T) {
+        if let Some(place) = pair.get_mut(self as usize & 1) {
+            *place = value;
         }
     }
 
@@ -448,7 +453,7 @@ const fn after(a: u32, b: u32) -> bool {
     (b.wrapping_sub(a) as i32) < 0
 }
 
-/// Writes the local or the peer's element.
+/// Writes the local or the peer's element of a pair that is in registers.
 #[inline(always)]
 const fn put<T: Copy>(pair: &mut [T; 2], leg: Leg, value: T) {
     let [local, peer] = pair;
@@ -509,10 +514,7 @@ impl FlowState {
 
     #[inline(always)]
     const fn scale(&self, leg: Leg) -> u8 {
-        match leg {
-            Leg::Local => self.scales & 0x0f,
-            Leg::Peer => self.scales >> 4,
-        }
+        self.scales >> (leg as u8 * 4) & 0x0f
     }
 
     #[inline(always)]
@@ -560,7 +562,7 @@ impl FlowState {
                 if flags.has(TcpFlags::ACK) && headers.tcp_ack == leg.other().of(&self.end) =>
             {
                 // So far this place has kept a number of the leg's own.
-                put(&mut self.ack, leg, headers.tcp_ack);
+                leg.put(&mut self.ack, headers.tcp_ack);
                 self.advance(headers, leg);
                 self.phase = Phase::ESTABLISHED;
                 self.close_by_flags(headers, leg);
@@ -597,13 +599,12 @@ impl FlowState {
             }
             (_, false) if flags.has(TcpFlags::SYN) => Growth::Refuse,
             (_, false) => {
-                put(
+                leg.put(
                     &mut self.end,
-                    leg,
                     headers.tcp_seq.wrapping_add(headers.tcp_length),
                 );
-                put(&mut self.ack, leg, headers.tcp_ack);
-                put(&mut self.window, leg, headers.tcp_window);
+                leg.put(&mut self.ack, headers.tcp_ack);
+                leg.put(&mut self.window, headers.tcp_window);
                 self.phase = Phase::ESTABLISHED;
                 self.close_by_flags(headers, leg);
                 Growth::Assure
@@ -638,19 +639,18 @@ impl FlowState {
         if !flags.has(TcpFlags::SYN) || (flags.has(TcpFlags::ACK) && !acknowledges) {
             return Growth::Refuse;
         }
-        put(
+        leg.put(
             &mut self.end,
-            leg,
             headers.tcp_seq.wrapping_add(headers.tcp_length),
         );
-        put(&mut self.window, leg, headers.tcp_window);
+        leg.put(&mut self.window, headers.tcp_window);
         // A SYN that crosses the first one acknowledges it only with its next packet.
         let ack = if flags.has(TcpFlags::ACK) {
             headers.tcp_ack
         } else {
             leg.other().of(&self.ack)
         };
-        put(&mut self.ack, leg, ack);
+        leg.put(&mut self.ack, ack);
         // Scaling is in force only when both SYNs offer it (RFC 7323 §2.2); an absent option reads
         // as 0 and leaves the other side's scale in place, which only widens the window.
         self.set_scale(leg, headers.window_scale);
@@ -711,7 +711,7 @@ impl FlowState {
         let mut moved = false;
         let end = headers.tcp_seq.wrapping_add(headers.tcp_length);
         if after(end, leg.of(&self.end)) && self.is_in_window(headers, leg) {
-            put(&mut self.end, leg, end);
+            leg.put(&mut self.end, end);
             moved = true;
         }
         if headers.tcp_flags.has(TcpFlags::ACK) {
@@ -719,11 +719,11 @@ impl FlowState {
             // Nobody acknowledges what was not sent.
             let sent = !after(ack, leg.other().of(&self.end));
             if sent && after(ack, leg.of(&self.ack)) {
-                put(&mut self.ack, leg, ack);
+                leg.put(&mut self.ack, ack);
                 moved = true;
             }
             if sent && headers.tcp_window != leg.of(&self.window) {
-                put(&mut self.window, leg, headers.tcp_window);
+                leg.put(&mut self.window, headers.tcp_window);
                 moved = true;
             }
         }

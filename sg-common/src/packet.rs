@@ -38,6 +38,9 @@ impl Direction {
     }
 }
 
+/// The options of the longest TCP header.
+pub const WINDOW: u32 = 40;
+
 /// Bytes readable by offset, however they are laid out in memory.
 ///
 /// A frame's bytes may lie outside its linear part; an implementation answers "too short" only when
@@ -55,6 +58,10 @@ pub trait Packet {
     fn linear_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
         self.load_words(offset)
     }
+
+    /// Reads at most [`WINDOW`] bytes, and gives each by its place among them; what is given for a
+    /// place behind them means nothing.
+    fn window(&self, offset: u32, length: u32) -> Option<impl Fn(u32) -> u8>;
 
     /// Whether the frame has at least `end` bytes.
     fn reaches(&self, end: u32) -> bool;
@@ -114,6 +121,12 @@ impl Packet for [u8] {
         let (words, _) = self.get(offset as usize..)?.as_chunks::<4>();
         let words: &[[u8; 4]; N] = words.first_chunk()?;
         Some(words.map(u32::from_be_bytes))
+    }
+
+    #[inline(always)]
+    fn window(&self, offset: u32, length: u32) -> Option<impl Fn(u32) -> u8> {
+        let bytes = self.get(offset as usize..)?.get(..length as usize)?;
+        Some(|place| bytes.get(place as usize).copied().unwrap_or(0))
     }
 
     #[inline(always)]

@@ -315,14 +315,24 @@ impl IcmpRole {
     }
 }
 
-/// Reads a frame's headers into `headers`, and those of the packet that an ICMP error quotes into
-/// `quoted`. The returned reason counts where [`Content::Refused`] is left.
+/// A part of the reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadPart {
+    /// The link's header and IP's, with its extensions.
+    Network,
+    /// The L4 header.
+    Upper,
+    /// The packet that an ICMP error quotes.
+    Quoted,
+}
+
+/// Reads a frame's headers up to those of L4. The returned reason counts where [`Content::Refused`] is
+/// left.
 #[inline(always)]
-pub fn read<P: Packet + ?Sized>(
+pub fn read_network<P: Packet + ?Sized>(
     packet: &P,
     framing: Framing,
     headers: &mut Headers,
-    quoted: &mut Headers,
 ) -> Reason {
     *headers = Headers::default();
     let reason = match parse(packet, framing, headers) {
@@ -335,13 +345,31 @@ pub fn read<P: Packet + ?Sized>(
     // A frame in several buffers says the length of its first one only; its packet says more.
     headers.bytes = packet.length().max(headers.end);
     headers.packets = packet.segments(headers.payload());
-    if headers.content == Content::Ip && headers.icmp_role() == IcmpRole::Error {
-        *quoted = Headers::default();
-        if headers.part == Part::Whole && quote(packet, headers, quoted).is_some() {
-            quoted.content = Content::Ip;
+    reason
+}
+
+/// Reads the L4 header of an IP packet whose other headers have been read. The returned reason is as
+/// that of [`read_network`].
+#[inline(always)]
+pub fn read_upper<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Reason {
+    let read = l4(packet, headers);
+    headers.packets = packet.segments(headers.payload());
+    match read {
+        Ok(()) => Reason::NoRule,
+        Err(refusal) => {
+            headers.content = Content::Refused;
+            refusal
         }
     }
-    reason
+}
+
+/// Reads the packet that an ICMP error quotes; [`Content::Ip`] when there is one.
+#[inline(always)]
+pub fn read_quoted<P: Packet + ?Sized>(packet: &P, headers: &Headers, quoted: &mut Headers) {
+    *quoted = Headers::default();
+    if headers.part == Part::Whole && quote(packet, headers, quoted).is_some() {
+        quoted.content = Content::Ip;
+    }
 }
 
 #[inline(always)]
@@ -378,12 +406,10 @@ fn parse<P: Packet + ?Sized>(
     match ethertype {
         0x0800 => {
             ipv4(packet, headers)?;
-            l4(packet, headers)?;
             Ok(Content::Ip)
         }
         0x86dd => {
             ipv6(packet, headers)?;
-            l4(packet, headers)?;
             Ok(Content::Ip)
         }
         0x0806 => Ok(arp(packet, headers).unwrap_or(Content::OtherArp)),
@@ -506,6 +532,15 @@ fn ipv6<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Rea
     extensions(packet, headers, (length_next >> 8) as u8, l3 + 40, false)
 }
 
+/// Whether what comes next in IPv6 is an extension header that may be followed.
+#[inline(always)]
+const fn is_extension(next: u8) -> bool {
+    matches!(
+        next,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
+    )
+}
+
 /// Walks the chain up to the upper protocol, or to a later fragment's bytes.
 #[inline(always)]
 fn extensions<P: Packet + ?Sized>(
@@ -515,18 +550,12 @@ fn extensions<P: Packet + ?Sized>(
     start: u32,
     is_quoted: bool,
 ) -> Result<(), Reason> {
-    let mut next = first;
-    let mut offset = start;
-    let mut fragmented = false;
-    for index in 0..=MAX_EXTENSIONS {
-        offset = packet.forget(offset);
-        next = packet.forget(u32::from(next)) as u8;
-        if !matches!(
-            next,
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS
-        ) {
-            break;
-        }
+    let mut next = packet.forget(u32::from(first)) as u8;
+    let mut offset = packet.forget(start);
+    let mut index = 0;
+    // The verifier of Linux 6.1 takes a loop only where its last instruction is a jump: what decides
+    // whether it goes on is worked out last.
+    while is_extension(next) {
         // Whatever follows the fixed part of the longest header read here: 8 bytes.
         if index == MAX_EXTENSIONS || offset + 8 > headers.end {
             return Err(Reason::MalformedExtension);
@@ -540,7 +569,8 @@ fn extensions<P: Packet + ?Sized>(
             HOP_BY_HOP if index != 0 => return Err(Reason::MalformedExtension),
             // Routing type 0 is a traffic amplifier (RFC 5095).
             ROUTING if head >> 8 & 0xff == 0 => return Err(Reason::MalformedExtension),
-            FRAGMENT if fragmented => return Err(Reason::MalformedExtension),
+            // Only such a header says where the fragment begins.
+            FRAGMENT if headers.fragment_start != 0 => return Err(Reason::MalformedExtension),
             FRAGMENT => 8,
             AUTHENTICATION => (length + 2) * 4,
             _ => (length + 1) * 8,
@@ -548,9 +578,8 @@ fn extensions<P: Packet + ?Sized>(
         if offset + size > headers.end {
             return Err(Reason::MalformedExtension);
         }
-        offset += size;
+        offset = packet.forget(offset + size);
         if next == FRAGMENT {
-            fragmented = true;
             headers.fragment_protocol = following;
             headers.fragment_id = identification;
             headers.fragment_start = offset;
@@ -560,7 +589,8 @@ fn extensions<P: Packet + ?Sized>(
                 break;
             }
         }
-        next = following;
+        index += 1;
+        next = packet.forget(u32::from(following)) as u8;
     }
     if next == NO_NEXT_HEADER && headers.part != Part::Later {
         return Err(Reason::MalformedExtension);
@@ -688,43 +718,35 @@ fn tcp<P: Packet + ?Sized>(packet: &P, headers: &mut Headers, length: u32) -> Re
 /// The window scale a SYN offers (RFC 7323 §2.2); 0 when it offers none.
 #[inline(always)]
 fn window_scale<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> u8 {
-    let end = headers.l4 + u32::from(headers.tcp_header);
-    let mut at = headers.l4 + 20;
-    // No SYN has more than a dozen options in its 40 bytes but for padding.
-    for _ in 0..12_u32 {
-        at = packet.forget(at);
-        let Some(kind) = option_byte(packet, at, end) else {
-            return 0;
-        };
-        if kind == 0 {
+    let end = u32::from(headers.tcp_header).wrapping_sub(20);
+    let Some(options) = packet.window(headers.l4 + 20, end) else {
+        return 0;
+    };
+    let (mut at, mut read) = (0, 0);
+    loop {
+        let (kind, mut length) = (options(at), options(at + 1));
+        if at >= end || kind == 0 {
             return 0;
         }
         if kind == 1 {
-            at += 1;
-            continue;
-        }
-        let Some(length) = option_byte(packet, at + 1, end) else {
+            length = 1;
+        } else if at + 1 >= end || length < 2 {
             return 0;
-        };
-        if kind == 3 && length == 3 {
-            return option_byte(packet, at + 2, end).unwrap_or(0).min(14);
+        } else if kind == 3 && length == 3 {
+            return if at + 2 < end {
+                options(at + 2).min(14)
+            } else {
+                0
+            };
         }
-        if length < 2 {
+        at = packet.forget(at + u32::from(length));
+        read += 1;
+        // No SYN has more than a dozen options in its 40 bytes but for padding. Asked last, as in
+        // `extensions`.
+        if read == 12 {
             return 0;
         }
-        at += u32::from(length);
     }
-    0
-}
-
-/// One byte of the options, read by its even pair.
-#[inline(always)]
-fn option_byte<P: Packet + ?Sized>(packet: &P, offset: u32, end: u32) -> Option<u8> {
-    if offset >= end {
-        return None;
-    }
-    let [even, odd] = packet.load::<2>(offset & !1)?;
-    Some(if offset & 1 == 0 { even } else { odd })
 }
 
 /// Reads the packet that an ICMP error quotes: its addresses, and its ports or identifier.

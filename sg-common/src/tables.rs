@@ -25,10 +25,14 @@ pub struct Faces<T>(pub [T; 2]);
 
 impl<T> Faces<T> {
     /// The value that packets of this generation see.
+    ///
+    /// Found by its place, without a branch: what is read there then waits for the generation on every
+    /// processor.
     #[inline(always)]
-    pub const fn at(&self, generation: Generation) -> &T {
-        let Self([even, odd]) = self;
-        if generation.0 & 1 == 0 { even } else { odd }
+    pub fn at(&self, generation: Generation) -> &T {
+        let Self(faces) = self;
+        let [even, _] = faces;
+        faces.get((generation.0 & 1) as usize).unwrap_or(even)
     }
 
     /// The same, to be written.
@@ -698,9 +702,9 @@ pub const fn interface_home(netns: u32, ifindex: u32) -> u32 {
 /// What a first look for a flow came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Glance<F> {
-    /// It is there.
+    /// It is there, and assured.
     Found(F),
-    /// It is not there.
+    /// It is in neither table.
     Absent,
     /// It takes a search to know.
     Unsure,
@@ -764,11 +768,25 @@ pub trait Tables {
         key: &FlowKey,
         state: &mut FlowState,
     ) -> Option<Self::Flow>;
-    /// Looks for a flow where it most likely is.
+    /// Looks for a flow in both tables. Another CPU may move it between two looks, so what is in
+    /// neither is looked for among the assured again.
     #[inline(always)]
-    fn glance(&self, table: FlowTable, key: &FlowKey, state: &mut FlowState) -> Glance<Self::Flow> {
-        match self.find_flow(table, key, state) {
-            Some(flow) => Glance::Found(flow),
+    fn find_either(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowTable, Self::Flow)> {
+        const LOOKS: [FlowTable; 3] =
+            [FlowTable::Assured, FlowTable::Embryonic, FlowTable::Assured];
+        for table in LOOKS {
+            if let Some(flow) = self.find_flow(table, key, state) {
+                return Some((table, flow));
+            }
+        }
+        None
+    }
+    /// Looks for an assured flow where it most likely is.
+    #[inline(always)]
+    fn glance(&self, key: &FlowKey, state: &mut FlowState) -> Glance<Self::Flow> {
+        match self.find_either(key, state) {
+            Some((FlowTable::Assured, flow)) => Glance::Found(flow),
+            Some((FlowTable::Embryonic, _)) => Glance::Unsure,
             None => Glance::Absent,
         }
     }

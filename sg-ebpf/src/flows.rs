@@ -37,6 +37,7 @@ use sg_common::packet::Direction;
 use sg_common::tables::{Glance, Globals};
 
 use crate::maps::{GLOBALS, hidden};
+use crate::words;
 
 /// Begins at a page, as an array that can be mapped does: a bucket then never lies on two, and what is
 /// read of it first is one cache line.
@@ -230,13 +231,13 @@ fn bit_number(bit: u32) -> u32 {
 static SEARCHES: PerCpuArray<FlowSearch, 1> = PerCpuArray::new();
 
 #[inline(always)]
-fn begin_search(table: FlowTable, key: &FlowKey, now: Ticks) -> Option<&'static mut FlowSearch> {
+fn begin_search(table: u32, key: &FlowKey, now: Ticks) -> Option<&'static mut FlowSearch> {
     let search = SEARCHES.get_ptr_mut(0)?;
     // SAFETY: one program at a time runs on a CPU, and begins a search when the last one is over.
     let search = unsafe { &mut *search };
-    // Hidden from LLVM, which otherwise keeps all words of the key on the stack.
-    search.key = *hidden(key);
-    search.table = number(table);
+    // SAFETY: both are references.
+    unsafe { words::copy(key, &raw mut search.key) };
+    search.table = table;
     search.now = now;
     search.except = NOWHERE;
     sg_set_places(search);
@@ -333,26 +334,30 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                     lane: bit_number(bit),
                 };
                 let slot = lane.slot();
+                // Before the state: who finds a flow assured finds the state of an assured one.
+                let table = table_of(lane.tag().read_volatile());
                 let stamp = (&raw const (*slot).stamp).read_volatile();
                 keep_order();
+                // What is read anew here would otherwise be kept on the stack; of the key, that is so as in
+                // `glance_into`.
+                let except = (&raw const search.except).read_volatile();
+                let now = (&raw const search.now).read_volatile();
                 if is_moving_in(stamp)
-                    || place_number(index, lane.lane) == search.except
-                    || lane.deadline().read_volatile().has_passed(search.now)
-                    // As in `glance_into`.
+                    || place_number(index, lane.lane) == except
+                    || lane.deadline().read_volatile().has_passed(now)
                     || !(*slot).key.is(hidden(&search.key))
                 {
                     continue;
                 }
-                let either = search.table & EITHER != 0;
-                let table = table_of(lane.tag().read_volatile());
-                search.state = (*slot).state;
+                words::copy(&raw const (*slot).state, &raw mut search.state);
                 search.bucket = index;
                 search.lane = lane.lane;
                 search.stamp = stamp;
                 keep_order();
                 if (&raw const (*slot).stamp).read_volatile() == stamp {
-                    if either {
-                        search.table = table;
+                    let searched = (&raw const search.table).read_volatile();
+                    if searched & EITHER != 0 {
+                        search.table = table | searched & OTHER;
                     }
                     return 1;
                 }
@@ -367,14 +372,13 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
 #[inline(always)]
 pub(crate) fn glance(
     globals: &Globals,
-    table: FlowTable,
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
 ) -> Glance<FoundFlow> {
     let places = key.places(&globals.hash_key);
     let mask = globals.flow_mask;
-    let tag = table.tag(places.tag);
+    let tag = FlowTable::Assured.tag(places.tag);
     let first = glance_into(places.first & mask, tag, key, now, state);
     let Glance::Absent = first else { return first };
     match glance_into(places.second & mask, tag, key, now, state) {
@@ -401,13 +405,18 @@ fn glance_into(
             lane: FlowBucket::home(tag),
         };
         if lane.tag().read_volatile() != tag {
+            // The bit that tells the tables apart is set in all of them, so that embryonic flows match.
+            let unseen = u64::from(tag_in(ASSURED_FLOWS, 0)) * ONES;
             let words = (&raw const (*bucket).tags).cast::<u64>();
-            let lanes = matching(words.read_volatile(), tag)
-                | matching(words.add(1).read_volatile(), tag) << 4;
+            let lanes = matching(words.read_volatile() | unseen, tag)
+                | matching(words.add(1).read_volatile() | unseen, tag) << 4;
             if lanes == 0 {
                 return Glance::Absent;
             }
             lane.lane = bit_number(lanes & lanes.wrapping_neg());
+            if lane.tag().read_volatile() != tag {
+                return Glance::Unsure;
+            }
         }
         let slot = lane.slot();
         let stamp = (&raw const (*slot).stamp).read_volatile();
@@ -420,13 +429,13 @@ fn glance_into(
         {
             return Glance::Unsure;
         }
-        *state = (*slot).state;
+        words::copy(&raw const (*slot).state, state);
         keep_order();
         if (&raw const (*slot).stamp).read_volatile() != stamp {
             return Glance::Unsure;
         }
         Glance::Found(FoundFlow {
-            table: table_of(tag),
+            table: ASSURED_FLOWS,
             bucket: index,
             lane: lane.lane,
             stamp,
@@ -497,11 +506,33 @@ pub(crate) fn find(
     now: Ticks,
     state: &mut FlowState,
 ) -> Option<FoundFlow> {
+    find_in(number(table), key, now, state)
+}
+
+/// The same in both tables, by one search: a flow is assured where it is.
+#[inline(always)]
+pub(crate) fn find_either(
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
+) -> Option<(FlowTable, FoundFlow)> {
+    let flow = find_in(EITHER, key, now, state)?;
+    let table = if holds_assured(flow.table) {
+        FlowTable::Assured
+    } else {
+        FlowTable::Embryonic
+    };
+    Some((table, flow))
+}
+
+#[inline(always)]
+fn find_in(table: u32, key: &FlowKey, now: Ticks, state: &mut FlowState) -> Option<FoundFlow> {
     let search = begin_search(table, key, now)?;
-    if sg_search_flow(search) == 0 && !(is_carrying() && sg_search_other_flow(search) != 0) {
+    if !search_both(search) {
         return None;
     }
-    *state = search.state;
+    // SAFETY: both are references.
+    unsafe { words::copy(&raw const search.state, state) };
     Some(found(search))
 }
 
@@ -513,24 +544,24 @@ fn is_carrying() -> bool {
         .is_some_and(|globals| globals.other_flow_mask != 0)
 }
 
-/// Looks where flows are carried from. One that moves is in its new place before it leaves the old
-/// one, so who misses it in both finds it in the new one.
+/// Searches, also where flows are carried from. One that moves is in its new place before it leaves the
+/// old one, so who misses it in both finds it in the new one.
 ///
-/// A global function: the verifier checks it once and not at every call.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn sg_search_other_flow(search: *mut FlowSearch) -> u32 {
-    if search.is_null() {
-        return 0;
+/// In place: the frame of another function would be on the stack during a search.
+#[inline(always)]
+fn search_both(search: &mut FlowSearch) -> bool {
+    if sg_search_flow(search) != 0 {
+        return true;
     }
-    // SAFETY: not null, and the verifier has checked its size at the call.
-    let search = unsafe { &mut *search };
+    if !is_carrying() {
+        return false;
+    }
     search.table |= OTHER;
     if sg_search_flow(search) != 0 {
-        return 1;
+        return true;
     }
     search.table &= !OTHER;
-    sg_search_flow(search)
+    sg_search_flow(search) != 0
 }
 
 #[inline(always)]
@@ -558,14 +589,13 @@ fn write_state(
     stamp: u32,
     state: &FlowState,
 ) -> u32 {
-    let state = *state;
     let lane = Lane { bucket, lane };
     // SAFETY: lock and slot lie in one map value; between lock and unlock are plain stores.
     unsafe {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
         if lane.holds(table, stamp) {
-            (*lane.slot()).state = state;
+            words::copy(state, &raw mut (*lane.slot()).state);
         }
         bpf_spin_unlock(lock.cast());
     }
@@ -652,8 +682,8 @@ pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
 unsafe fn copy_counts(from: *const FlowSlot, to: *mut FlowSlot) {
     // SAFETY: the caller vouches for the pointers.
     unsafe {
-        (*to).packets = (*from).packets;
-        (*to).bytes = (*from).bytes;
+        words::copy(&raw const (*from).packets, &raw mut (*to).packets);
+        words::copy(&raw const (*from).bytes, &raw mut (*to).bytes);
         (*to).opened = (*from).opened;
     }
 }
@@ -711,8 +741,9 @@ pub(crate) fn insert(
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
-    let search = begin_search(table, key, now)?;
-    search.state = *state;
+    let search = begin_search(number(table), key, now)?;
+    // SAFETY: both are references.
+    unsafe { words::copy(state, &raw mut search.state) };
     search.deadline = deadline;
     if let FlowTable::Assured = table {
         sweep(now);
@@ -809,7 +840,7 @@ extern "C" fn sg_assure_flow(search: *mut FlowSearch) -> u32 {
             if was_embryonic {
                 // The stamp stays, so that whoever reads meanwhile finds the flow in one table or the
                 // other.
-                (*slot).state = search.state;
+                words::copy(&raw const search.state, &raw mut (*slot).state);
                 lane.deadline().write_volatile(search.deadline);
                 keep_order();
                 lane.tag()
@@ -945,10 +976,10 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
             let stamp = next_stamp((*slot).stamp);
             (&raw mut (*slot).stamp).write_volatile(stamp.wrapping_sub(1));
             keep_order();
-            (*slot).key = search.key;
-            (*slot).state = search.state;
-            (*slot).packets = [0; 2];
-            (*slot).bytes = [0; 2];
+            words::copy(&raw const search.key, &raw mut (*slot).key);
+            words::copy(&raw const search.state, &raw mut (*slot).state);
+            words::clear(&raw mut (*slot).packets);
+            words::clear(&raw mut (*slot).bytes);
             (*slot).opened = search.now;
             lane.deadline().write_volatile(search.deadline);
             keep_order();
@@ -1133,8 +1164,8 @@ extern "C" fn sg_carry_flow(index: u32, lane: u32) -> u32 {
                 (*slot).stamp = next_stamp(stamp);
                 old.tag().write_volatile(0);
             } else {
-                search.key = (*slot).key;
-                search.state = (*slot).state;
+                words::copy(&raw const (*slot).key, &raw mut search.key);
+                words::copy(&raw const (*slot).state, &raw mut search.state);
                 search.deadline = *old.deadline();
                 is_live = true;
             }
@@ -1173,7 +1204,7 @@ fn leave(old: Lane, table: u32, stamp: u32, search: &FlowSearch) {
         let lock = &raw mut (*old.bucket).lock;
         bpf_spin_lock(lock.cast());
         if old.holds(table, stamp) {
-            last = (*slot).state;
+            words::copy(&raw const (*slot).state, &raw mut last);
             old.tag().write_volatile(0);
             (*slot).stamp = next_stamp(stamp);
             has_left = true;

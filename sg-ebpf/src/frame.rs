@@ -8,7 +8,7 @@ use core::arch::asm;
 
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::packet::Packet;
+use sg_common::packet::{Packet, WINDOW};
 
 /// Where headers may lie: far beyond what the parser's limits let any header reach, and small
 /// enough for the verifier's bound on packet offsets.
@@ -51,6 +51,25 @@ unsafe fn words_at<const N: usize>(address: usize) -> [u32; N] {
     words
 }
 
+/// The number in a register that is its only copy.
+///
+/// LLVM may keep a number on the stack, compare one copy of it and add another. The verifier of Linux
+/// 6.1 then knows no bound of what is added.
+#[inline(always)]
+fn in_register(number: u32) -> usize {
+    let held;
+    // SAFETY: it copies a number.
+    unsafe {
+        asm!(
+            "{held} = {number}",
+            held = out(reg) held,
+            number = in(reg) number as usize,
+            options(pure, nomem, nostack),
+        );
+    }
+    held
+}
+
 /// A kind of context.
 pub(crate) trait Context {
     /// Copies `length` bytes at `offset` to `to`; 0 on success.
@@ -77,8 +96,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// The most that is read at once.
-    const BYTES: usize = 20;
+    /// Room for what is read at once; a power of two, so that a place is within by a mask.
+    const BYTES: usize = 64;
 }
 
 /// A frame, wherever its bytes are.
@@ -120,7 +139,21 @@ impl<'a> Frame<'a, TcContext> {
 }
 
 impl<C: Context> Frame<'_, C> {
-    /// Copies at most [`Scratch::BYTES`] bytes to where they can be read.
+    /// Words of the linear part.
+    #[inline(always)]
+    fn words_from<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        if offset > MAX_OFFSET as usize {
+            return None;
+        }
+        let at = self.start + offset;
+        if at + N * 4 > self.end {
+            return None;
+        }
+        // SAFETY: the words lie before `data_end`, as just compared.
+        Some(unsafe { words_at::<N>(at) })
+    }
+
+    /// Copies fewer than [`Scratch::BYTES`] bytes to where they can be read.
     #[inline(always)]
     fn copy(&self, offset: u32, length: u32) -> Option<*const u8> {
         if offset > MAX_OFFSET {
@@ -137,10 +170,11 @@ impl<C: Context> Frame<'_, C> {
 impl<C: Context> Packet for Frame<'_, C> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
-        if offset > MAX_OFFSET {
+        let held = in_register(offset);
+        if held > MAX_OFFSET as usize {
             return None;
         }
-        let at = self.start + offset as usize;
+        let at = self.start + held;
         if at + N <= self.end {
             // SAFETY: `at..at + N` lies before `data_end`, as just compared.
             return Some(unsafe { (at as *const [u8; N]).read_unaligned() });
@@ -152,7 +186,7 @@ impl<C: Context> Packet for Frame<'_, C> {
 
     #[inline(always)]
     fn load_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        if let Some(words) = self.linear_words(offset) {
+        if let Some(words) = self.words_from(in_register(offset)) {
             return Some(words);
         }
         let bytes = self.copy(offset, N as u32 * 4)?;
@@ -162,15 +196,24 @@ impl<C: Context> Packet for Frame<'_, C> {
 
     #[inline(always)]
     fn linear_words<const N: usize>(&self, offset: u32) -> Option<[u32; N]> {
-        if offset > MAX_OFFSET {
+        self.words_from(offset as usize)
+    }
+
+    #[inline(always)]
+    fn window(&self, offset: u32, length: u32) -> Option<impl Fn(u32) -> u8> {
+        let length = in_register(length);
+        if length == 0 || length > WINDOW as usize {
             return None;
         }
-        let at = self.start + offset as usize;
-        if at + N * 4 > self.end {
-            return None;
-        }
-        // SAFETY: the words lie before `data_end`, as just compared.
-        Some(unsafe { words_at::<N>(at) })
+        let bytes = self.copy(offset, length as u32)?;
+        Some(move |place| {
+            // SAFETY: the mask keeps the place within the scratch, which is this CPU's.
+            unsafe {
+                bytes
+                    .add(place as usize & (Scratch::BYTES - 1))
+                    .read_volatile()
+            }
+        })
     }
 
     #[inline(always)]

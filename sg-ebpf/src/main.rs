@@ -18,6 +18,7 @@ mod flows;
 mod frame;
 mod maps;
 mod stages;
+mod words;
 mod yardsticks;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
@@ -28,10 +29,11 @@ use sg_common::decide::{at_once, by_arrival, direction_of, syn_at_once};
 use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
+use sg_common::parse::ReadPart;
 use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{InterfaceFlags, Tables as _};
 
-use crate::frame::Frame;
+use crate::frame::{Frame, Scratch};
 use crate::maps::{Job, Maps};
 
 /// `TCX_NEXT`: whoever is attached after this program decides further.
@@ -49,7 +51,7 @@ pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
 #[inline(always)]
 fn receive(context: &XdpContext, ifindex: u32) -> u32 {
     let frame = Frame::of_xdp(context, core::ptr::null_mut());
-    match judge(&frame, ifindex, true, || sg_read_xdp(context.ctx)) {
+    match judge(&frame, ifindex, true, |job| sg_read_xdp(context.ctx, job)) {
         Verdict::Pass => xdp_action::XDP_PASS,
         Verdict::Drop => xdp_action::XDP_DROP,
     }
@@ -82,7 +84,9 @@ pub(crate) fn sg_pass(_context: TcContext) -> i32 {
 #[inline(always)]
 fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
     let frame = Frame::of_skb(context, core::ptr::null_mut());
-    match judge(&frame, ifindex, received, || sg_read_skb(context.skb.skb)) {
+    match judge(&frame, ifindex, received, |job| {
+        sg_read_skb(context.skb.skb, job)
+    }) {
         Verdict::Pass => TCX_NEXT,
         Verdict::Drop => TC_ACT_SHOT,
     }
@@ -94,7 +98,7 @@ fn judge<P: Packet>(
     frame: &P,
     ifindex: u32,
     received: bool,
-    read: impl FnOnce() -> u32,
+    read: impl FnOnce(*mut Job) -> u32,
 ) -> Verdict {
     let Some(job) = maps::job() else {
         return Verdict::Drop;
@@ -132,8 +136,9 @@ fn judge<P: Packet>(
     }
     job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
     job.direction = direction.number();
-    job.refusal = read();
-    if stages::sg_judge(job) == 0 {
+    let refusal = read(job);
+    job.refusal = refusal;
+    if stages::judge_desk(job) == 0 {
         Verdict::Drop
     } else {
         Verdict::Pass
@@ -188,40 +193,84 @@ pub(crate) fn sg_carry(_context: TcContext) -> i32 {
     TC_ACT_SHOT
 }
 
-/// Reads an XDP frame onto this CPU's desk. Global functions are checked by the verifier once and
-/// by themselves, so that the ways through one don't multiply with those through the next.
+/// Reads an XDP frame onto the desk. Global functions are checked by the verifier once and by
+/// themselves, so that the ways through one don't multiply with those through the next.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_read_xdp(context: *mut xdp_md) -> u32 {
-    let Some(job) = maps::job() else {
-        return Reason::NoInterface.number();
-    };
-    let context = XdpContext::new(context);
-    read(job, &Frame::of_xdp(&context, &mut job.scratch))
+extern "C" fn sg_read_xdp(context: *mut xdp_md, job: *mut Job) -> u32 {
+    read(job, |job, part| match part {
+        ReadPart::Network => sg_read_network_xdp(context, job),
+        ReadPart::Upper => sg_read_upper_xdp(context, job),
+        ReadPart::Quoted => sg_read_quoted_xdp(context, job),
+    })
 }
 
 /// The same for a socket buffer.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_read_skb(context: *mut __sk_buff) -> u32 {
-    let Some(job) = maps::job() else {
-        return Reason::NoInterface.number();
-    };
-    let context = TcContext::new(context);
-    read(job, &Frame::of_skb(&context, &mut job.scratch))
+extern "C" fn sg_read_skb(context: *mut __sk_buff, job: *mut Job) -> u32 {
+    read(job, |job, part| match part {
+        ReadPart::Network => sg_read_network_skb(context, job),
+        ReadPart::Upper => sg_read_upper_skb(context, job),
+        ReadPart::Quoted => sg_read_quoted_skb(context, job),
+    })
 }
 
 #[inline(always)]
-fn read<P: Packet>(job: *mut Job, packet: &P) -> u32 {
-    // SAFETY: the job is this CPU's; the frame borrows its scratch word only.
+fn read(job: *mut Job, part: impl Fn(*mut Job, ReadPart) -> u32) -> u32 {
+    if job.is_null() {
+        return Reason::NoInterface.number();
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call. The functions of the parts
+    // use the desk in turn.
     let desk = unsafe { &mut (*job).desk };
-    // SAFETY: as above.
-    let framing = if unsafe { (*job).bare } == 0 {
+    let refusal =
+        desk.read_by(|_, of| Reason::from_number(part(job, of)).unwrap_or(Reason::NoInterface));
+    refusal.number()
+}
+
+macro_rules! read_parts {
+    ($($xdp:ident, $skb:ident = $part:ident;)*) => {$(
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $xdp(context: *mut xdp_md, job: *mut Job) -> u32 {
+            let context = XdpContext::new(context);
+            read_part(job, ReadPart::$part, |scratch| Frame::of_xdp(&context, scratch))
+        }
+
+        #[inline(never)]
+        #[unsafe(no_mangle)]
+        extern "C" fn $skb(context: *mut __sk_buff, job: *mut Job) -> u32 {
+            let context = TcContext::new(context);
+            read_part(job, ReadPart::$part, |scratch| Frame::of_skb(&context, scratch))
+        }
+    )*};
+}
+
+read_parts! {
+    sg_read_network_xdp, sg_read_network_skb = Network;
+    sg_read_upper_xdp, sg_read_upper_skb = Upper;
+    sg_read_quoted_xdp, sg_read_quoted_skb = Quoted;
+}
+
+#[inline(always)]
+fn read_part<P: Packet>(
+    job: *mut Job,
+    part: ReadPart,
+    frame: impl FnOnce(*mut Scratch) -> P,
+) -> u32 {
+    if job.is_null() {
+        return Reason::NoInterface.number();
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let job = unsafe { &mut *job };
+    let framing = if job.bare == 0 {
         Framing::Ethernet
     } else {
         Framing::Bare
     };
-    desk.read(packet, framing).number()
+    let packet = frame(&raw mut job.scratch);
+    job.desk.read_part(part, &packet, framing).number()
 }
 
 /// The kernel lets only GPL-compatible programs call some helpers.

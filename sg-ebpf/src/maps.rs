@@ -313,13 +313,25 @@ fn range_value(is_list: bool, index: u32, address: &Addr, generation: Generation
 
 // Keys are written into the job: the stack is small.
 impl<const INLINE: bool> Maps<INLINE> {
+    /// Where keys are written. Linux 6.1 takes no key from the memory that a global function is given,
+    /// so there the job is looked up anew.
     #[inline(always)]
-    fn prefix_key(&self, scope: Scope, address: &Addr) -> &Key<PrefixKey> {
+    fn key_job(&self) -> Option<*mut Job> {
+        if INLINE {
+            Some(self.job)
+        } else {
+            JOBS.get_ptr_mut(0)
+        }
+    }
+
+    #[inline(always)]
+    fn prefix_key(&self, scope: Scope, address: &Addr) -> Option<&Key<PrefixKey>> {
+        let job = self.key_job()?;
         // SAFETY: the job is this CPU's, and the last key is not used any more.
         unsafe {
-            let key = &raw mut (*self.job).prefix_key;
+            let key = &raw mut (*job).prefix_key;
             key.write(Key::new(PrefixKey::BITS, PrefixKey::new(scope, *address)));
-            &*key
+            Some(&*key)
         }
     }
 }
@@ -423,7 +435,10 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
         if let Some(index) = scope.list_table() {
             return Identity(range_value(true, index, address, self.generation));
         }
-        match SETS.get(self.prefix_key(scope, address)) {
+        let Some(key) = self.prefix_key(scope, address) else {
+            return Identity::NONE;
+        };
+        match SETS.get(key) {
             Some(faces) => *face(faces, self.generation),
             None => Identity::NONE,
         }
@@ -431,10 +446,13 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
 
     #[inline(always)]
     fn member(&self, vpc: u32, address: &Addr) -> Identity {
+        let Some(job) = self.key_job() else {
+            return Identity::NONE;
+        };
         // SAFETY: the job is this CPU's; the value of a key never changes, and keys are freed after a
         // grace period.
         let found = unsafe {
-            let key = &raw mut (*self.job).member_key;
+            let key = &raw mut (*job).member_key;
             key.write(MemberKey {
                 vpc,
                 address: *address,
@@ -453,9 +471,12 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
 
     #[inline(always)]
     fn grant(&self, key: &GrantKey) -> PortTable {
+        let Some(job) = self.key_job() else {
+            return PortTable::EMPTY;
+        };
         // SAFETY: as for members.
         let found = unsafe {
-            let place = &raw mut (*self.job).grant_key;
+            let place = &raw mut (*job).grant_key;
             place.write(*key);
             let key: &GrantKey = &*place;
             GRANTS.get(key)
@@ -480,8 +501,13 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
     }
 
     #[inline(always)]
-    fn glance(&self, table: FlowTable, key: &FlowKey, state: &mut FlowState) -> Glance<FoundFlow> {
-        flows::glance(self.globals, table, key, self.now(), state)
+    fn find_either(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowTable, FoundFlow)> {
+        flows::find_either(key, self.now(), state)
+    }
+
+    #[inline(always)]
+    fn glance(&self, key: &FlowKey, state: &mut FlowState) -> Glance<FoundFlow> {
+        flows::glance(self.globals, key, self.now(), state)
     }
 
     #[inline(always)]

@@ -130,9 +130,46 @@ extern "C" fn sg_stage_remember(job: *mut Job, rule: u32, reason: u32) -> u64 {
 }
 
 /// Judges what is on the desk, counts, and tells who reads along. Returns 1 to pass.
+#[inline(always)]
+pub(crate) fn judge_desk(job: *mut Job) -> u32 {
+    let decision = sg_judge(job);
+    sg_conclude(job, decision)
+}
+
+/// Judges what is on the desk.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
+extern "C" fn sg_judge(job: *mut Job) -> u64 {
+    const REFUSED: Decision = Decision::without_rule(Reason::NoInterface);
+    if job.is_null() {
+        return pack(REFUSED);
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let job = unsafe { &mut *job };
+    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
+        return pack(REFUSED);
+    };
+    let Some(interface) = maps.interface(job.interface) else {
+        return pack(REFUSED);
+    };
+    let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
+    let direction = direction(job.direction);
+    pack(judge(
+        &mut job.desk,
+        refusal,
+        direction,
+        interface,
+        &maps,
+        &(),
+    ))
+}
+
+/// Concludes the judgement of what is on the desk. Returns 1 to pass.
+///
+/// A function of its own: its stack is then gone while the judgement runs.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_conclude(job: *mut Job, decision: u64) -> u32 {
     if job.is_null() {
         return 0;
     }
@@ -144,10 +181,7 @@ pub(crate) extern "C" fn sg_judge(job: *mut Job) -> u32 {
     let Some(interface) = maps.interface(job.interface) else {
         return 0;
     };
-    let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
-    let direction = direction(job.direction);
-    let decision = judge(&mut job.desk, refusal, direction, interface, &maps, &());
-    let verdict = conclude(job, interface, direction, decision);
+    let verdict = conclude(job, interface, direction(job.direction), unpack(decision));
     u32::from(verdict == Verdict::Pass)
 }
 

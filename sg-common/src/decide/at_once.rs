@@ -5,7 +5,7 @@
 //! tables, and remembers no fragment.
 
 use super::{Desk, Question, is_plain_syn, may_be_exempt};
-use crate::flow::{FlowState, FlowTable};
+use crate::flow::FlowState;
 use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, TCP, read_plain};
 use crate::report::{Decision, Reason};
@@ -52,14 +52,11 @@ impl<T: Tables> Question<'_, T, ()> {
         let is_syn = is_plain_syn(headers);
         if !is_syn {
             *key = headers.flow(self.direction, self.interface.zone);
-            match self.tables.glance(FlowTable::Assured, key, state) {
+            match self.tables.glance(key, state) {
                 Glance::Found(flow) => return self.assured_at_once(flow, state, headers),
                 Glance::Unsure => return None,
                 Glance::Absent => {}
             }
-            let Glance::Absent = self.tables.glance(FlowTable::Embryonic, key, state) else {
-                return None;
-            };
             let mut rule = RuleSlot::NONE;
             if self.is_untracked(headers, self.direction, &mut rule) {
                 return Some(Decision {
@@ -67,9 +64,8 @@ impl<T: Tables> Question<'_, T, ()> {
                     rule,
                 });
             }
-            // Another CPU may have moved the flow between the two looks; nothing is dropped for that.
-            let assured = FlowTable::Assured;
-            if self.tables.find_flow(assured, key, state).is_some() {
+            // Another CPU may have moved the flow while it was looked for; nothing is dropped for that.
+            if self.tables.find_either(key, state).is_some() {
                 return None;
             }
             if headers.protocol == TCP && !self.may_pick_up(headers) {

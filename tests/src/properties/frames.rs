@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use sg_common::decide::Desk;
 use sg_common::packet::Framing;
 use sg_common::parse::{
-    Content, Headers, ICMP, ICMPV6, IcmpRole, Part, PlainSyn, TCP, UDP, read, read_plain,
-    read_plain_syn,
+    Content, Headers, ICMP, ICMPV6, IcmpRole, Part, PlainSyn, TCP, UDP, read_plain, read_plain_syn,
 };
 use sg_common::report::{Reason, Verdict};
 
@@ -50,13 +50,15 @@ struct Read {
 impl Read {
     fn of(frame: &[u8], framing: Framing) -> Self {
         // What is left there by packets before must not matter.
-        let mut headers = Headers {
-            tcp_seq: 7,
-            content: Content::Arp,
-            ..Headers::default()
-        };
-        let mut quoted = Headers::default();
-        let reason = read(frame, framing, &mut headers, &mut quoted);
+        let mut desk = Desk::default();
+        desk.headers.tcp_seq = 7;
+        desk.headers.content = Content::Arp;
+        let reason = desk.read(frame, framing);
+        let Desk {
+            headers,
+            other: mut quoted,
+            ..
+        } = desk;
         if quoted.content != Content::Ip {
             // What is left of a quote that cannot be read is nobody's to look at.
             quoted = Headers::default();

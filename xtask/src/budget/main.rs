@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use sg_ctl::dataplane::{Budget, ProgramCost};
 use sg_ctl::dirs::{DirOptions, Dirs};
 
-/// Nine tenths of `BPF_COMPLEXITY_LIMIT_INSNS`: a kernel that prunes a little worse still takes it.
-const VERIFIED_INSTRUCTIONS: u64 = 900_000;
+/// A quarter of `BPF_COMPLEXITY_LIMIT_INSNS`: a kernel that prunes worse still takes it, and the verifier
+/// is what a first attach waits for.
+const VERIFIED_INSTRUCTIONS: u64 = 250_000;
 /// `MAX_BPF_STACK`, for a whole chain of calls.
 const STACK_BYTES: u64 = 512;
 /// Machine code stays within what a core's second-level cache holds next to tables and frames.
