@@ -74,12 +74,35 @@ fn is_moving_in(stamp: u32) -> bool {
     stamp & 1 == 1
 }
 
-/// Keeps the compiler from moving reads and writes of memory from one side to the other. BPF has no
-/// instruction that keeps the processor from it, and x86 does not.
+/// Whether the processor itself keeps the order of reads, and that of writes.
+const IS_STRONGLY_ORDERED: bool = match option_env!("AYA_BPF_TARGET_ARCH") {
+    Some(processor) => matches!(processor.as_bytes(), b"x86_64" | b"x86"),
+    None => false,
+};
+
+/// Keeps reads and writes of memory from moving from one side to the other. `own` is a word of this
+/// CPU's, which stays as it is.
+///
+/// x86 moves no read before a read and no write before a write (Intel SDM 3A §9.2.2), so there it is the
+/// compiler alone that is kept from it. Other processors move both. The instructions of BPF that acquire
+/// and release are of Linux 6.15 and later; one that reads, writes and returns what it read is a full
+/// barrier by the kernel's memory model, on every kernel (arm64: `ldaddal`, or `stlxr` and `dmb ish`),
+/// and on a word of this CPU's it waits for no other CPU.
 #[inline(always)]
-fn keep_order() {
-    // SAFETY: it is empty; the compiler must think that it touches memory.
-    unsafe { asm!("", options(nostack, preserves_flags)) };
+fn keep_order(own: *mut u32) {
+    if IS_STRONGLY_ORDERED {
+        // SAFETY: it is empty; the compiler must think that it touches memory.
+        unsafe { asm!("", options(nostack, preserves_flags)) };
+    } else {
+        full_barrier(own);
+    }
+}
+
+/// Keeps also writes before reads, which no processor does by itself. `own` is as for [`keep_order`].
+#[inline(always)]
+fn full_barrier(own: *mut u32) {
+    // SAFETY: an aligned word of this CPU's.
+    unsafe { intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(own, 0) };
 }
 
 /// The tables as [`FlowSearch::table`] numbers them: a bit tells assured flows from embryonic ones,
@@ -300,6 +323,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
+    let own = &raw mut search.stamp;
     // Who searches either table does not see the bit that tells them apart.
     let unseen = (search.table & EITHER) >> 1;
     let tag = tag_in(search.table, search.tag) | unseen as u16;
@@ -337,7 +361,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 // Before the state: who finds a flow assured finds the state of an assured one.
                 let table = table_of(lane.tag().read_volatile());
                 let stamp = (&raw const (*slot).stamp).read_volatile();
-                keep_order();
+                keep_order(own);
                 // What is read anew here would otherwise be kept on the stack; of the key, that is so as in
                 // `glance_into`.
                 let except = (&raw const search.except).read_volatile();
@@ -353,7 +377,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 search.bucket = index;
                 search.lane = lane.lane;
                 search.stamp = stamp;
-                keep_order();
+                keep_order(own);
                 if (&raw const (*slot).stamp).read_volatile() == stamp {
                     let searched = (&raw const search.table).read_volatile();
                     if searched & EITHER != 0 {
@@ -419,8 +443,10 @@ fn glance_into(
             }
         }
         let slot = lane.slot();
+        // A word of this CPU's, like the rest of the state that is written below.
+        let own = (&raw mut *state).cast::<u32>();
         let stamp = (&raw const (*slot).stamp).read_volatile();
-        keep_order();
+        keep_order(own);
         // Read again from memory: the words that were hashed would be kept on the stack.
         let key = hidden(key);
         if is_moving_in(stamp)
@@ -430,7 +456,7 @@ fn glance_into(
             return Glance::Unsure;
         }
         words::copy(&raw const (*slot).state, state);
-        keep_order();
+        keep_order(own);
         if (&raw const (*slot).stamp).read_volatile() != stamp {
             return Glance::Unsure;
         }
@@ -561,6 +587,7 @@ fn search_both(search: &mut FlowSearch) -> bool {
         return true;
     }
     search.table &= !OTHER;
+    keep_order(&raw mut search.stamp);
     sg_search_flow(search) != 0
 }
 
@@ -785,11 +812,8 @@ fn begin_twin_search(search: &mut FlowSearch) {
     search.except_stamp = search.stamp;
     search.except_table = search.table;
     search.table = EITHER;
-    // An instruction that reads and writes keeps what is read from here on behind what was written.
-    // SAFETY: an aligned word of this CPU's.
-    unsafe {
-        intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::AcqRel }>(&raw mut search.stamp, 0);
-    }
+    // What is read from here on is read after what was written.
+    full_barrier(&raw mut search.stamp);
 }
 
 /// Turns back.
@@ -842,7 +866,7 @@ extern "C" fn sg_assure_flow(search: *mut FlowSearch) -> u32 {
                 // other.
                 words::copy(&raw const search.state, &raw mut (*slot).state);
                 lane.deadline().write_volatile(search.deadline);
-                keep_order();
+                keep_order(&raw mut search.stamp);
                 lane.tag()
                     .write_volatile(tag_in(ASSURED_FLOWS, u32::from(tag)));
             }
@@ -975,14 +999,14 @@ extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
             lane.tag().write_volatile(0);
             let stamp = next_stamp((*slot).stamp);
             (&raw mut (*slot).stamp).write_volatile(stamp.wrapping_sub(1));
-            keep_order();
+            keep_order(&raw mut search.stamp);
             words::copy(&raw const search.key, &raw mut (*slot).key);
             words::copy(&raw const search.state, &raw mut (*slot).state);
             words::clear(&raw mut (*slot).packets);
             words::clear(&raw mut (*slot).bytes);
             (*slot).opened = search.now;
             lane.deadline().write_volatile(search.deadline);
-            keep_order();
+            keep_order(&raw mut search.stamp);
             (&raw mut (*slot).stamp).write_volatile(stamp);
             lane.tag().write_volatile(tag);
             search.lane = lane.index() as u32;
