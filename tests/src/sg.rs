@@ -3,6 +3,7 @@
 //! Nothing here knows what a command means; a test reads its exit code, its text or its JSON.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -12,6 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,7 @@ const LONGEST_RUN: Duration = Duration::from_secs(180);
 pub struct Sg {
     host: Host,
     folder: TempDir,
+    uses_filters: AtomicBool,
 }
 
 /// How a command ended.
@@ -55,7 +58,24 @@ impl Sg {
         Ok(Self {
             host: host.clone(),
             folder,
+            uses_filters: AtomicBool::new(false),
         })
+    }
+
+    /// Has the commands from here on attach as on a kernel without TCX links, or not any more.
+    pub fn use_filters(&self, yes: bool) {
+        self.uses_filters.store(yes, Ordering::Relaxed);
+    }
+
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let mut variables = vec![
+            ("SG_STATE_DIR", self.state_dir().into()),
+            ("SG_RUN_DIR", self.run_dir().into()),
+        ];
+        if self.uses_filters.load(Ordering::Relaxed) {
+            variables.push(("SG_TC_HOOK", "clsact".into()));
+        }
+        variables
     }
 
     /// Where its durable state is.
@@ -177,8 +197,7 @@ impl Sg {
         self.host.enter(|| {
             command
                 .args(arguments)
-                .env("SG_STATE_DIR", self.state_dir())
-                .env("SG_RUN_DIR", self.run_dir())
+                .envs(self.environment())
                 .env("TERM", "xterm-256color")
                 .stdin(stdin)
                 .stdout(stdout)
@@ -196,8 +215,7 @@ impl Sg {
         host.enter(|| {
             command
                 .args(arguments)
-                .env("SG_STATE_DIR", self.state_dir())
-                .env("SG_RUN_DIR", self.run_dir())
+                .envs(self.environment())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::dataplane::Error::NoTcx;
+use crate::dataplane::Error::NoGrace;
 use crate::policy::defaults::create_group;
 use crate::policy::names::{GroupName, VpcName};
 
@@ -23,7 +23,7 @@ impl Kernel for Refusing<'_> {
 
     fn prepare(&self, wanted: &Wanted<'_>) -> Result<Policy, dataplane::Error> {
         match self.preparing {
-            true => Err(NoTcx),
+            true => Err(NoGrace),
             false => Ok(wanted.policy.clone()),
         }
     }
@@ -36,7 +36,7 @@ impl Kernel for Refusing<'_> {
         match self.installations.checked_sub(1) {
             Some(left) => {
                 self.installations = left;
-                Err(NoTcx)
+                Err(NoGrace)
             }
             None => {
                 self.installed.push(policy);
@@ -118,14 +118,14 @@ fn what_the_kernel_takes_is_stored() {
 #[test]
 fn what_cannot_be_prepared_is_never_stored() {
     let (stored, installed, told) = create_web(true, 0);
-    assert!(matches!(told, Err(Error::Dataplane(NoTcx))), "{told:?}");
+    assert!(matches!(told, Err(Error::Dataplane(NoGrace))), "{told:?}");
     assert_eq!((stored, installed), (false, vec![]));
 }
 
 #[test]
 fn what_cannot_be_installed_is_taken_back() {
     let (stored, installed, told) = create_web(false, 1);
-    assert!(matches!(told, Err(Error::TakenBack(NoTcx))), "{told:?}");
+    assert!(matches!(told, Err(Error::TakenBack(NoGrace))), "{told:?}");
     assert_eq!((stored, installed), (false, vec![false]));
 }
 

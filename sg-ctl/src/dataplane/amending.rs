@@ -15,6 +15,7 @@ use sg_common::tables::{
     Faces, Generation, GrantKey, Identity, MemberKey, Policy, PortEntry, PortTable, RuleSlot,
 };
 
+use super::hooks::Instance;
 use super::ledger::{Ledger, Origin};
 use super::maps::{LayoutMaps, layout_folder};
 use super::state::{Files, Record};
@@ -86,7 +87,8 @@ impl Amendable {
             return Err(Whole::because("flows are being carried over"));
         }
         let mut devices = record.devices.iter();
-        if !devices.all(|device| hooks::is_attached(bpffs, device)) {
+        let instance = Instance { run, bpffs };
+        if !devices.all(|device| hooks::is_attached(instance, device)) {
             return Err(Whole::because("an interface has lost its programs"));
         }
         if !pins::missing(bpffs, &record).is_empty() {

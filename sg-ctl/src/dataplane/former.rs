@@ -11,7 +11,7 @@ use sg_common::tables::{
 };
 
 use super::flow_tables::FlowRoom;
-use super::report::ReceiveHook;
+use super::report::{ReceiveHook, TcHook};
 use super::sizes::Sizes;
 use super::state::{DeviceRecord, NetnsRecord, Record};
 use crate::compile::image::{
@@ -172,6 +172,7 @@ impl From<FormerDevice> for DeviceRecord {
             ifindex: former.ifindex,
             guest: former.guest,
             hook: former.hook,
+            tc: TcHook::Tcx,
             incarnation: former.incarnation,
         }
     }

@@ -1,12 +1,16 @@
 //! Attaches programs to devices, moves attached ones to a newer layout, and detaches them.
 //!
-//! Links are pinned, so that enforcement needs no process. Replacing the program under a link is
-//! one step for the kernel: each packet meets the old program or the new one.
+//! Links are pinned, so that enforcement needs no process. Where the kernel has no TCX links, a filter
+//! of the device's clsact does the same; an empty folder where the link's pin would be says that it
+//! is there. Replacing the program of either is one step for the kernel: each packet meets the old
+//! program or the new one.
 
 use std::collections::BTreeSet;
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
@@ -15,11 +19,29 @@ use aya::programs::xdp::{XdpLink, XdpMode};
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
 use aya_obj::programs::XdpAttachType;
 
-use super::report::ReceiveHook;
-use super::state::DeviceRecord;
-use super::{Error, object, sys};
+use super::filters::{self, Place};
+use super::report::{ReceiveHook, TcHook};
+use super::state::{DeviceRecord, FilterMark};
+use super::verify::Way;
+use super::{Error, object, probe, sys};
 use crate::interfaces::{Kind, Link, Netns};
 use crate::policy::model::Hook;
+
+/// What tells the links and filters of one instance from those of others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Instance<'a> {
+    /// The run folder, which has one path for every process. That of the pins has not: a process with
+    /// mounts of its own gets to them by another one's.
+    pub(super) run: &'a Path,
+    /// The folder of the pins.
+    pub(super) bpffs: &'a Path,
+}
+
+impl Instance<'_> {
+    fn handle(&self) -> u32 {
+        filters::handle(self.run)
+    }
+}
 
 /// Where the programs of a namespace are pinned.
 pub(super) fn program_path(layout: &Path, netns: u32, program: &str) -> PathBuf {
@@ -50,78 +72,188 @@ pub(super) fn receive_program(hook: ReceiveHook) -> &'static str {
     }
 }
 
-/// Makes sure that a device has both links, with the layout's programs under them. Links that are
-/// in place get their program replaced when `replace` says so.
+/// Has this word in its environment, sg-ctl attaches as on a kernel without TCX links: for tests.
+const TC_HOOK: &str = "SG_TC_HOOK";
+
+/// How programs are attached at TC on this machine.
+pub(super) fn tc_hook() -> TcHook {
+    let is_asked = env::var_os(TC_HOOK).is_some_and(|word| word == TcHook::Clsact.name());
+    match is_asked {
+        true => TcHook::Clsact,
+        // Where the question is refused, attaching says why.
+        false => probe::tc_hook().unwrap_or(TcHook::Tcx),
+    }
+}
+
+/// Makes sure that a device has its programs, those of the layout. Programs that are in place are
+/// replaced when `replace` says so.
 pub(super) fn ensure(
-    bpffs: &Path,
+    instance: Instance<'_>,
     layout: &Path,
     netns: &Netns,
     device: &DeviceRecord,
     replace: bool,
 ) -> Result<(), Error> {
-    let folder = links_folder(bpffs);
+    let folder = links_folder(instance.bpffs);
     fs::create_dir_all(&folder).map_err(|source| Error::Folder {
         path: folder.clone(),
         source,
     })?;
-    let send = folder.join(device.send_link());
     // Those of a device that has moved away with this one's number are not this one's.
-    if holds(&send, device) && !is_in(&send, netns) {
+    let send = folder.join(device.link(Way::Sent));
+    if device.tc == TcHook::Tcx && holds(&send, device) && !is_linked_in(&send, netns) {
         unpin(&send)?;
-        unpin(&folder.join(device.receive_link()))?;
+        unpin(&folder.join(device.link(Way::Received)))?;
     }
-    let program = program_path(layout, device.netns, object::TC_SEND);
-    if !holds(&send, device) {
-        unpin(&send)?;
-        let mut program = open_tc(&program, device)?;
-        pin(
-            attach_tc(&mut program, netns, device, TcAttachType::Egress)?,
-            &send,
-        )?;
-    } else if replace {
-        replace_tc(&send, &program, device)?;
+    let ensure_tc = |way| match device.tc {
+        TcHook::Tcx => ensure_tcx(&folder, layout, netns, device, way, replace),
+        TcHook::Clsact => ensure_filter(instance, layout, netns, device, way, replace),
+    };
+    ensure_tc(Way::Sent)?;
+    match device.hook {
+        ReceiveHook::Tc => ensure_tc(Way::Received),
+        ReceiveHook::XdpNative => {
+            ensure_xdp(&folder, layout, netns, device, XdpMode::Driver, replace)
+        }
+        ReceiveHook::XdpGeneric => {
+            ensure_xdp(&folder, layout, netns, device, XdpMode::Skb, replace)
+        }
     }
-    let receive = folder.join(device.receive_link());
-    let program = program_path(layout, device.netns, receive_program(device.hook));
-    if !holds(&receive, device) {
-        unpin(&receive)?;
-        let link = match device.hook {
-            ReceiveHook::XdpNative => attach_xdp(&program, netns, device, XdpMode::Driver)?,
-            ReceiveHook::XdpGeneric => attach_xdp(&program, netns, device, XdpMode::Skb)?,
-            ReceiveHook::Tc => {
-                let mut program = open_tc(&program, device)?;
-                attach_tc(&mut program, netns, device, TcAttachType::Ingress)?
-            }
+}
+
+/// The program that judges at TC.
+fn tc_program(way: Way) -> &'static str {
+    match way {
+        Way::Received => object::TC_RECEIVE,
+        Way::Sent => object::TC_SEND,
+    }
+}
+
+fn ensure_tcx(
+    folder: &Path,
+    layout: &Path,
+    netns: &Netns,
+    device: &DeviceRecord,
+    way: Way,
+    replace: bool,
+) -> Result<(), Error> {
+    let link = folder.join(device.link(way));
+    let program = program_path(layout, device.netns, tc_program(way));
+    if holds(&link, device) {
+        return match replace {
+            true => replace_tc(&link, &program, device),
+            false => Ok(()),
         };
-        return pin(link, &receive);
     }
-    if !replace {
+    unpin(&link)?;
+    let attach_type = match way {
+        Way::Received => TcAttachType::Ingress,
+        Way::Sent => TcAttachType::Egress,
+    };
+    let mut program = open_tc(&program, device)?;
+    pin(attach_tc(&mut program, netns, device, attach_type)?, &link)
+}
+
+fn ensure_xdp(
+    folder: &Path,
+    layout: &Path,
+    netns: &Netns,
+    device: &DeviceRecord,
+    mode: XdpMode,
+    replace: bool,
+) -> Result<(), Error> {
+    let link = folder.join(device.link(Way::Received));
+    let program = program_path(layout, device.netns, object::XDP_RECEIVE);
+    if holds(&link, device) {
+        return match replace {
+            true => replace_xdp(&link, &program, device),
+            false => Ok(()),
+        };
+    }
+    unpin(&link)?;
+    pin(attach_xdp(&program, netns, device, mode)?, &link)
+}
+
+fn ensure_filter(
+    instance: Instance<'_>,
+    layout: &Path,
+    netns: &Netns,
+    device: &DeviceRecord,
+    way: Way,
+    replace: bool,
+) -> Result<(), Error> {
+    let wrong = |refused| Error::filter(&device.name, refused);
+    let (folder, handle) = (links_folder(instance.bpffs), instance.handle());
+    let place = Place {
+        netns,
+        ifindex: device.ifindex,
+    };
+    let running = place.program(way, handle);
+    let running = running.map_err(|failure| Error::filter(&device.name, failure))?;
+    if !replace && running.is_some() {
         return Ok(());
     }
-    replace_receiving(&receive, &program, device)
+    // Each mark is made before what it marks: a killed command leaves nothing that detaching misses.
+    mark(&folder.join(device.link(way)))?;
+    let own = folder.join(device.filter_mark(FilterMark::Clsact));
+    let is_ours = own.exists();
+    mark(&own)?;
+    if !place.add_clsact().map_err(wrong)? && !is_ours {
+        unmark(&own)?;
+    }
+    let name = tc_program(way);
+    let path = program_path(layout, device.netns, name);
+    let program = sys::open_pin(&path).map_err(|source| Error::Folder { path, source })?;
+    place.put(way, handle, name, program.as_fd()).map_err(wrong)
 }
 
-fn replace_receiving(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(), Error> {
-    match device.hook {
-        ReceiveHook::Tc => replace_tc(link, program, device),
-        ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => replace_xdp(link, program, device),
+fn mark(path: &Path) -> Result<(), Error> {
+    match fs::create_dir(path) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(Error::Folder {
+            path: path.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
     }
 }
 
-/// Puts the layout's programs under the links of a device, wherever it is.
-pub(super) fn replace(bpffs: &Path, layout: &Path, device: &DeviceRecord) -> Result<(), Error> {
-    let folder = links_folder(bpffs);
-    let program = |name| program_path(layout, device.netns, name);
-    replace_tc(
-        &folder.join(device.send_link()),
-        &program(object::TC_SEND),
-        device,
-    )?;
-    replace_receiving(
-        &folder.join(device.receive_link()),
-        &program(receive_program(device.hook)),
-        device,
-    )
+fn unmark(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder {
+            path: path.to_path_buf(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Has a device's links and filters run the layout's programs, wherever it is.
+pub(super) fn replace(
+    instance: Instance<'_>,
+    layout: &Path,
+    device: &DeviceRecord,
+) -> Result<(), Error> {
+    let folder = links_folder(instance.bpffs);
+    let netns = Netns::with_inode(device.netns_inode);
+    for way in [Way::Sent, Way::Received] {
+        let link = folder.join(device.link(way));
+        match (way, device.hook) {
+            _ if device.has_filter(way) => {
+                if let Some(netns) = &netns {
+                    ensure_filter(instance, layout, netns, device, way, true)?;
+                }
+            }
+            (Way::Received, ReceiveHook::XdpNative | ReceiveHook::XdpGeneric) => {
+                let program = program_path(layout, device.netns, object::XDP_RECEIVE);
+                replace_xdp(&link, &program, device)?;
+            }
+            (Way::Received, ReceiveHook::Tc) | (Way::Sent, _) => {
+                let program = program_path(layout, device.netns, tc_program(way));
+                replace_tc(&link, &program, device)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
@@ -159,7 +291,7 @@ pub(super) fn attach_tc(
         })
         .map_err(Error::Netns)?;
     let link: SchedClassifierLink = attached.map_err(wrong)?;
-    FdLink::try_from(link).map_err(|_| Error::NoTcx)
+    FdLink::try_from(link).map_err(|_| Error::NoLinks)
 }
 
 fn attach_xdp(
@@ -181,7 +313,7 @@ fn attach_xdp(
         })
         .map_err(Error::Netns)?;
     let link: XdpLink = attached.map_err(wrong)?;
-    FdLink::try_from(link).map_err(|_| Error::NoTcx)
+    FdLink::try_from(link).map_err(|_| Error::NoLinks)
 }
 
 fn open_link(path: &Path) -> Result<FdLink, Error> {
@@ -221,16 +353,42 @@ fn replace_xdp(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(),
     program.attach_to_link(held).map(drop).map_err(wrong)
 }
 
-/// Removes every link for which `is_wanted` says no.
-pub(super) fn remove_links(bpffs: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<(), Error> {
-    for entry in fs::read_dir(links_folder(bpffs))
+/// Takes away every link and filter for whose name `is_wanted` says no.
+pub(super) fn remove_links(
+    instance: Instance<'_>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    let folder = links_folder(instance.bpffs);
+    let entries = fs::read_dir(&folder);
+    let names = entries.into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    let (marked, links): (Vec<_>, Vec<_>) = names
+        .filter(|name| !is_wanted(name))
+        .map(|name| (folder.join(&name), FilterMark::of_name(&name)))
+        .partition(|(_, mark)| mark.is_some());
+    for (link, _) in links {
+        unpin(&link)?;
+    }
+    let mut marked: Vec<_> = marked
         .into_iter()
-        .flatten()
-        .flatten()
-    {
-        if !entry.file_name().to_str().is_some_and(&is_wanted) {
-            unpin(&entry.path())?;
+        .filter_map(|(path, mark)| Some((mark?, path)))
+        .collect();
+    // A clsact goes after its filters.
+    marked.sort_by_key(|((_, _, mark), _)| *mark);
+    for ((netns_inode, ifindex, mark), path) in marked {
+        // Filters go with their namespace.
+        if let Some(netns) = Netns::with_inode(netns_inode) {
+            let place = Place {
+                netns: &netns,
+                ifindex,
+            };
+            let removed = match mark {
+                FilterMark::Filter(way) => place.remove(way, instance.handle()),
+                FilterMark::Clsact => place.remove_unused_clsact(),
+            };
+            removed.map_err(|failure| Error::filter_left(ifindex, failure))?;
         }
+        unmark(&path)?;
     }
     Ok(())
 }
@@ -265,13 +423,16 @@ pub(super) fn our_programs(bpffs: &Path) -> BTreeSet<u32> {
     ends.map(|ends| ends.program).collect()
 }
 
-/// The devices that our links hold: the inode of the namespace in which they were attached, and
-/// their number now.
+/// The devices that our links and filters hold: the inode of the namespace in which they were
+/// attached, and their number now.
 pub(super) fn held_devices(bpffs: &Path) -> BTreeSet<(u64, u32)> {
     let held = links(bpffs).filter_map(|link| {
+        let name = link.file_name()?.to_str()?;
+        if let Some((netns_inode, ifindex, mark)) = FilterMark::of_name(name) {
+            return matches!(mark, FilterMark::Filter(_)).then_some((netns_inode, ifindex));
+        }
         let ends = ends(&link).filter(|ends| ends.ifindex != 0)?;
-        let netns = link.file_name()?.to_str()?.split('-').next()?;
-        Some((netns.parse().ok()?, ends.ifindex))
+        Some((name.split('-').next()?.parse().ok()?, ends.ifindex))
     });
     held.collect()
 }
@@ -287,17 +448,35 @@ fn ends(link: &Path) -> Option<sys::LinkEnds> {
     sys::link_ends(&link).ok()
 }
 
-/// The number of the device that both links hold now. None where one of them holds nothing.
-pub(super) fn held(bpffs: &Path, device: &DeviceRecord) -> Option<u32> {
-    let folder = links_folder(bpffs);
-    let send = ends(&folder.join(device.send_link()))?.ifindex;
-    let receive = ends(&folder.join(device.receive_link()))?.ifindex;
-    (send == receive && send != 0).then_some(send)
+/// The number of the device that has both programs now. None where one of them is gone.
+pub(super) fn held(instance: Instance<'_>, device: &DeviceRecord) -> Option<u32> {
+    let folder = links_folder(instance.bpffs);
+    let holder = |way| match device.has_filter(way) {
+        // A filter stays where it was made.
+        true => program(instance, device, way).map(|_| device.ifindex),
+        false => ends(&folder.join(device.link(way))).map(|ends| ends.ifindex),
+    };
+    let send = holder(Way::Sent)?;
+    (send != 0 && holder(Way::Received) == Some(send)).then_some(send)
+}
+
+/// Whether the device that has an interface's programs is in a namespace.
+pub(super) fn is_in(bpffs: &Path, device: &DeviceRecord, netns: &Netns) -> bool {
+    match sending_link(bpffs, device) {
+        Some(link) => is_linked_in(&link, netns),
+        None => netns.id().inode == device.netns_inode,
+    }
+}
+
+/// The pin of the link that judges what is sent; none where a filter does.
+pub(super) fn sending_link(bpffs: &Path, device: &DeviceRecord) -> Option<PathBuf> {
+    let link = links_folder(bpffs).join(device.link(Way::Sent));
+    (!device.has_filter(Way::Sent)).then_some(link)
 }
 
 /// Whether a sending link is on a device of a namespace. Links go with their devices to another
 /// namespace, where the device may keep its number while another one gets it here.
-pub(super) fn is_in(send_link: &Path, netns: &Netns) -> bool {
+pub(super) fn is_linked_in(send_link: &Path, netns: &Netns) -> bool {
     let Some(ends) = ends(send_link).filter(|ends| ends.ifindex != 0) else {
         return false;
     };
@@ -323,16 +502,34 @@ pub(super) fn rename_links(bpffs: &Path, from: &str, to: &str) -> Result<(), Err
     Ok(())
 }
 
-/// Whether both links are pinned and still hold the device.
-pub(super) fn is_attached(bpffs: &Path, device: &DeviceRecord) -> bool {
-    let folder = links_folder(bpffs);
-    holds(&folder.join(device.send_link()), device)
-        && holds(&folder.join(device.receive_link()), device)
+/// Whether the device has both its programs: by links that still hold it, or by filters.
+pub(super) fn is_attached(instance: Instance<'_>, device: &DeviceRecord) -> bool {
+    [Way::Sent, Way::Received]
+        .into_iter()
+        .all(|way| program(instance, device, way).is_some())
+}
+
+/// The kernel's number of the program that runs where sg has attached one; `None` where none is
+/// attached any more.
+pub(super) fn program(instance: Instance<'_>, device: &DeviceRecord, way: Way) -> Option<u32> {
+    if !device.has_filter(way) {
+        return program_under(&links_folder(instance.bpffs).join(device.link(way)), device);
+    }
+    let netns = Netns::with_inode(device.netns_inode)?;
+    let place = Place {
+        netns: &netns,
+        ifindex: device.ifindex,
+    };
+    place.program(way, instance.handle()).ok()?
 }
 
 /// Whether a pinned link still holds the device: a link outlives its device, and a forced detach.
 fn holds(link: &Path, device: &DeviceRecord) -> bool {
-    sys::open_pin(link)
-        .and_then(|link| sys::link_ends(&link))
-        .is_ok_and(|ends| ends.ifindex == device.ifindex)
+    program_under(link, device).is_some()
+}
+
+/// The program under a pinned link that still holds the device.
+fn program_under(link: &Path, device: &DeviceRecord) -> Option<u32> {
+    let ends = ends(link).filter(|ends| ends.ifindex == device.ifindex)?;
+    Some(ends.program)
 }

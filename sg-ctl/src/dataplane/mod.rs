@@ -11,6 +11,7 @@ mod clock;
 mod counters;
 mod ending;
 mod events;
+mod filters;
 mod flood;
 mod flow_reports;
 mod flow_tables;
@@ -20,6 +21,7 @@ mod hooks;
 mod installed;
 mod ledger;
 mod maps;
+mod netlink;
 mod object;
 mod per_cpu;
 mod pins;
@@ -60,8 +62,10 @@ pub use self::amending::Amendable;
 pub use self::budget::{Budget, MapCost, ProgramCost};
 pub use self::ending::Ender;
 pub use self::events::EventStream;
+use self::filters::{Failure, Refused};
 pub use self::flood::{Bound, Flood};
 use self::flow_tables::{FlowRoom, FlowSize};
+use self::hooks::Instance;
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{FLOW_MAPS, LayoutMaps, flows_folder, layout_folder};
 use self::per_cpu::{Counter, PerCpu};
@@ -69,7 +73,9 @@ use self::placing::Placing;
 pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
-pub use self::report::{Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount};
+pub use self::report::{
+    Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount, TcHook,
+};
 use self::sizes::Sizes;
 pub use self::state::Owner;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
@@ -261,8 +267,57 @@ pub enum Error {
         source: PinError,
     },
     /// The kernel is too old.
-    #[error("this kernel has no TCX links; sg needs Linux 6.6 or later")]
-    NoTcx,
+    #[error("this kernel attaches XDP programs without links, as Linux did before 5.9")]
+    NoLinks,
+    /// The kernel does not say how programs are attached at TC.
+    #[error("cannot ask the kernel for its TCX links: {}", refusal(.0))]
+    TcHook(Box<ProgramError>),
+    /// A filter cannot be put in place.
+    #[error("cannot attach to {interface} at tc: cannot {doing}: {source}")]
+    Filter {
+        /// The interface.
+        interface: InterfaceName,
+        /// What was attempted.
+        doing: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A filter cannot be taken away.
+    #[error(
+        "cannot detach from interface number {ifindex}: cannot {doing}: {source}; `tc filter show` \
+         lists the filters"
+    )]
+    FilterLeft {
+        /// The device.
+        ifindex: u32,
+        /// What was attempted.
+        doing: &'static str,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// Another queueing discipline is where clsact would be.
+    #[error(
+        "interface {interface} has the queueing discipline `{kind}`, which gives sg no packets that \
+         are sent; replace it with `tc qdisc del dev {interface} {kind}` and `tc qdisc add dev \
+         {interface} clsact`, and add its filters again with a priority of 2 or more"
+    )]
+    OtherQdisc {
+        /// The interface.
+        interface: InterfaceName,
+        /// Its kind.
+        kind: String,
+    },
+    /// Another filter runs first.
+    #[error(
+        "interface {interface} has a `{kind}` filter with priority 1, which would let packets pass \
+         before sg judges them; give it a priority of 2 or more"
+    )]
+    OtherFilter {
+        /// The interface.
+        interface: InterfaceName,
+        /// Its kind.
+        kind: String,
+    },
     /// Every ring of events has its reader.
     #[error(
         "{EVENT_READERS} commands read events already, and no more can; end one of those that run \
@@ -287,6 +342,38 @@ fn put_back(path: &Path) -> &'static str {
     match path.exists() {
         true => "",
         false => "; its pin was removed, and `sg-ctl restore` puts it back",
+    }
+}
+
+impl Error {
+    /// Why an interface has no filter.
+    fn filter(interface: &InterfaceName, refused: impl Into<Refused>) -> Self {
+        let interface = interface.clone();
+        match refused.into() {
+            Refused::Occupied(kind) => Self::OtherQdisc { interface, kind },
+            Refused::Taken(filter) => Self::OtherFilter {
+                interface,
+                kind: filter.kind,
+            },
+            Refused::Failed(Failure::Kernel { doing, source }) => Self::Filter {
+                interface,
+                doing,
+                source,
+            },
+            Refused::Failed(Failure::Netns(error)) => Self::Netns(error),
+        }
+    }
+
+    /// Why a device keeps a filter.
+    fn filter_left(ifindex: u32, failure: Failure) -> Self {
+        match failure {
+            Failure::Kernel { doing, source } => Self::FilterLeft {
+                ifindex,
+                doing,
+                source,
+            },
+            Failure::Netns(error) => Self::Netns(error),
+        }
     }
 }
 
@@ -519,6 +606,13 @@ impl Dataplane {
             .collect()
     }
 
+    fn instance(&self) -> Instance<'_> {
+        Instance {
+            run: &self.run,
+            bpffs: &self.bpffs,
+        }
+    }
+
     fn record(&self) -> Option<&Record> {
         self.installed.as_ref().map(|(record, _)| record)
     }
@@ -553,6 +647,7 @@ impl Dataplane {
         let generation = Generation(record.map_or(0, |record| record.generation)).next();
         let mut devices = Vec::new();
         let mut attached = Vec::new();
+        let tc = hooks::tc_hook();
         for device in &wanted.devices {
             let vpc = wanted.policy.vpcs.get(&device.vpc);
             let interface = vpc.and_then(|vpc| vpc.interfaces.get(&device.name));
@@ -567,8 +662,8 @@ impl Dataplane {
                 .and_then(|record| same_device(record, device, number, interface))
                 // Where the device has gone, another may have got its number.
                 .filter(|known| {
-                    hooks::is_attached(&self.bpffs, known)
-                        && hooks::is_in(&self.link(known), &device.netns)
+                    hooks::is_attached(self.instance(), known)
+                        && hooks::is_in(&self.bpffs, known, &device.netns)
                 });
             let moved = match known {
                 Some(_) => None,
@@ -616,11 +711,12 @@ impl Dataplane {
                     ifindex: device.link.ifindex,
                     guest: interface.side == Side::Guest,
                     hook: record
-                        .and_then(|record| attached_hook(&self.bpffs, record, device, number))
+                        .and_then(|record| attached_hook(self.instance(), record, device, number))
                         .or(moved.map(|moved| moved.hook))
                         .filter(|hook| to_try.contains(hook))
                         .or_else(|| to_try.first().copied())
                         .unwrap_or(ReceiveHook::Tc),
+                    tc,
                     incarnation,
                 },
                 netns: device.netns.clone(),
@@ -697,10 +793,6 @@ impl Dataplane {
         }
     }
 
-    fn link(&self, device: &DeviceRecord) -> PathBuf {
-        hooks::links_folder(&self.bpffs).join(device.send_link())
-    }
-
     /// The record of a device that was attached for the same interface elsewhere, and has taken its
     /// programs along.
     fn moved_device<'a>(&self, record: &'a Record, device: &Device) -> Option<&'a DeviceRecord> {
@@ -709,8 +801,8 @@ impl Dataplane {
             known.vpc == device.vpc
                 && known.name == device.name
                 && (known.netns_inode, known.ifindex) != place
-                && hooks::held(&self.bpffs, known) == Some(device.link.ifindex)
-                && hooks::is_in(&self.link(known), &device.netns)
+                && hooks::held(self.instance(), known) == Some(device.link.ifindex)
+                && hooks::is_in(&self.bpffs, known, &device.netns)
         })
     }
 
@@ -726,7 +818,7 @@ impl Dataplane {
             let vpc = wanted.policy.vpcs.get(&device.vpc);
             !is_found
                 && vpc.is_some_and(|vpc| vpc.interfaces.contains_key(&device.name))
-                && hooks::held(&self.bpffs, device).is_some()
+                && hooks::held(self.instance(), device).is_some()
         };
         devices.iter().filter(is_astray).cloned().collect()
     }
@@ -799,7 +891,7 @@ impl Dataplane {
             .chain(&prepared.astray)
             .map(DeviceRecord::link_prefix)
             .collect();
-        hooks::remove_links(&self.bpffs, |link| {
+        hooks::remove_links(self.instance(), |link| {
             wanted
                 .iter()
                 .any(|prefix| link.starts_with(prefix.as_str()))
@@ -1066,12 +1158,12 @@ impl Dataplane {
         for device in &prepared.devices {
             let mut wanted = device.record.clone();
             // A device that is attached keeps its hook; another takes the first that works.
-            let hooks = if hooks::is_attached(&self.bpffs, &wanted) {
+            let hooks = if hooks::is_attached(self.instance(), &wanted) {
                 vec![wanted.hook]
             } else {
                 device.to_try.to_vec()
             };
-            let mut result = Err(Error::NoTcx);
+            let mut result = Err(Error::NoLinks);
             for hook in hooks {
                 wanted.hook = hook;
                 self.pin_programs(record, &wanted)?;
@@ -1083,7 +1175,7 @@ impl Dataplane {
                 }
                 // A link that was only placed lets everything pass.
                 let replace = replace || !known.iter().any(|known| known.has_links_of(&wanted));
-                result = hooks::ensure(&self.bpffs, &folder, &device.netns, &wanted, replace);
+                result = hooks::ensure(self.instance(), &folder, &device.netns, &wanted, replace);
                 if result.is_ok() {
                     break;
                 }
@@ -1094,16 +1186,16 @@ impl Dataplane {
         for device in &prepared.astray {
             self.pin_programs(record, device)?;
             if replace {
-                hooks::replace(&self.bpffs, &folder, device)?;
+                hooks::replace(self.instance(), &folder, device)?;
             }
             record.devices.push(device.clone());
         }
         let kept: BTreeSet<String> = record
             .devices
             .iter()
-            .flat_map(|device| [device.send_link(), device.receive_link()])
+            .flat_map(DeviceRecord::links)
             .collect();
-        hooks::remove_links(&self.bpffs, |link| kept.contains(link))
+        hooks::remove_links(self.instance(), |link| kept.contains(link))
     }
 
     /// Loads the programs a device needs, unless an earlier one of its namespace needed them.
@@ -1170,7 +1262,7 @@ impl Dataplane {
     }
 
     fn remove_everything(&mut self) -> Result<(), Error> {
-        hooks::remove_links(&self.bpffs, |_| false)?;
+        hooks::remove_links(self.instance(), |_| false)?;
         remove_folder(&hooks::links_folder(&self.bpffs))?;
         for layout in layouts(&self.bpffs) {
             remove_folder(&layout_folder(&self.bpffs, layout))?;
@@ -1192,7 +1284,7 @@ impl Dataplane {
         let devices = self.record().map_or(&[][..], |record| &record.devices);
         Ok(devices
             .iter()
-            .map(|device| attachment(&self.bpffs, device))
+            .map(|device| attachment(self.instance(), device))
             .collect())
     }
 
@@ -1202,7 +1294,7 @@ impl Dataplane {
         let devices = record.map_or_else(Vec::new, |record| record.devices);
         Ok(devices
             .iter()
-            .map(|device| attachment(bpffs, device))
+            .map(|device| attachment(Instance { run, bpffs }, device))
             .collect())
     }
 
@@ -1287,7 +1379,7 @@ fn netns_number(known: &mut Vec<NetnsRecord>, id: NetnsId) -> u32 {
     number
 }
 
-fn attachment(bpffs: &Path, device: &DeviceRecord) -> Attachment {
+fn attachment(instance: Instance<'_>, device: &DeviceRecord) -> Attachment {
     Attachment {
         vpc: device.vpc.clone(),
         name: device.name.clone(),
@@ -1295,10 +1387,11 @@ fn attachment(bpffs: &Path, device: &DeviceRecord) -> Attachment {
         ifindex: device.ifindex,
         side: device.side(),
         hook: device.hook,
-        attached: hooks::is_attached(bpffs, device),
+        tc: device.tc,
+        attached: hooks::is_attached(instance, device),
         netns_inode: device.netns_inode,
-        held: hooks::held(bpffs, device),
-        link: hooks::links_folder(bpffs).join(device.send_link()),
+        held: hooks::held(instance, device),
+        link: hooks::sending_link(instance.bpffs, device),
     }
 }
 
@@ -1320,7 +1413,7 @@ fn same_device<'a>(
 
 /// The hook that receives on the device, in whichever role it was attached.
 fn attached_hook(
-    bpffs: &Path,
+    instance: Instance<'_>,
     record: &Record,
     device: &Device,
     netns: u32,
@@ -1328,7 +1421,7 @@ fn attached_hook(
     let mut devices = record.devices.iter();
     let known =
         devices.find(|known| known.netns == netns && known.ifindex == device.link.ifindex)?;
-    hooks::is_attached(bpffs, known).then_some(known.hook)
+    hooks::is_attached(instance, known).then_some(known.hook)
 }
 
 /// A foreign XDP program is never replaced unasked.

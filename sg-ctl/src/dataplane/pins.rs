@@ -14,6 +14,7 @@ use aya::programs::{ProgramInfo, loaded_programs};
 
 use super::maps::{FLOW_MAPS, FLOW_TABLE, LAYOUT_MAPS, flows_folder, layout_folder};
 use super::state::Record;
+use super::verify::Way;
 use super::{Error, hooks, object, sys};
 
 /// The name that a table of flows has when it is made beside the current one.
@@ -141,8 +142,8 @@ fn pins(bpffs: &Path, record: &Record) -> Vec<Pin> {
     for device in &record.devices {
         let receive = hooks::receive_program(device.hook);
         for (program, link) in [
-            (object::TC_SEND, device.send_link()),
-            (receive, device.receive_link()),
+            (object::TC_SEND, device.link(Way::Sent)),
+            (receive, device.link(Way::Received)),
         ] {
             let path = hooks::program_path(&layout, device.netns, program);
             if !pins.iter().any(|pin| pin.path == path) {

@@ -18,8 +18,9 @@ use std::thread::{self, JoinHandle};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 
-use super::report::ReceiveHook;
+use super::report::{ReceiveHook, TcHook};
 use super::state::{DeviceRecord, Record};
+use super::verify::Way;
 use super::{Device, Error, Wanted, hooks, object};
 use crate::interfaces::Netns;
 use crate::policy::model::Side;
@@ -41,7 +42,9 @@ impl Placing {
         let devices: Vec<_> = devices
             .filter_map(|device| placeable(record, wanted, device))
             .collect();
-        let thread = (devices.len() >= FEW).then(|| {
+        // A filter is added without waiting.
+        let is_slow = devices.len() >= FEW && hooks::tc_hook() == TcHook::Tcx;
+        let thread = is_slow.then(|| {
             let stop = Arc::clone(&stop);
             thread::spawn(move || {
                 let mut placed = Vec::new();
@@ -106,6 +109,7 @@ fn placeable(
         ifindex: device.link.ifindex,
         guest: interface.side == Side::Guest,
         hook: *hook,
+        tc: TcHook::Tcx,
         incarnation: 0,
     };
     Some((device.netns.clone(), record))
@@ -130,8 +134,8 @@ fn place(
     })?;
     for (netns, device) in devices {
         for (name, way) in [
-            (device.send_link(), TcAttachType::Egress),
-            (device.receive_link(), TcAttachType::Ingress),
+            (device.link(Way::Sent), TcAttachType::Egress),
+            (device.link(Way::Received), TcAttachType::Ingress),
         ] {
             if stop.load(Ordering::Relaxed) {
                 return Ok(());

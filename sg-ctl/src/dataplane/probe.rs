@@ -1,7 +1,10 @@
 //! What the kernel can do, asked without changing anything.
 
-use aya::programs::{SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::sys::SyscallError;
+use nix::errno::Errno;
 
+use super::report::TcHook;
 use super::{Error, object, sys};
 
 /// Loads the smallest of the programs, runs it, and gives the ticks of the kernel's clock in a
@@ -16,8 +19,16 @@ pub fn can_wait_for_readers() -> bool {
     sys::can_wait_for_readers()
 }
 
-/// Asks the loopback's hook for its programs, which a kernel without TCX refuses.
-pub fn tcx() -> Result<(), Error> {
-    let asked = SchedClassifier::query_tcx("lo", TcAttachType::Ingress);
-    asked.map(drop).map_err(|_| Error::NoTcx)
+/// How programs are attached at TC: a kernel without TCX does not know the loopback's hook, and has
+/// filters since long before.
+pub fn tc_hook() -> Result<TcHook, Error> {
+    match SchedClassifier::query_tcx("lo", TcAttachType::Ingress) {
+        Ok(_) => Ok(TcHook::Tcx),
+        Err(ProgramError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.raw_os_error() == Some(Errno::EINVAL as i32) =>
+        {
+            Ok(TcHook::Clsact)
+        }
+        Err(source) => Err(Error::TcHook(Box::new(source))),
+    }
 }

@@ -27,22 +27,28 @@ pub struct Attachment {
     pub side: Side,
     /// Which hook receives.
     pub hook: ReceiveHook,
-    /// Whether both links are in place.
+    /// How its programs at TC are attached.
+    pub tc: TcHook,
+    /// Whether both programs are in place.
     pub attached: bool,
     /// What tells the network namespace that it was attached in from others.
     pub netns_inode: u64,
     /// The kernel's number of the device that holds the programs now: another one where the device
     /// has moved to another namespace. None where they were detached, or the device is gone.
     pub held: Option<u32>,
-    /// The sending link's pin.
-    pub(super) link: PathBuf,
+    /// The sending link's pin; none where a filter judges what is sent.
+    pub(super) link: Option<PathBuf>,
 }
 
 impl Attachment {
     /// Whether the device that holds the programs is in a network namespace: there may be another
     /// one with its number.
     pub fn is_in(&self, netns: &Netns) -> bool {
-        hooks::is_in(&self.link, netns)
+        match &self.link {
+            Some(link) => hooks::is_linked_in(link, netns),
+            // A filter does not go with its device.
+            None => netns.id().inode == self.netns_inode,
+        }
     }
 }
 
@@ -53,8 +59,28 @@ pub enum ReceiveHook {
     XdpNative,
     /// XDP above the driver.
     XdpGeneric,
-    /// TCX.
+    /// Traffic control.
     Tc,
+}
+
+/// How programs are attached at traffic control.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcHook {
+    /// By links, since Linux 6.6.
+    Tcx,
+    /// By filters of the clsact queueing discipline, since Linux 4.5.
+    Clsact,
+}
+
+impl TcHook {
+    /// The word people and JSON use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
 }
 
 impl ReceiveHook {

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 use sg_common::tables::ABI;
 
 use super::flow_tables::FlowRoom;
-use super::report::ReceiveHook;
+use super::report::{ReceiveHook, TcHook};
 use super::seal::{self, Opened, checksum};
 use super::sizes::Sizes;
+use super::verify::Way;
 use super::{Error, former};
 use crate::compile::image::{Image, ImageError};
 use crate::dirs::{create_file, open_file};
@@ -25,7 +26,7 @@ use crate::policy::names::{InterfaceName, VpcName};
 use crate::store::StoreId;
 
 /// The layout of the record, with that of the maps it speaks of.
-const FORMAT: u32 = 3 << 16 | ABI;
+const FORMAT: u32 = 4 << 16 | ABI;
 
 const RECORD: seal::Kind = *b"sgIn";
 const IMAGE: seal::Kind = *b"sgIm";
@@ -82,7 +83,45 @@ pub(super) struct DeviceRecord {
     pub(super) ifindex: u32,
     pub(super) guest: bool,
     pub(super) hook: ReceiveHook,
+    /// How the programs at TC are attached.
+    pub(super) tc: TcHook,
     pub(super) incarnation: u32,
+}
+
+/// What a folder among the pins of links marks, since it is held by no descriptor. The order is that
+/// in which they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum FilterMark {
+    /// A filter, where a kernel with TCX has a link.
+    Filter(Way),
+    /// A clsact that sg has added.
+    Clsact,
+}
+
+impl FilterMark {
+    const ALL: [Self; 3] = [
+        Self::Filter(Way::Received),
+        Self::Filter(Way::Sent),
+        Self::Clsact,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Filter(Way::Received) => "receive-clsact",
+            Self::Filter(Way::Sent) => "send-clsact",
+            Self::Clsact => "clsact",
+        }
+    }
+
+    /// What a name marks: the inode number of the namespace, the device, and what it has there.
+    pub(super) fn of_name(name: &str) -> Option<(u64, u32, Self)> {
+        let mut parts = name.splitn(3, '-');
+        let netns_inode = parts.next()?.parse().ok()?;
+        let ifindex = parts.next()?.parse().ok()?;
+        let rest = parts.next()?;
+        let mark = Self::ALL.into_iter().find(|mark| mark.name() == rest)?;
+        Some((netns_inode, ifindex, mark))
+    }
 }
 
 impl DeviceRecord {
@@ -95,24 +134,42 @@ impl DeviceRecord {
         format!("{}-{}-", self.netns_inode, self.ifindex)
     }
 
-    /// The name of the receiving link's pin. XDP and TC have different ones, so that a device that
-    /// changes hooks has both for a moment, and never none.
-    pub(super) fn receive_link(&self) -> String {
-        let hook = match self.hook {
-            ReceiveHook::XdpNative | ReceiveHook::XdpGeneric => "xdp",
-            ReceiveHook::Tc => "tc",
+    /// The name of a link's pin, or of what marks a filter. XDP, TCX and clsact have different ones,
+    /// so that a device that changes hooks has both for a moment, and never none.
+    pub(super) fn link(&self, way: Way) -> String {
+        let name = match (way, self.hook, self.tc) {
+            (Way::Received, ReceiveHook::XdpNative | ReceiveHook::XdpGeneric, _) => "receive-xdp",
+            (Way::Received, ReceiveHook::Tc, TcHook::Tcx) => "receive-tc",
+            (Way::Sent, _, TcHook::Tcx) => "send",
+            (_, _, TcHook::Clsact) => FilterMark::Filter(way).name(),
         };
-        format!("{}receive-{hook}", self.link_prefix())
+        format!("{}{name}", self.link_prefix())
     }
 
-    /// Whether both are of one device, at one hook.
+    /// The name of what marks something that this device has.
+    pub(super) fn filter_mark(&self, mark: FilterMark) -> String {
+        format!("{}{}", self.link_prefix(), mark.name())
+    }
+
+    /// Whether a filter judges, and no link.
+    pub(super) fn has_filter(&self, way: Way) -> bool {
+        self.tc == TcHook::Clsact && (way == Way::Sent || self.hook == ReceiveHook::Tc)
+    }
+
+    /// The names of everything that it may have among the links. A clsact that sg has added stays
+    /// while the device is protected, be it by links meanwhile: the kernel loses packets that are
+    /// sent while it is added or removed.
+    pub(super) fn links(&self) -> [String; 3] {
+        [
+            self.link(Way::Received),
+            self.link(Way::Sent),
+            self.filter_mark(FilterMark::Clsact),
+        ]
+    }
+
+    /// Whether both are of one device, at the same hooks.
     pub(super) fn has_links_of(&self, other: &Self) -> bool {
-        self.receive_link() == other.receive_link()
-    }
-
-    /// The name of the sending link's pin.
-    pub(super) fn send_link(&self) -> String {
-        format!("{}send", self.link_prefix())
+        self.links() == other.links()
     }
 }
 
@@ -562,6 +619,40 @@ mod tests {
             let told = files.read_record().map(drop).unwrap_err();
             assert!(matches!(told, Error::Record { .. }), "{told}");
         }
+    }
+
+    #[test]
+    fn a_mark_says_whose_it_is() {
+        let device = DeviceRecord {
+            vpc: VpcName::default(),
+            name: "eth0".parse().unwrap(),
+            netns: 1,
+            netns_inode: 4_026_531_840,
+            ifindex: 7,
+            guest: false,
+            hook: ReceiveHook::Tc,
+            tc: TcHook::Clsact,
+            incarnation: 1,
+        };
+        let marks = device.links().into_iter();
+        let read: Vec<_> = marks
+            .map(|name| FilterMark::of_name(&name).unwrap())
+            .collect();
+        let marked = FilterMark::ALL.map(|mark| (4_026_531_840, 7, mark));
+        assert_eq!(read, marked);
+        let tcx = DeviceRecord {
+            tc: TcHook::Tcx,
+            ..device
+        };
+        let [receive, send, clsact] = tcx.links();
+        assert_eq!(receive, "4026531840-7-receive-tc");
+        assert_eq!(send, "4026531840-7-send");
+        assert!(
+            [receive, send]
+                .iter()
+                .all(|name| FilterMark::of_name(name).is_none())
+        );
+        assert!(FilterMark::of_name(&clsact).is_some());
     }
 
     fn record() -> Record {

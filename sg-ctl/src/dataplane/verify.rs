@@ -12,10 +12,11 @@ use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use sg_common::ranges::RangeTable;
 use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, Policy};
 
+use super::filters::Place;
 use super::maps::{LayoutMaps, layout_folder, prefix_key};
 use super::state::DeviceRecord;
 use super::wire::{Entry, Wire};
-use super::{Dataplane, Device, Error, ReceiveHook, Wanted, hooks, layouts, object, pins, sys};
+use super::{Dataplane, Device, Error, ReceiveHook, TcHook, Wanted, hooks, layouts, object, pins};
 use crate::compile::image::{Arena, Image, ScopedPrefix};
 use crate::compile::meaning::Meaning;
 use crate::policy::names::{InterfaceName, RuleId};
@@ -126,7 +127,7 @@ pub enum Difference {
 }
 
 /// Which way packets go, as the device sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// The device receives them.
     Received,
@@ -259,8 +260,8 @@ impl Dataplane {
         place: Option<&Device>,
         wanted: &Wanted<'_>,
     ) -> Option<u32> {
-        let held = hooks::held(&self.bpffs, device)?;
-        let is_on = |found: &Device| hooks::is_in(&self.link(device), &found.netns);
+        let held = hooks::held(self.instance(), device)?;
+        let is_on = |found: &Device| hooks::is_in(&self.bpffs, device, &found.netns);
         // Followed to where it has the same number.
         let is_elsewhere = |found: &Device| {
             (&found.vpc, &found.name) == (&device.vpc, &device.name)
@@ -309,34 +310,28 @@ impl Dataplane {
         place: Option<&Device>,
         found: &mut Vec<Difference>,
     ) -> Result<(), Error> {
-        let links = hooks::links_folder(&self.bpffs);
         let layout = layout_folder(&self.bpffs, layout);
         let receive = hooks::receive_program(device.hook);
-        for (way, link, name) in [
-            (Way::Received, device.receive_link(), receive),
-            (Way::Sent, device.send_link(), object::TC_SEND),
-        ] {
+        for (way, name) in [(Way::Received, receive), (Way::Sent, object::TC_SEND)] {
             let interface = || device.name.clone();
-            let ends = sys::open_pin(&links.join(link)).and_then(|link| sys::link_ends(&link));
-            let ends = ends.ok().filter(|ends| ends.ifindex == device.ifindex);
-            let Some(ends) = ends else {
+            let Some(running) = hooks::program(self.instance(), device, way) else {
                 let interface = interface();
                 found.push(Difference::Detached { interface, way });
                 continue;
             };
             // A pin that is gone is told of as such.
             let ours = program_id(&hooks::program_path(&layout, device.netns, name))?;
-            if ours.is_some_and(|ours| ours != ends.program) {
+            if ours.is_some_and(|ours| ours != running) {
                 found.push(Difference::Replaced {
                     interface: interface(),
                     way,
-                    program: ends.program,
+                    program: running,
                 });
             }
-            let is_tcx = way == Way::Sent || device.hook == ReceiveHook::Tc;
-            if let Some(place) = place.filter(|_| is_tcx)
-                && let Some(program) = first_program(place, way)?
-                && program != ends.program
+            let is_tc = way == Way::Sent || device.hook == ReceiveHook::Tc;
+            if let Some(place) = place.filter(|_| is_tc)
+                && let Some(program) = first_program(place, device.tc, way)?
+                && program != running
             {
                 let interface = interface();
                 found.push(Difference::Preceded {
@@ -362,8 +357,9 @@ fn program_id(path: &Path) -> Result<Option<u32>, Error> {
     Ok(Some(info.id()))
 }
 
-/// Which program of a device's TCX hook is asked first.
-fn first_program(device: &Device, way: Way) -> Result<Option<u32>, Error> {
+/// Which program of a device's TC hook runs first. Nothing but a program can run before sg's: TCX
+/// programs run before filters, and filters of another kind have another priority, after sg's.
+fn first_program(device: &Device, tc: TcHook, way: Way) -> Result<Option<u32>, Error> {
     let attach_type = match way {
         Way::Received => TcAttachType::Ingress,
         Way::Sent => TcAttachType::Egress,
@@ -372,12 +368,31 @@ fn first_program(device: &Device, way: Way) -> Result<Option<u32>, Error> {
     let asked = device
         .netns
         .enter(|| SchedClassifier::query_tcx(name, attach_type))?;
-    let (_, programs) = asked.map_err(|source| Error::Attach {
-        interface: device.name.clone(),
-        hook: ReceiveHook::Tc,
-        source: Box::new(source),
-    })?;
-    Ok(programs.first().map(ProgramInfo::id))
+    let programs = match asked {
+        Ok((_, programs)) => programs,
+        // A kernel without TCX.
+        Err(_) if tc == TcHook::Clsact => Vec::new(),
+        Err(source) => {
+            return Err(Error::Attach {
+                interface: device.name.clone(),
+                hook: ReceiveHook::Tc,
+                source: Box::new(source),
+            });
+        }
+    };
+    if let Some(first) = programs.first() {
+        return Ok(Some(first.id()));
+    }
+    if tc == TcHook::Tcx {
+        return Ok(None);
+    }
+    let place = Place {
+        netns: &device.netns,
+        ifindex: device.link.ifindex,
+    };
+    let filters = place.filters(way);
+    let filters = filters.map_err(|failure| Error::filter(&device.name, failure))?;
+    Ok(filters.first().and_then(|filter| filter.program))
 }
 
 /// How far one map is from an image.

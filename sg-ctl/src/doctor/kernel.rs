@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Check;
-use crate::dataplane::probe;
+use crate::dataplane::{TcHook, probe};
 use crate::privileges;
 
 /// The first version with TCX links.
@@ -14,7 +14,7 @@ pub(super) fn checks() -> Vec<Check> {
     let mut checks = vec![privileges(), version(), btf()];
     checks.extend([
         programs(),
-        tcx(),
+        tc_hook(),
         grace(),
         jit(),
         unprivileged(),
@@ -78,14 +78,14 @@ fn programs() -> Check {
     }
 }
 
-fn tcx() -> Check {
-    match probe::tcx() {
-        Ok(()) => Check::ok("TCX", "links to the traffic control hooks can be made"),
-        Err(error) => Check::problem(
-            "TCX",
-            error.to_string(),
-            "boot Linux 6.6 or later with CONFIG_NET_XGRESS",
+fn tc_hook() -> Check {
+    match probe::tc_hook() {
+        Ok(TcHook::Tcx) => Check::ok("TC", "programs are attached by TCX links"),
+        Ok(TcHook::Clsact) => Check::ok(
+            "TC",
+            "this kernel has no TCX links, so programs are attached by filters of clsact",
         ),
+        Err(error) => Check::problem("TC", error.to_string(), "run sg-ctl as root"),
     }
 }
 

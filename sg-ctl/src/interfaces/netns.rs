@@ -85,6 +85,32 @@ impl Netns {
         }))
     }
 
+    /// The namespace with this inode number; `None` where no process is in it and no mount that
+    /// this process sees holds it, so that it is gone or cannot be entered.
+    pub fn with_inode(inode: u64) -> Option<Self> {
+        let usual = [OWN, "/proc/1/ns/net"].map(PathBuf::from);
+        let mounts = || fs::read_to_string("/proc/self/mountinfo").ok();
+        let found = usual.into_iter().find_map(|path| Self::at(&path, inode));
+        let found = found.or_else(|| {
+            let mut paths = mounted(&mounts()?, inode).into_iter();
+            paths.find_map(|path| Self::at(&path, inode))
+        });
+        found.or_else(|| {
+            let processes = fs::read_dir("/proc").ok()?.flatten();
+            let mut paths = processes.map(|process| process.path().join("ns/net"));
+            paths.find_map(|path| Self::at(&path, inode))
+        })
+    }
+
+    /// The namespace that a file stands for, if it is the one with this inode number.
+    fn at(path: &Path, inode: u64) -> Option<Self> {
+        if NetnsId::of(path).ok()?.inode != inode {
+            return None;
+        }
+        let found = Self::open(path.to_str(), path).ok()?;
+        (found.id.inode == inode).then_some(found)
+    }
+
     /// What tells this namespace from another.
     pub fn id(&self) -> NetnsId {
         self.id
@@ -214,6 +240,30 @@ fn named() -> Vec<(String, PathBuf)> {
         .collect()
 }
 
+/// Where a namespace is mounted, of what `/proc/self/mountinfo` lists: proc_pid_mountinfo(5).
+fn mounted(mounts: &str, inode: u64) -> Vec<PathBuf> {
+    let root = format!("net:[{inode}]");
+    let points = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(3);
+        (fields.next()? == root).then(|| fields.next())?
+    });
+    points.map(unescaped).collect()
+}
+
+/// A path of mountinfo, where a space, a tab, a line feed and a backslash are three octal digits.
+fn unescaped(path: &str) -> PathBuf {
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    let path = escapes
+        .iter()
+        .fold(path.to_owned(), |path, (from, to)| path.replace(from, to));
+    PathBuf::from(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,6 +323,38 @@ mod tests {
         assert_eq!(inside, netns.id());
         assert_ne!(inside, outside);
         assert_eq!(Netns::current().unwrap().id(), outside);
+    }
+
+    #[test]
+    fn a_namespace_is_found_by_its_inode_number() {
+        let current = Netns::current().unwrap().id();
+        assert_eq!(
+            Netns::with_inode(current.inode).map(|found| found.id()),
+            Some(current)
+        );
+        assert!(Netns::with_inode(1).is_none());
+        if !is_root("that a named namespace is found by its inode number") {
+            return;
+        }
+        let namespace = Namespace::new();
+        let id = Netns::resolve(Some(namespace.name())).unwrap().id();
+        let found = Netns::with_inode(id.inode).unwrap();
+        assert_eq!(found.id(), id);
+        assert_eq!(found.enter(|| Netns::current().unwrap().id()).unwrap(), id);
+    }
+
+    #[test]
+    fn mounts_of_a_namespace_are_found_by_its_number() {
+        let mounts = "\
+25 30 0:23 / /run rw shared:3 - tmpfs run rw
+64 25 0:4 net:[4026532201] /run/netns/a rw - nsfs nsfs rw
+65 25 0:4 net:[4026532202] /srv/b\\040c rw - nsfs nsfs rw
+66 25 0:4 mnt:[4026532203] /run/m rw - nsfs nsfs rw
+";
+        let at = |inode| mounted(mounts, inode);
+        assert_eq!(at(4_026_532_201), [PathBuf::from("/run/netns/a")]);
+        assert_eq!(at(4_026_532_202), [PathBuf::from("/srv/b c")]);
+        assert!(at(4_026_532_203).is_empty());
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct InterfaceStatus {
     pub side: &'static str,
     /// The hook that receives; the one asked for while it is not attached.
     pub hook: &'static str,
+    /// How programs are attached at TC: `tcx` or `clsact`; none while it is not attached.
+    pub tc: Option<&'static str>,
     /// The network namespace, where it is not the machine's.
     pub netns: Option<String>,
     /// Whether packets are judged.
@@ -132,6 +134,7 @@ impl Status {
                     side: side_name(interface.side),
                     hook: attachment
                         .map_or(asked_hook(interface), |attachment| attachment.hook.name()),
+                    tc: attachment.map(|attachment| attachment.tc.name()),
                     netns: interface.netns.clone(),
                     attached: attachment.is_some(),
                     audit: interface.audit,
@@ -166,6 +169,7 @@ impl Status {
             groups: BTreeSet::new(),
             side: side_name(left.side),
             hook: left.hook.name(),
+            tc: Some(left.tc.name()),
             netns: None,
             attached: true,
             audit: false,

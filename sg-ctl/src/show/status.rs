@@ -96,6 +96,7 @@ mod tests {
             groups: BTreeSet::from(["ssh", "web"].map(|name| name.parse().unwrap())),
             side: "host",
             hook: "xdp",
+            tc: attached.then_some("tcx"),
             netns: netns.map(str::to_owned),
             attached,
             audit: name == "eth1",
