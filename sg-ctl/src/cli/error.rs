@@ -13,6 +13,7 @@ use crate::diagnose;
 use crate::explain;
 use crate::interfaces;
 use crate::limits::OutOfBounds;
+use crate::policy::fan_out;
 use crate::policy::findings::Findings;
 use crate::policy::model::Permission;
 use crate::policy::names::{GroupName, InterfaceName, NameError, RuleId, VpcName};
@@ -97,6 +98,12 @@ pub(super) enum Error {
         given: &'static str,
         wanted: &'static str,
     },
+    #[error(
+        "{ranges} port ranges and {peers} peers are {} rules, and one command may add {}; put the \
+         peers into a prefix list with `sg-ctl prefix-list set`",
+        .ranges.saturating_mul(*.peers), fan_out::MOST
+    )]
+    FanOut { ranges: usize, peers: usize },
     #[error("group \"{group}\" allows \"{permission}\" already ({id})")]
     RuleExists {
         group: GroupName,
@@ -161,6 +168,17 @@ pub(super) enum Error {
     NoProtocol,
     #[error("service \"{0}\" is more than one port of one protocol; say tcp or udp with the port")]
     SeveralServices(&'static str),
+}
+
+impl Error {
+    /// What the kernel has refused, if it has.
+    pub(super) fn dataplane(&self) -> Option<&dataplane::Error> {
+        match self {
+            Self::Dataplane(error) => Some(error),
+            Self::Controller(error) => error.dataplane(),
+            _ => None,
+        }
+    }
 }
 
 impl From<controller::Error> for Error {

@@ -1,11 +1,14 @@
 //! Commands about the rules of a group.
 
+use std::collections::HashSet;
+
 use clap::{Args, Subcommand};
 use sg_common::packet::Direction;
 
 use crate::controller::View;
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
+use crate::policy::fan_out;
 use crate::policy::model::{Group, Peer, Permission, Policy, Rule, Traffic};
 use crate::policy::names::{GroupName, RuleId, VpcName, check_description};
 use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
@@ -132,16 +135,23 @@ impl Words {
         if peers.is_empty() {
             return Err(Error::NoPeer(wanted));
         }
-        let mut permissions: Vec<Permission> = Vec::new();
-        for traffic in self.traffic()? {
+        let traffic = self.traffic()?;
+        if fan_out::product(traffic.len(), peers.len()) > fan_out::MOST {
+            return Err(Error::FanOut {
+                ranges: traffic.len(),
+                peers: peers.len(),
+            });
+        }
+        // Said twice is meant once.
+        let (mut seen, mut permissions) = (HashSet::new(), Vec::new());
+        for traffic in traffic {
             for peer in &peers {
                 let permission = Permission {
                     direction,
                     traffic,
                     peer: peer.clone(),
                 };
-                // Said twice is meant once.
-                if !permissions.contains(&permission) {
+                if seen.insert(permission.clone()) {
                     permissions.push(permission);
                 }
             }

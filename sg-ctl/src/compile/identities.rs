@@ -15,7 +15,7 @@ use super::domain::Domain;
 use super::fold::{Prefix, family_of, fold};
 use super::image::{IdentitySet, Image, Member, MembersOf};
 use super::interfaces::Protected;
-use super::limits::{Entries, Subject};
+use super::limits::{CompileError, Entries, Subject};
 use super::numbers::Numbers;
 use super::ranges::{RangeTables, Spans};
 use crate::policy::model::Side;
@@ -24,12 +24,19 @@ use crate::policy::prefix::is_link_local;
 /// The identity of whatever is in a set that is asked by yes or no.
 pub(super) const PRESENT: Identity = Identity(1);
 
+/// How many lists the prefixes of a VPC's lists may be in, counted once for each set of lists that
+/// some prefix is in. Ten thousand lists of everyone beside ten thousand prefixes are a hundred
+/// million, and say no more than one list does.
+const MOST_OVERLAPS: usize = 1 << 21;
+
 /// The sets of one kind in one VPC.
 pub(super) struct Sets {
     sets: Vec<(Identity, Vec<u32>)>,
     numbers: HashMap<Vec<u32>, usize>,
     /// By group or list, the sets that hold it.
     holding: Vec<Vec<usize>>,
+    /// How many groups or lists the sets have together.
+    size: usize,
 }
 
 impl Sets {
@@ -38,6 +45,7 @@ impl Sets {
             sets: Vec::new(),
             numbers: HashMap::new(),
             holding: vec![Vec::new(); targets],
+            size: 0,
         }
     }
 
@@ -48,6 +56,7 @@ impl Sets {
         }
         let identity = give(set);
         let at = self.sets.len();
+        self.size += set.len();
         for target in set {
             if let Some(holding) = self.holding.get_mut(*target as usize) {
                 holding.push(at);
@@ -105,7 +114,7 @@ pub(super) fn prefix_list_sets(
     domain: &Domain<'_>,
     identities: &mut IdentityNumbers<'_>,
     ranges: &mut RangeTables<'_>,
-) -> Sets {
+) -> Result<Sets, CompileError> {
     let mut sets = Sets::new(domain.lists.len());
     let mut give = |set: &[u32]| {
         let names = set
@@ -119,6 +128,7 @@ pub(super) fn prefix_list_sets(
         })
     };
     ranges.begin(&Subject::Vpc(domain.name.clone()));
+    let mut overlaps = 0;
     for family in Family::ALL {
         let mut spans = Spans::default();
         let lists = domain.vpc.prefix_lists.values().zip(0_u32..);
@@ -130,15 +140,30 @@ pub(super) fn prefix_list_sets(
             .collect();
         let mut set = Vec::new();
         fold(&mut items, |prefix, lists| {
+            // What is beyond is counted and not kept.
+            if overlaps > 0 {
+                overlaps += lists.len();
+                return;
+            }
             set.clear();
             set.extend_from_slice(lists);
             set.sort_unstable();
             set.dedup();
-            spans.add(prefix, sets.identity(&set, &mut give).0);
+            match sets.size + set.len() > MOST_OVERLAPS {
+                true => overlaps = sets.size + set.len(),
+                false => spans.add(prefix, sets.identity(&set, &mut give).0),
+            }
         });
         ranges.add_lists(domain.number, family, spans);
     }
-    sets
+    match overlaps {
+        0 => Ok(sets),
+        overlaps => Err(CompileError::TooManyOverlaps {
+            subject: Subject::Vpc(domain.name.clone()),
+            overlaps,
+            most: MOST_OVERLAPS,
+        }),
+    }
 }
 
 /// The keys that MEMBERS gives an index, new ones clear of the previous image.
@@ -180,15 +205,33 @@ pub(super) fn group_sets(
         })
     };
     members.entries.begin(Subject::Vpc(domain.name.clone()));
-    let found = addresses_of_groups(domain, protected);
+    let mut sources = Sources::of(domain, protected);
+    // An interface of many groups has one identity for all of its addresses.
+    let mut of_source = vec![None; sources.groups.len()];
     let mut set = Vec::new();
-    for group in found.chunk_by(|(a, _), (b, _)| a == b) {
-        let Some(&(address, _)) = group.first() else {
+    sources.addresses.sort_unstable();
+    sources.addresses.dedup();
+    for found in sources.addresses.chunk_by(|(a, _), (b, _)| a == b) {
+        let Some(&(address, first)) = found.first() else {
             continue;
         };
-        set.clear();
-        set.extend(group.iter().map(|(_, group)| *group));
-        let identity = sets.identity(&set, &mut give);
+        let known = match found {
+            [_] => of_source.get(first).copied().flatten(),
+            _ => None,
+        };
+        let identity = known.unwrap_or_else(|| {
+            set.clear();
+            let groups = found
+                .iter()
+                .filter_map(|(_, source)| sources.groups.get(*source));
+            set.extend(groups.flatten());
+            set.sort_unstable();
+            set.dedup();
+            sets.identity(&set, &mut give)
+        });
+        if let ([_], Some(of_source)) = (found, of_source.get_mut(first)) {
+            *of_source = Some(identity);
+        }
         members.add(
             MemberKey {
                 vpc: domain.number,
@@ -200,44 +243,50 @@ pub(super) fn group_sets(
     sets
 }
 
-/// Every address with every group it is in, in order: static members, the declared addresses of
-/// guests, and those read from this machine's interfaces.
-fn addresses_of_groups(domain: &Domain<'_>, protected: &[Protected<'_>]) -> Vec<(Addr, u32)> {
-    let is_peer = |group: &u32| domain.groups.is_peer(*group);
-    let mut found: Vec<(Addr, u32)> = Vec::new();
-    let mut add = |groups: &[u32], address: IpAddr| {
-        let groups = groups.iter().filter(|group| is_peer(group));
-        found.extend(groups.map(|group| (Addr::from(address), *group)));
-    };
-    for (group, number) in domain.vpc.groups.values().zip(0..) {
-        for address in &group.members {
-            add(&[number], *address);
+/// Where addresses have their groups from: static members, the declared addresses of guests, and
+/// those read from this machine's interfaces.
+///
+/// An address points to its source and has no list of its own, because an interface may have as
+/// many groups as addresses.
+#[derive(Default)]
+struct Sources {
+    /// What each source gives, in order: groups that a compiled rule names.
+    groups: Vec<Vec<u32>>,
+    addresses: Vec<(Addr, usize)>,
+}
+
+impl Sources {
+    fn of(domain: &Domain<'_>, protected: &[Protected<'_>]) -> Self {
+        let mut sources = Self::default();
+        let mut add = |mut groups: Vec<u32>, addresses: &mut dyn Iterator<Item = IpAddr>| {
+            groups.retain(|group| domain.groups.is_peer(*group));
+            if groups.is_empty() {
+                return;
+            }
+            let source = sources.groups.len();
+            sources
+                .addresses
+                .extend(addresses.map(|address| (Addr::from(address), source)));
+            sources.groups.push(groups);
+        };
+        for (group, number) in domain.vpc.groups.values().zip(0..) {
+            add(vec![number], &mut group.members.iter().copied());
         }
-    }
-    let interfaces = domain.vpc.interfaces.values();
-    for guest in interfaces.filter(|interface| interface.side == Side::Guest) {
-        let groups = domain.group_numbers(&guest.groups);
-        for address in &guest.addresses {
-            add(&groups, *address);
+        let interfaces = domain.vpc.interfaces.values();
+        for guest in interfaces.filter(|interface| interface.side == Side::Guest) {
+            let groups = domain.group_numbers(&guest.groups);
+            add(groups, &mut guest.addresses.iter().copied());
         }
-    }
-    let own = protected
-        .iter()
-        .filter(|protected| protected.vpc_name == domain.name);
-    for host in own.filter(|protected| protected.interface.side == Side::Host) {
-        let groups = domain.group_numbers(&host.interface.groups);
-        for address in host
-            .attached
-            .addresses
+        let own = protected
             .iter()
-            .filter(|address| names_one_machine(address))
-        {
-            add(&groups, *address);
+            .filter(|protected| protected.vpc_name == domain.name);
+        for host in own.filter(|protected| protected.interface.side == Side::Host) {
+            let groups = domain.group_numbers(&host.interface.groups);
+            let addresses = host.attached.addresses.iter().copied();
+            add(groups, &mut addresses.filter(names_one_machine));
         }
+        sources
     }
-    found.sort_unstable();
-    found.dedup();
-    found
 }
 
 /// Whether an address read from an interface is a peer's for others.

@@ -213,6 +213,19 @@ pub enum CompileError {
         /// How many there are.
         intervals: usize,
     },
+    /// Prefixes or prefix lists that hold one another.
+    #[error(
+        "the prefixes of {subject} lie inside others of its rules or lists more than {most} times \
+         ({overlaps} were counted); leave out prefixes that a wider one holds"
+    )]
+    TooManyOverlaps {
+        /// Whose prefixes they are.
+        subject: Subject,
+        /// How many rules or lists hold for the prefixes that were counted.
+        overlaps: usize,
+        /// The bound.
+        most: usize,
+    },
     /// Devices with like numbers have taken every place that this one may have.
     #[error(
         "{subject} finds no free place in the kernel's table of interfaces, because too many devices \

@@ -84,7 +84,7 @@ pub fn compile(
     let mut tables = PolicyTables::new(previous, limits, image.ids.rules.len());
     for domain in &domains {
         add_services(domain, &mut sets);
-        let lists = prefix_list_sets(domain, &mut identities, &mut ranges);
+        let lists = prefix_list_sets(domain, &mut identities, &mut ranges)?;
         let groups = group_sets(domain, &protected, &mut identities, &mut members);
         for (set, attached) in &domain.policies {
             let policy = tables.add(domain, set, attached, &lists, &groups, &mut ranges)?;

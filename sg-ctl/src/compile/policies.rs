@@ -11,11 +11,16 @@ use super::domain::{AttachedPolicy, Domain};
 use super::fold::{Prefix, family_of, fold};
 use super::identities::Sets;
 use super::image::{Grant, Image};
-use super::limits::{CompileError, Entries, Limits};
+use super::limits::{CompileError, Entries, Limits, Subject};
 use super::numbers::Numbers;
-use super::ports::{Admission, PortTables, TooLong};
+use super::ports::{Admission, PortTables, TooMuch};
 use super::ranges::{RangeTables, Spans};
 use crate::policy::model::Peer;
+
+/// How many rules may hold for the prefixes of one family of a policy's direction, those of wider
+/// prefixes included. Each of them is looked at: two lists of thirty thousand, one inside the other,
+/// are a thousand million.
+const MOST_OVERLAPS: usize = 1 << 24;
 
 /// Where policies are written to.
 pub(super) struct PolicyTables<'a> {
@@ -23,6 +28,19 @@ pub(super) struct PolicyTables<'a> {
     pub(super) ports: PortTables<'a>,
     pub(super) grants: Entries<GrantKey, Grant>,
     grant_numbers: Numbers,
+}
+
+impl TooMuch {
+    fn of(self, subject: Subject) -> CompileError {
+        match self {
+            Self::Intervals(intervals) => CompileError::TooManyPorts { subject, intervals },
+            Self::Overlaps(overlaps) => CompileError::TooManyOverlaps {
+                subject,
+                overlaps,
+                most: MOST_OVERLAPS,
+            },
+        }
+    }
 }
 
 /// The rules of one direction by where they are looked up.
@@ -63,12 +81,8 @@ impl<'a> PolicyTables<'a> {
         for (direction, place) in Direction::ALL.into_iter().zip(&mut policy.directions) {
             let id = direction_policy(attached.id, direction);
             let rules = sort(domain, groups, direction);
-            *place = self.direction(id, rules, lists, members, ranges).map_err(
-                |TooLong(intervals)| CompileError::TooManyPorts {
-                    subject: attached.subject.clone(),
-                    intervals,
-                },
-            )?;
+            let direction = self.direction(id, rules, lists, members, ranges);
+            *place = direction.map_err(|too_much| too_much.of(attached.subject.clone()))?;
         }
         Ok(policy)
     }
@@ -80,7 +94,7 @@ impl<'a> PolicyTables<'a> {
         lists: &Sets,
         members: &Sets,
         ranges: &mut RangeTables<'_>,
-    ) -> Result<DirectionPolicy, TooLong> {
+    ) -> Result<DirectionPolicy, TooMuch> {
         let mut policy = DirectionPolicy::default();
         let families = Family::ALL
             .into_iter()
@@ -115,19 +129,27 @@ impl<'a> PolicyTables<'a> {
         &mut self,
         rules: &mut [(Prefix, Admission)],
         ranges: &mut RangeTables<'_>,
-    ) -> Result<Spans, TooLong> {
+    ) -> Result<Spans, TooMuch> {
         let mut spans = Spans::default();
         let mut scratch = Vec::new();
-        let mut too_long = None;
+        let mut overlaps = 0_usize;
+        fold(rules, |_, admissions| overlaps += admissions.len());
+        if overlaps > MOST_OVERLAPS {
+            return Err(TooMuch::Overlaps(overlaps));
+        }
+        let mut wrong = None;
         fold(rules, |prefix, admissions| {
+            if wrong.is_some() {
+                return;
+            }
             scratch.clear();
             scratch.extend_from_slice(admissions);
             match self.ports.table(&mut scratch) {
                 Ok(table) => spans.add(prefix, ranges.value(table)),
-                Err(error) => too_long = Some(error),
+                Err(error) => wrong = Some(error),
             }
         });
-        too_long.map_or(Ok(spans), Err)
+        wrong.map_or(Ok(spans), Err)
     }
 
     /// Writes, for each set that holds any of the peers, what the rules that name them admit.
@@ -136,7 +158,7 @@ impl<'a> PolicyTables<'a> {
         direction_policy: u32,
         rules: &mut [(u32, Admission)],
         sets: &Sets,
-    ) -> Result<(), TooLong> {
+    ) -> Result<(), TooMuch> {
         rules.sort_by_key(|(peer, _)| *peer);
         let by_peer: BTreeMap<u32, &[(u32, Admission)]> = rules
             .chunk_by(|(a, _), (b, _)| a == b)

@@ -91,9 +91,14 @@ pub(super) struct PortTables<'a> {
     scratch: Vec<PortEntry>,
 }
 
-/// A table of so many entries that the search would not reach its end.
+/// Why the rules of a policy have no tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooLong(pub(super) usize);
+pub(super) enum TooMuch {
+    /// A table of so many entries that the search would not reach its end.
+    Intervals(usize),
+    /// Prefixes that hold one another so often.
+    Overlaps(usize),
+}
 
 impl<'a> PortTables<'a> {
     /// No tables yet, and room for as many as are expected.
@@ -121,10 +126,10 @@ impl<'a> PortTables<'a> {
     }
 
     /// The table of what these rules admit together. Leaves the admissions in another order.
-    pub(super) fn table(&mut self, admissions: &mut [Admission]) -> Result<PortTable, TooLong> {
+    pub(super) fn table(&mut self, admissions: &mut [Admission]) -> Result<PortTable, TooMuch> {
         write_table(admissions, &mut self.scratch);
         if self.scratch.len() > PortTable::MAX_LENGTH as usize {
-            return Err(TooLong(self.scratch.len()));
+            return Err(TooMuch::Intervals(self.scratch.len()));
         }
         let Slice { offset, length } = self.tables.place(&self.scratch);
         Ok(PortTable { offset, length })
@@ -214,6 +219,9 @@ mod tests {
         let scattered = 0..=PortTable::MAX_LENGTH / 2;
         let mut scattered: Vec<_> = scattered.map(|n| admission(n, n * 2, n * 2)).collect();
         let length = scattered.len() * 2;
-        assert_eq!(tables.table(&mut scattered), Err(TooLong(length)));
+        assert_eq!(
+            tables.table(&mut scattered),
+            Err(TooMuch::Intervals(length))
+        );
     }
 }

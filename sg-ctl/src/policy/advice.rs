@@ -3,7 +3,9 @@
 //! It judges what rules say, not what the machine is; what the kernel has counted is given by
 //! whoever knows.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sg_common::packet::Direction;
@@ -138,6 +140,7 @@ const DATABASES: [&str; 7] = [
 /// admitted nothing.
 pub fn advise(vpc: &Vpc, has_interfaces: bool, unhit: &HashSet<RuleId>) -> Vec<Advice> {
     let used = Used::of(vpc);
+    let facts = Facts::of(vpc);
     let mut found = Vec::new();
     for (name, group) in &vpc.groups {
         let mut add = |rule: Option<RuleId>, matter| {
@@ -154,15 +157,16 @@ pub fn advise(vpc: &Vpc, has_interfaces: bool, unhit: &HashSet<RuleId>) -> Vec<A
             add(None, Matter::MixedAdministration);
         }
         let wider = Wider::of(group);
+        let has_users = has_interfaces && facts.held.contains(name);
         for rule in &group.rules {
             let permission = &rule.permission;
             let matters = [
-                too_open(vpc, permission),
-                never_matches(vpc, permission),
-                (has_interfaces && is_held(vpc, name))
-                    .then(|| empty_peer(vpc, permission))
+                too_open(&facts, permission),
+                never_matches(&facts, permission),
+                has_users
+                    .then(|| empty_peer(vpc, &facts, permission))
                     .flatten(),
-                wider.shadow(vpc, rule),
+                wider.shadow(&facts, rule),
                 (unhit.contains(&rule.id) && !defaults::egress().contains(permission))
                     .then(|| Matter::NeverHit(permission.clone())),
             ];
@@ -172,6 +176,74 @@ pub fn advise(vpc: &Vpc, has_interfaces: bool, unhit: &HashSet<RuleId>) -> Vec<A
         }
     }
     found
+}
+
+/// What is asked about the same lists and groups for rule after rule, found once: there may be as
+/// many rules as a list has prefixes.
+struct Facts<'a> {
+    lists: HashMap<&'a PrefixListName, ListFacts>,
+    /// The groups that an interface is in.
+    held: HashSet<&'a GroupName>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(vpc: &'a Vpc) -> Self {
+        let lists = vpc.prefix_lists.iter();
+        Self {
+            lists: lists
+                .map(|(name, prefixes)| (name, ListFacts::of(prefixes)))
+                .collect(),
+            held: vpc.interfaces.values().flat_map(|i| &i.groups).collect(),
+        }
+    }
+
+    fn list(&self, name: &PrefixListName) -> ListFacts {
+        self.lists.get(name).copied().unwrap_or_default()
+    }
+}
+
+/// What a prefix list comes to.
+#[derive(Clone, Copy, Debug, Default)]
+struct ListFacts {
+    has_v4: bool,
+    has_v6: bool,
+    /// It has every address of a family.
+    is_everyone: bool,
+    /// The longest prefix that holds all of the list; none where the list is empty or of both
+    /// families.
+    hull: Option<IpNet>,
+}
+
+impl ListFacts {
+    fn of(prefixes: &BTreeSet<IpNet>) -> Self {
+        let (v4, v6) = (is_v4, |prefix: &IpNet| !is_v4(prefix));
+        Self {
+            has_v4: prefixes.iter().any(v4),
+            has_v6: prefixes.iter().any(v6),
+            is_everyone: prefixes.iter().any(|prefix| prefix.prefix_len() == 0),
+            hull: hull(prefixes),
+        }
+    }
+
+    fn is_empty(self) -> bool {
+        !self.has_v4 && !self.has_v6
+    }
+}
+
+fn is_v4(prefix: &IpNet) -> bool {
+    prefix.addr().is_ipv4()
+}
+
+/// The bits that the least and the greatest address share are those that all share.
+fn hull(prefixes: &BTreeSet<IpNet>) -> Option<IpNet> {
+    let shared = match (prefixes.first()?.network(), prefixes.last()?.network()) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => return None,
+    };
+    let shortest = prefixes.iter().map(IpNet::prefix_len).min()?;
+    let bits = shortest.min(u8::try_from(shared).ok()?);
+    Some(IpNet::new(prefixes.first()?.addr(), bits).ok()?.trunc())
 }
 
 /// The groups that an interface is in or a rule names; every VPC has `default`.
@@ -197,21 +269,15 @@ impl<'a> Used<'a> {
 }
 
 /// Whether the peer is every address of a family.
-fn is_everyone(vpc: &Vpc, peer: &Peer) -> bool {
-    let whole = |prefix: &IpNet| prefix.prefix_len() == 0;
+fn is_everyone(facts: &Facts<'_>, peer: &Peer) -> bool {
     match peer {
-        Peer::Prefix(prefix) => whole(prefix),
-        Peer::PrefixList(name) => prefixes(vpc, name).iter().any(whole),
+        Peer::Prefix(prefix) => prefix.prefix_len() == 0,
+        Peer::PrefixList(name) => facts.list(name).is_everyone,
         Peer::Group(_) => false,
     }
 }
 
-fn prefixes<'a>(vpc: &'a Vpc, name: &PrefixListName) -> &'a BTreeSet<IpNet> {
-    static NONE: BTreeSet<IpNet> = BTreeSet::new();
-    vpc.prefix_lists.get(name).unwrap_or(&NONE)
-}
-
-fn too_open(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
+fn too_open(facts: &Facts<'_>, permission: &Permission) -> Option<Matter> {
     if permission.direction == Direction::Egress {
         return None;
     }
@@ -222,7 +288,7 @@ fn too_open(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
         || [Traffic::Tcp(most), Traffic::Udp(most)]
             .into_iter()
             .any(|all| traffic.covers(all));
-    if !is_everyone(vpc, &permission.peer) {
+    if !is_everyone(facts, &permission.peer) {
         let is_for_prefixes = !matches!(permission.peer, Peer::Group(_));
         return (opens_all && is_for_prefixes).then(|| Matter::OpensEveryPort(permission.clone()));
     }
@@ -241,17 +307,12 @@ fn too_open(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
     admits_any(&DATABASES).then(|| Matter::OpenDatabase(permission.clone()))
 }
 
-fn never_matches(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
-    let is_v4 = |prefix: &IpNet| prefix.addr().is_ipv4();
+fn never_matches(facts: &Facts<'_>, permission: &Permission) -> Option<Matter> {
     let (some, all_v4, all_v6) = match &permission.peer {
         Peer::Prefix(prefix) => (true, is_v4(prefix), !is_v4(prefix)),
         Peer::PrefixList(name) => {
-            let prefixes = prefixes(vpc, name);
-            (
-                !prefixes.is_empty(),
-                prefixes.iter().all(is_v4),
-                !prefixes.iter().any(is_v4),
-            )
+            let list = facts.list(name);
+            (!list.is_empty(), !list.has_v6, !list.has_v4)
         }
         Peer::Group(_) => (true, false, false),
     };
@@ -264,18 +325,12 @@ fn never_matches(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
     Some(Matter::NeverMatches(permission.clone(), why))
 }
 
-/// Whether an interface is in the group.
-fn is_held(vpc: &Vpc, group: &GroupName) -> bool {
-    let mut interfaces = vpc.interfaces.values();
-    interfaces.any(|interface| interface.groups.contains(group))
-}
-
-fn empty_peer(vpc: &Vpc, permission: &Permission) -> Option<Matter> {
+fn empty_peer(vpc: &Vpc, facts: &Facts<'_>, permission: &Permission) -> Option<Matter> {
     let Peer::Group(name) = &permission.peer else {
         return None;
     };
     let has_members = vpc.groups.get(name).is_some_and(|g| !g.members.is_empty());
-    let is_nobody = !is_held(vpc, name) && !has_members;
+    let is_nobody = !facts.held.contains(name) && !has_members;
     is_nobody.then(|| Matter::EmptyPeer(permission.clone()))
 }
 
@@ -295,38 +350,41 @@ fn is_mixed(group: &Group) -> bool {
 
 /// The rules of one group by whom they speak of, to find one that admits all of another.
 struct Wider<'a> {
-    by_peer: HashMap<(Direction, &'a Peer), Vec<&'a Rule>>,
+    by_peer: HashMap<(Direction, &'a Peer), ByTraffic<'a>>,
     /// The lengths of the prefixes among them: what has to be tried.
     lengths: BTreeSet<u8>,
 }
 
 impl<'a> Wider<'a> {
     fn of(group: &'a Group) -> Self {
-        let mut by_peer: HashMap<_, Vec<&Rule>> = HashMap::new();
+        let mut rules: HashMap<_, Vec<&Rule>> = HashMap::new();
         let mut lengths = BTreeSet::new();
         for rule in &group.rules {
             let permission = &rule.permission;
             if let Peer::Prefix(prefix) = permission.peer {
                 lengths.insert(prefix.prefix_len());
             }
-            by_peer
+            rules
                 .entry((permission.direction, &permission.peer))
                 .or_default()
                 .push(rule);
         }
-        Self { by_peer, lengths }
+        let by_peer = rules
+            .into_iter()
+            .map(|(peer, rules)| (peer, ByTraffic::of(&rules)));
+        Self {
+            by_peer: by_peer.collect(),
+            lengths,
+        }
     }
 
-    fn shadow(&self, vpc: &Vpc, rule: &Rule) -> Option<Matter> {
+    fn shadow(&self, facts: &Facts<'_>, rule: &Rule) -> Option<Matter> {
         let wider = match &rule.permission.peer {
             Peer::Prefix(prefix) => self.over(rule, *prefix),
-            peer @ Peer::PrefixList(name) => self.among(rule, peer).or_else(|| {
-                let mut over = prefixes(vpc, name).iter().map(|net| self.over(rule, *net));
-                let first = over.next()??;
-                // One rule for all of the list, so that removing this one is safe at a glance.
-                over.all(|other| other.is_some_and(|other| other.id == first.id))
-                    .then_some(first)
-            }),
+            // One rule for all of the list, so that removing this one is safe at a glance.
+            peer @ Peer::PrefixList(name) => self
+                .among(rule, peer)
+                .or_else(|| self.over(rule, facts.list(name).hull?)),
             peer @ Peer::Group(_) => self.among(rule, peer),
         }?;
         Some(Matter::Shadowed {
@@ -338,12 +396,8 @@ impl<'a> Wider<'a> {
 
     /// A rule for the same peer.
     fn among(&self, rule: &Rule, peer: &Peer) -> Option<&'a Rule> {
-        let permission = &rule.permission;
-        let rules = self.by_peer.get(&(permission.direction, peer))?;
-        let mut wider = rules.iter().filter(|other| {
-            other.id != rule.id && other.permission.traffic.covers(permission.traffic)
-        });
-        wider.next().copied()
+        let rules = self.by_peer.get(&(rule.permission.direction, peer))?;
+        rules.wider(rule)
     }
 
     /// A rule for a prefix that holds this one.
@@ -352,6 +406,59 @@ impl<'a> Wider<'a> {
             let held = IpNet::new(prefix.addr(), *bits).ok()?.trunc();
             self.among(rule, &Peer::Prefix(held))
         })
+    }
+}
+
+/// Rules for one peer, by the first service that they admit and the widest of those first. Traffic
+/// is an interval of services, so that what covers another stands before it.
+struct ByTraffic<'a> {
+    rules: Vec<&'a Rule>,
+    /// For each place: which rule, there or before, reaches furthest.
+    furthest: Vec<usize>,
+}
+
+fn by_first_service(rule: &Rule) -> (u32, Reverse<u32>) {
+    let (first, last) = rule.permission.traffic.services();
+    (first, Reverse(last))
+}
+
+impl<'a> ByTraffic<'a> {
+    fn of(rules: &[&'a Rule]) -> Self {
+        let mut rules = rules.to_vec();
+        rules.sort_by_key(|rule| by_first_service(rule));
+        let last = |place: usize| {
+            let rule: Option<&&Rule> = rules.get(place);
+            rule.map(|rule| rule.permission.traffic.services().1)
+        };
+        let mut furthest = Vec::with_capacity(rules.len());
+        let mut reached = 0;
+        for place in 0..rules.len() {
+            if last(place) > last(reached) {
+                reached = place;
+            }
+            furthest.push(reached);
+        }
+        Self { rules, furthest }
+    }
+
+    /// Another rule that admits all that this one does.
+    fn wider(&self, rule: &Rule) -> Option<&'a Rule> {
+        let wanted = by_first_service(rule);
+        let place = self
+            .rules
+            .partition_point(|other| by_first_service(other) < wanted);
+        let before = place
+            .checked_sub(1)
+            .and_then(|before| self.rules.get(*self.furthest.get(before)?));
+        let same = self.rules.get(place..).unwrap_or_default().iter();
+        let same = same.take_while(|other| by_first_service(other) == wanted);
+        before
+            .into_iter()
+            .chain(same)
+            .find(|other| {
+                other.id != rule.id && other.permission.traffic.covers(rule.permission.traffic)
+            })
+            .copied()
     }
 }
 
@@ -429,6 +536,65 @@ mod tests {
             "{protocol: all, from: self}, {protocol: tcp, ports: 80, from: self}",
             &["shadowed"],
         );
+    }
+
+    /// Some other rule of the group that admits all of this one, found by trying each of them.
+    fn is_shadowed(vpc: &Vpc, group: &Group, rule: &Rule) -> bool {
+        let holds = |wide: &Peer, narrow: &Peer| match (wide, narrow) {
+            _ if wide == narrow => true,
+            (Peer::Prefix(wide), Peer::Prefix(narrow)) => wide.contains(narrow),
+            (Peer::Prefix(wide), Peer::PrefixList(name)) => {
+                let list = &vpc.prefix_lists[name];
+                !list.is_empty() && list.iter().all(|prefix| wide.contains(prefix))
+            }
+            _ => false,
+        };
+        let permission = &rule.permission;
+        group.rules.iter().any(|other| {
+            let wider = &other.permission;
+            other.id != rule.id
+                && wider.direction == permission.direction
+                && wider.traffic.covers(permission.traffic)
+                && holds(&wider.peer, &permission.peer)
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_wider_rule_is_found_wherever_there_is_one(vpc in super::super::arbitrary::vpc("eth")) {
+            let advice = advise(&vpc, true, &HashSet::new());
+            let told: HashSet<(&GroupName, Option<RuleId>)> = advice
+                .iter()
+                .filter(|advice| advice.matter.name() == "shadowed")
+                .map(|advice| (&advice.group, advice.rule))
+                .collect();
+            for (name, group) in &vpc.groups {
+                for rule in &group.rules {
+                    let wanted = is_shadowed(&vpc, group, rule);
+                    let is_told = told.contains(&(name, Some(rule.id)));
+                    proptest::prop_assert_eq!(is_told, wanted, "{:?}", rule);
+                }
+            }
+        }
+
+        #[test]
+        fn a_hull_holds_the_list_and_no_longer_prefix_does(
+            prefixes in proptest::collection::btree_set((0_u32..4, 24_u8..=32), 1..6)
+        ) {
+            let prefixes: BTreeSet<IpNet> = prefixes
+                .into_iter()
+                .map(|(last, bits)| {
+                    let address = std::net::Ipv4Addr::from(0x0a00_0000 + last);
+                    IpNet::new(address.into(), bits).unwrap().trunc()
+                })
+                .collect();
+            let hull = hull(&prefixes).unwrap();
+            proptest::prop_assert!(prefixes.iter().all(|prefix| hull.contains(prefix)));
+            let longer = hull.subnets(hull.prefix_len() + 1).into_iter().flatten();
+            for longer in longer {
+                proptest::prop_assert!(!prefixes.iter().all(|prefix| longer.contains(prefix)));
+            }
+        }
     }
 
     #[test]

@@ -240,7 +240,7 @@ impl VpcCheck<'_> {
             },
             None => {
                 let known = self.vpc.groups.keys().map(GroupName::as_str);
-                let known = known.take_while(|_| !self.findings.is_full());
+                let known = known.take_while(|_| self.findings.has_few());
                 let suggestion = closest(name.as_str(), known).and_then(|name| name.parse().ok());
                 Problem::UnknownGroup { name, suggestion }
             }
@@ -261,7 +261,7 @@ impl VpcCheck<'_> {
             },
             None => {
                 let known = self.vpc.prefix_lists.keys().map(PrefixListName::as_str);
-                let known = known.take_while(|_| !self.findings.is_full());
+                let known = known.take_while(|_| self.findings.has_few());
                 let suggestion = closest(name.as_str(), known).and_then(|name| name.parse().ok());
                 Problem::UnknownPrefixList { name, suggestion }
             }

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use sg_common::packet::Direction;
 
 use super::defaults::{self, DEFAULT_GROUP_DESCRIPTION};
+use super::fan_out;
 use super::model::{
     Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange, Side, Timeouts,
     Traffic, Vpc,
@@ -48,9 +49,10 @@ fn write(name: &VpcName, vpc: &Vpc, with_interfaces: bool) -> String {
         .filter(|(name, group)| !is_standard(name, group));
     let groups: Vec<_> = groups.collect();
     if !groups.is_empty() {
+        let mut room = fan_out::MOST;
         text.push_str("groups:\n");
         for (name, group) in groups {
-            export_group(&mut text, name, group);
+            export_group(&mut text, name, group, &mut room);
         }
     }
     if with_interfaces && vpc.interfaces.is_empty() {
@@ -105,7 +107,7 @@ fn is_default(name: &GroupName, group: &Group, direction: Direction) -> bool {
     plain && permissions.collect::<BTreeSet<_>>() == standard
 }
 
-fn export_group(text: &mut String, name: &GroupName, group: &Group) {
+fn export_group(text: &mut String, name: &GroupName, group: &Group, room: &mut usize) {
     let _ = write!(text, "  {}:", scalar(name.as_str()));
     let start = text.len();
     text.push('\n');
@@ -124,7 +126,7 @@ fn export_group(text: &mut String, name: &GroupName, group: &Group) {
         if is_default(name, group, direction) {
             continue;
         }
-        let items = rule_items(group, direction);
+        let items = rule_items(group, direction, room);
         if items.is_empty() {
             line(text, 2, key, "[]");
         } else {
@@ -150,8 +152,8 @@ fn export_group(text: &mut String, name: &GroupName, group: &Group) {
     }
 }
 
-/// The rules of one direction as items in flow style.
-fn rule_items(group: &Group, direction: Direction) -> Vec<String> {
+/// The rules of one direction as items in flow style. `room` is what lists may still stand for.
+fn rule_items(group: &Group, direction: Direction, room: &mut usize) -> Vec<String> {
     // Description and traffic to peers, then the traffic that has the same peers together.
     let mut peers: BTreeMap<(&str, Traffic), BTreeSet<&Peer>> = BTreeMap::new();
     for rule in rules_of(group, direction) {
@@ -171,23 +173,37 @@ fn rule_items(group: &Group, direction: Direction) -> Vec<String> {
     } else {
         "to"
     };
-    items
-        .into_iter()
-        .map(|((kind, peers, description), ports)| {
+    let mut texts = Vec::with_capacity(items.len());
+    for ((kind, peers, description), ports) in items {
+        let peers: Vec<_> = peers.iter().map(|peer| scalar(&peer.to_string())).collect();
+        let rules = fan_out::product(ports.len(), peers.len());
+        let peers = peers.join(", ");
+        let mut add = |ports: &[PortRange]| {
             let mut item = format!("{{{}", kind.text());
             if !ports.is_empty() {
-                let ports = ports.into_iter().map(ports_text);
-                let _ = write!(item, ", ports: {}", inline(ports));
+                let _ = write!(
+                    item,
+                    ", ports: {}",
+                    inline(ports.iter().map(|ports| ports_text(*ports)))
+                );
             }
-            let peers = peers.into_iter().map(|peer| scalar(&peer.to_string()));
-            let _ = write!(item, ", {key}: [{}]", peers.collect::<Vec<_>>().join(", "));
+            let _ = write!(item, ", {key}: [{peers}]");
             if !description.is_empty() {
                 let _ = write!(item, ", description: {}", scalar(description));
             }
             item.push('}');
-            item
-        })
-        .collect()
+            texts.push(item);
+        };
+        match room.checked_sub(rules) {
+            Some(left) => {
+                *room = left;
+                add(&ports);
+            }
+            // What would be refused when it is read is written as lists that do not multiply.
+            None => ports.chunks(2).for_each(add),
+        }
+    }
+    texts
 }
 
 /// What an item says before its ports and peers.
@@ -435,6 +451,34 @@ on_rule_removal: terminate
 ";
         let file = PolicyFile::parse("prod.yaml", text).unwrap();
         assert_eq!(export(file.vpc_name(), &file.to_vpc(None).unwrap()), text);
+    }
+
+    #[test]
+    fn more_rules_than_lists_may_stand_for_are_exported_as_a_file_that_is_read() {
+        let listed = |count: usize, item: &dyn Fn(usize) -> String| {
+            (0..count).map(item).collect::<Vec<_>>().join(", ")
+        };
+        let peers = listed(400, &|n| format!("10.0.{}.{}", n >> 8, n & 255));
+        let rules = |first: usize| {
+            let ports = listed(200, &|n| (first + 2 * n).to_string());
+            format!("{{protocol: tcp, ports: [{ports}], from: [{peers}]}}")
+        };
+        let vpc = |rules: &str| {
+            let text = format!("{{groups: {{g: {{ingress: [{rules}]}}}}}}");
+            PolicyFile::parse("x", &text).unwrap().to_vpc(None).unwrap()
+        };
+        let group: GroupName = "g".parse().unwrap();
+        // Two files with a half each.
+        let (mut both, other) = (vpc(&rules(0)), vpc(&rules(1000)));
+        let rules = &mut both.groups.get_mut(&group).unwrap().rules;
+        let others = other.groups[&group].rules.iter();
+        let others = others.filter(|rule| rule.permission.direction == Direction::Ingress);
+        rules.extend(others.cloned());
+        super::super::change::sort(rules);
+        let text = export(&VpcName::default(), &both);
+        let read = PolicyFile::parse("export", &text).unwrap();
+        let read = read.to_vpc(Some(&both)).unwrap();
+        assert_eq!(read.groups[&group], both.groups[&group]);
     }
 
     #[test]

@@ -10,6 +10,10 @@ use super::prefix::PrefixError;
 /// More findings than anyone reads; the rest is counted.
 const MAX_FINDINGS: usize = 1_000;
 
+/// How many findings may look at all names for the one that was meant: a file may have as many names
+/// as findings, and each look compares with every one of them.
+const MAX_SUGGESTIONS: usize = 20;
+
 /// All that is wrong with a policy, a change or a file; never empty as an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
@@ -300,9 +304,9 @@ impl Findings {
         self.list.is_empty()
     }
 
-    /// Says whether another finding would only be counted.
-    pub(crate) fn is_full(&self) -> bool {
-        self.list.len() >= MAX_FINDINGS
+    /// Says whether another finding is worth a look at all names for the one that was meant.
+    pub(crate) fn has_few(&self) -> bool {
+        self.list.len() < MAX_SUGGESTIONS
     }
 
     pub(crate) fn add(&mut self, subject: Subject, problem: impl Into<Problem>) {
@@ -314,7 +318,7 @@ impl Findings {
     }
 
     pub(crate) fn push(&mut self, finding: Finding) {
-        if self.is_full() {
+        if self.list.len() >= MAX_FINDINGS {
             self.omitted += 1;
         } else {
             self.list.push(finding);

@@ -9,6 +9,7 @@ mod check;
 pub mod defaults;
 pub mod diff;
 pub mod export;
+pub mod fan_out;
 pub mod file;
 pub mod findings;
 pub mod model;

@@ -13,7 +13,7 @@ use crate::compile::arena::{Arena, Places, Slice, Slices};
 use crate::compile::fold::{Prefix, fold};
 use crate::compile::image::Image;
 use crate::compile::limits::CompileError;
-use crate::compile::ports::{Admission, PortTables, TooLong};
+use crate::compile::ports::{Admission, PortTables, TooMuch};
 use crate::compile::ranges::{Edge, RangeArenas, RangeTables, Spans};
 
 /// A table of prefixes taken apart.
@@ -63,9 +63,12 @@ pub(super) struct Work<'k> {
     uses: BTreeMap<(ArenaKind, Slice), i64>,
 }
 
-impl From<TooLong> for Whole {
-    fn from(TooLong(intervals): TooLong) -> Self {
-        Self::because(format!("one peer is allowed {intervals} port intervals"))
+impl From<TooMuch> for Whole {
+    fn from(too_much: TooMuch) -> Self {
+        Self::because(match too_much {
+            TooMuch::Intervals(number) => format!("one peer is allowed {number} port intervals"),
+            TooMuch::Overlaps(number) => format!("prefixes lie inside others {number} times"),
+        })
     }
 }
 

@@ -24,7 +24,7 @@ pub use self::problem::TextProblem;
 
 use self::interfaces::{FileInterface, read_interfaces};
 use self::read::Reader;
-use self::rules::{RulePlace, read_rules, refuse_twice};
+use self::rules::{Lists, RulePlace, read_rules, refuse_twice};
 use self::tree::{Node, Value};
 use super::change::Touched;
 use super::check;
@@ -215,6 +215,11 @@ impl Places {
     }
 }
 
+/// A text of YAML as JSON has it, every scalar as it was spelt; for files that are no policy.
+pub(crate) fn yaml(text: &str) -> Result<serde_json::Value, (Place, TextProblem)> {
+    tree::parse(text).map(|root| root.value.into())
+}
+
 /// Reads what can be read, and names the interfaces that could not be read whole.
 fn read_file(
     reader: &mut Reader,
@@ -317,15 +322,16 @@ fn read_groups(
 ) -> BTreeMap<GroupName, Group> {
     let wanted = "a map from names to groups";
     let named = reader.named::<GroupName>(node, "groups", wanted);
+    let lists = Lists::measure(reader, named.iter().map(|(_, _, node)| *node));
     let workers = thread::available_parallelism().map_or(1, usize::from);
     let share = named.len().div_ceil(workers).max(LEAST_SHARE);
     let mut named = named.chunks(share);
     let first = named.next().unwrap_or_default();
     thread::scope(|scope| {
         let others: Vec<_> = named
-            .map(|share| scope.spawn(|| ReadGroups::read(share)))
+            .map(|share| scope.spawn(move || ReadGroups::read(share, lists)))
             .collect();
-        let first = ReadGroups::read(first);
+        let first = ReadGroups::read(first, lists);
         let others = others.into_iter().map(|share| {
             share
                 .join()
@@ -353,13 +359,13 @@ struct ReadGroups {
 }
 
 impl ReadGroups {
-    fn read(named: &[(GroupName, Place, &Node<'_>)]) -> Self {
+    fn read(named: &[(GroupName, Place, &Node<'_>)], lists: Lists) -> Self {
         let (mut reader, mut places) = (Reader::default(), Places::default());
         let groups = named.iter().map(|(name, place, node)| {
             places.groups.insert(name.clone(), *place);
             (
                 name.clone(),
-                read_group(&mut reader, name, node, &mut places),
+                read_group(&mut reader, name, (node, lists), &mut places),
             )
         });
         Self {
@@ -373,7 +379,7 @@ impl ReadGroups {
 fn read_group(
     reader: &mut Reader,
     name: &GroupName,
-    node: &Node<'_>,
+    (node, lists): (&Node<'_>, Lists),
     places: &mut Places,
 ) -> Group {
     let standard = if name.is_default() {
@@ -400,7 +406,7 @@ fn read_group(
         ("egress", Direction::Egress),
     ] {
         match field(key) {
-            Some(node) => rules.extend(read_rules(reader, name, direction, node)),
+            Some(node) => rules.extend(read_rules(reader, name, direction, node, lists)),
             None => group.rules.extend(default_rules(name, direction)),
         }
     }

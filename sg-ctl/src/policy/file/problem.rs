@@ -111,6 +111,17 @@ pub enum TextProblem {
         /// Where it was first.
         first: Place,
     },
+    /// Lists of ports and peers that stand for more rules than a file may have by them.
+    #[error(
+        "the lists of ports and peers of the rules up to this one stand for {rules} rules, and those \
+         of a file may stand for {most}; put the peers into a prefix list, or write port ranges"
+    )]
+    FanOut {
+        /// Each port with each peer.
+        rules: usize,
+        /// The bound.
+        most: usize,
+    },
     /// A value that is not one of a few words.
     #[error("{what} is {given:?}; use {wanted}")]
     Word {

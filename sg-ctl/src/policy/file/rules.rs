@@ -2,6 +2,7 @@
 
 use sg_common::packet::Direction;
 
+use super::super::fan_out;
 use super::super::findings::Place;
 use super::super::model::{IcmpMatch, Peer, Permission, PortRange, Rule, Traffic};
 use super::super::names::{GroupName, RuleId};
@@ -10,7 +11,7 @@ use super::super::services::service;
 use super::problem::TextProblem;
 use super::read::{Fields, Reader};
 use super::schema;
-use super::tree::Node;
+use super::tree::{Node, Value};
 
 const WANTED_RULES: &str = "a list of rules, or [] for none";
 const WANTED_PEERS: &str = "peers like [10.0.0.0/8, \"2001:db8::/32\", sg:web, pl:office]";
@@ -22,13 +23,14 @@ pub(super) fn read_rules(
     group: &GroupName,
     direction: Direction,
     node: &Node<'_>,
+    lists: Lists,
 ) -> Vec<(Rule, RulePlace)> {
     let what = spelt(direction);
     let items = reader.list(node, what, WANTED_RULES);
     let mut rules = Vec::with_capacity(items.len());
     for item in items {
         if let Some(fields) = reader.fields(item, &schema::RULE) {
-            read_rule(reader, group, direction, (item, &fields), &mut rules);
+            read_rule(reader, group, direction, (item, &fields, lists), &mut rules);
         }
     }
     rules
@@ -58,6 +60,86 @@ pub(super) fn refuse_twice(
     rules
 }
 
+/// Whether lists of ports and peers are multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lists {
+    /// Each port with each peer.
+    Multiplied,
+    /// The file's lists stand for too many rules, which is a finding already.
+    TooLong,
+}
+
+impl Lists {
+    /// Counts what the lists of a file's groups stand for before any of them is multiplied.
+    pub(super) fn measure<'n, 't: 'n>(
+        reader: &mut Reader,
+        groups: impl Iterator<Item = &'n Node<'t>>,
+    ) -> Self {
+        let mut rules = 0_usize;
+        for item in groups.flat_map(items) {
+            rules = rules.saturating_add(fan_out::product(ports_in(item), peers_in(item)));
+            if rules > fan_out::MOST {
+                let most = fan_out::MOST;
+                reader.fault(item.place, TextProblem::FanOut { rules, most });
+                return Self::TooLong;
+            }
+        }
+        Self::Multiplied
+    }
+}
+
+/// The items under `ingress` and `egress` of a group, whatever else is wrong with it.
+fn items<'n, 't>(group: &'n Node<'t>) -> impl Iterator<Item = &'n Node<'t>> {
+    let directions = ["ingress", "inbound", "egress", "outbound"].into_iter();
+    directions
+        .flat_map(|direction| values(group, direction))
+        .flat_map(elements)
+}
+
+/// The values of a key; a key that is there twice is a finding, elsewhere.
+fn values<'n, 't>(node: &'n Node<'t>, key: &str) -> impl Iterator<Item = &'n Node<'t>> {
+    let entries = match &node.value {
+        Value::Map(entries) => entries.as_slice(),
+        _ => &[],
+    };
+    entries.iter().filter_map(move |(name, value)| {
+        matches!(&name.value, Value::Text(text) if text == key).then_some(value)
+    })
+}
+
+fn elements<'n, 't>(node: &'n Node<'t>) -> &'n [Node<'t>] {
+    match &node.value {
+        Value::List(items) => items,
+        _ => std::slice::from_ref(node),
+    }
+}
+
+fn ports_in(item: &Node<'_>) -> usize {
+    let has_ports = values(item, "protocol").any(|node| {
+        let protocol = match &node.value {
+            Value::Text(text) => text.parse::<Protocol>().ok(),
+            _ => None,
+        };
+        matches!(protocol, Some(Protocol::Tcp | Protocol::Udp))
+    });
+    let ranges = |node: &Node<'_>| match &node.value {
+        Value::Text(text) => text.split(',').count(),
+        _ => 0,
+    };
+    match has_ports {
+        true => values(item, "ports").flat_map(elements).map(ranges).sum(),
+        false => 1,
+    }
+}
+
+fn peers_in(item: &Node<'_>) -> usize {
+    let peers = ["from", "to"].into_iter();
+    peers
+        .flat_map(|key| values(item, key))
+        .map(|node| elements(node).len())
+        .sum()
+}
+
 /// Where a rule comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RulePlace {
@@ -76,7 +158,7 @@ fn read_rule(
     reader: &mut Reader,
     group: &GroupName,
     direction: Direction,
-    (item, fields): (&Node<'_>, &Fields<'_, '_>),
+    (item, fields, lists): (&Node<'_>, &Fields<'_, '_>, Lists),
     rules: &mut Vec<(Rule, RulePlace)>,
 ) {
     let traffic = read_traffic(reader, item, fields);
@@ -88,6 +170,9 @@ fn read_rule(
     let (Some(traffic), Some(peers), Some(description)) = (traffic, peers, description) else {
         return;
     };
+    if lists == Lists::TooLong && fan_out::product(traffic.len(), peers.len()) > 0 {
+        return;
+    }
     let of_service = fields.get("service").is_some();
     for (traffic, of_traffic) in traffic {
         for (peer, of_peer) in &peers {

@@ -431,7 +431,7 @@ fn each_bad_rule_is_told_what_would_be_right() {
         ),
         (
             "{service: ssh, from: self, description: über}",
-            "41: a description may not contain 'ü'; use letters a-z and A-Z, digits, spaces and ._-:/()#,@+=&;{}!$*",
+            "41: a description may not contain 'ü'; use letters a-z and A-Z, digits, spaces and ._-:/()#,@[]+=&;{}!$*",
         ),
         (
             "{service: ssh, from: self, descriptio: x}",
@@ -572,4 +572,39 @@ fn a_flood_of_findings_is_counted_and_not_listed() {
     let findings = findings.unwrap_err();
     assert_eq!((findings.count(), findings.iter().count()), (1_500, 1_000));
     assert!(findings.to_string().ends_with("\nand 500 more"));
+}
+
+/// `count` addresses, ports or names, in the middle of a list.
+fn listed(count: usize, item: impl Fn(usize) -> String) -> String {
+    (0..count).map(item).collect::<Vec<_>>().join(",")
+}
+
+#[test]
+fn lists_that_stand_for_too_many_rules_are_refused_before_they_are_multiplied() {
+    let ports = |count| listed(count, |port| port.to_string());
+    let peers = |count: usize| {
+        listed(count, |n| {
+            format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255)
+        })
+    };
+    let rule = |ports: String, peers: String| {
+        format!("{{protocol: tcp, ports: [{ports}], from: [{peers}]}}")
+    };
+    let file =
+        |rules: &str| PolicyFile::parse("x", &format!("{{groups: {{g: {{ingress: [{rules}]}}}}}}"));
+    let refused = |rules: &str| file(rules).unwrap_err().to_string();
+    assert_eq!(
+        refused(&rule(ports(60_000), peers(60_000))),
+        "x:1:25: the lists of ports and peers of the rules up to this one stand for 3600000000 \
+         rules, and those of a file may stand for 131072; put the peers into a prefix list, or write \
+         port ranges"
+    );
+    // One text of ports with commas is as much.
+    assert!(refused(&rule(format!("\"{}\"", ports(60_000)), peers(60_000))).contains("3600000000"));
+    // Many rules together are as much as one.
+    let thirty: Vec<_> = (0..150).map(|_| rule(ports(30), peers(30))).collect();
+    assert!(refused(&thirty.join(",")).contains("stand for 131400 rules"));
+    // One long list beside a short one is hardly more than what is written.
+    assert!(file(&rule(ports(65_536), peers(2))).is_ok());
+    assert!(file(&rule(ports(200), peers(200))).is_ok());
 }

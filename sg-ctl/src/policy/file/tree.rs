@@ -47,6 +47,26 @@ impl Value<'_> {
     }
 }
 
+impl From<Value<'_>> for serde_json::Value {
+    fn from(value: Value<'_>) -> Self {
+        match value {
+            Value::Null => Self::Null,
+            Value::Text(text) => Self::String(text.into_owned()),
+            Value::List(items) => items
+                .into_iter()
+                .map(|item| Self::from(item.value))
+                .collect(),
+            Value::Map(entries) => {
+                let named = |(key, value): (Node<'_>, Node<'_>)| match key.value {
+                    Value::Text(name) => Some((name.into_owned(), Self::from(value.value))),
+                    _ => None,
+                };
+                Self::Object(entries.into_iter().filter_map(named).collect())
+            }
+        }
+    }
+}
+
 impl Node<'_> {
     fn count(&self) -> usize {
         1 + match &self.value {
