@@ -1,13 +1,25 @@
 //! The answers of the AWS command line, put together from any number of files.
+//!
+//! A file is JSON or YAML: an answer, a list of answers (one a page), or what `--query` takes out
+//! of one. What an object is, its fields tell.
+
+mod fields;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::policy::file::{TextProblem, yaml};
+use crate::policy::findings;
+
+pub(super) use fields::{Entry, IpPermission, PrefixList, SecurityGroup, SecurityGroupRule};
 
 /// Why a file is no answer that can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
-    /// Not JSON, or not of the shape that AWS documents.
+    /// Not JSON.
     #[error("{file}: {source}")]
     Json {
         /// The file.
@@ -15,11 +27,33 @@ pub enum AnswerError {
         /// Where and what.
         source: serde_json::Error,
     },
-    /// JSON about something else.
+    /// Not YAML.
+    #[error("{file}:{place}: {source}")]
+    Yaml {
+        /// The file.
+        file: String,
+        /// Where.
+        place: findings::Place,
+        /// What.
+        source: TextProblem,
+    },
+    /// Not of the shape that AWS documents.
+    #[error("{file}: {kind}, item {number}: {source}")]
+    Shape {
+        /// The file.
+        file: String,
+        /// What the item should be.
+        kind: &'static str,
+        /// Which of them it is, from 1 on.
+        number: usize,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// About something else.
     #[error(
-        "{file} has neither SecurityGroups nor PrefixLists nor Entries; save what `aws ec2 \
-         describe-security-groups --output json` prints, or describe-managed-prefix-lists, or \
-         get-managed-prefix-list-entries"
+        "{file} has no security groups, rules, prefix lists or entries of one; save what `aws ec2 \
+         describe-security-groups` prints, or describe-security-group-rules, \
+         describe-managed-prefix-lists or get-managed-prefix-list-entries"
     )]
     Other {
         /// The file.
@@ -43,141 +77,198 @@ pub enum AnswerError {
         /// The file.
         file: String,
     },
+    /// One group, told differently.
+    #[error(
+        "{file} has group {id} otherwise than a file before it; give only the newer of the two files"
+    )]
+    GroupTwice {
+        /// The file.
+        file: String,
+        /// The group.
+        id: String,
+    },
 }
 
 /// Everything that the files say.
 #[derive(Debug, Default)]
 pub struct Answers {
+    /// In the order of the files.
     pub(super) groups: Vec<SecurityGroup>,
-    pub(super) lists: Vec<PrefixList>,
+    /// Where each group is among them, by its id.
+    places: BTreeMap<String, usize>,
+    pub(super) rules: Vec<SecurityGroupRule>,
+    /// By their ids.
+    pub(super) list_names: BTreeMap<String, String>,
     /// By the id of their list.
     pub(super) entries: BTreeMap<String, Vec<Entry>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Answer {
-    security_groups: Option<Vec<SecurityGroup>>,
-    prefix_lists: Option<Vec<PrefixList>>,
-    entries: Option<Vec<Entry>>,
-    next_token: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct SecurityGroup {
-    pub(super) group_id: String,
-    pub(super) group_name: String,
-    #[serde(default)]
-    pub(super) description: String,
-    pub(super) owner_id: Option<String>,
-    pub(super) vpc_id: Option<String>,
-    #[serde(default)]
-    pub(super) ip_permissions: Vec<IpPermission>,
-    #[serde(default)]
-    pub(super) ip_permissions_egress: Vec<IpPermission>,
-    #[serde(default)]
-    pub(super) tags: Vec<Tag>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Tag {
-    pub(super) key: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct IpPermission {
-    pub(super) ip_protocol: String,
-    pub(super) from_port: Option<i32>,
-    pub(super) to_port: Option<i32>,
-    #[serde(default)]
-    pub(super) ip_ranges: Vec<IpRange>,
-    #[serde(default)]
-    pub(super) ipv6_ranges: Vec<Ipv6Range>,
-    #[serde(default)]
-    pub(super) prefix_list_ids: Vec<PrefixListId>,
-    #[serde(default)]
-    pub(super) user_id_group_pairs: Vec<UserIdGroupPair>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct IpRange {
-    pub(super) cidr_ip: String,
-    #[serde(default)]
-    pub(super) description: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Ipv6Range {
-    pub(super) cidr_ipv6: String,
-    #[serde(default)]
-    pub(super) description: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct PrefixListId {
-    pub(super) prefix_list_id: String,
-    #[serde(default)]
-    pub(super) description: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct UserIdGroupPair {
-    pub(super) group_id: Option<String>,
-    pub(super) user_id: Option<String>,
-    pub(super) vpc_id: Option<String>,
-    #[serde(default)]
-    pub(super) description: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct PrefixList {
-    pub(super) prefix_list_id: String,
-    pub(super) prefix_list_name: String,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct Entry {
-    pub(super) cidr: String,
-    #[serde(default)]
-    pub(super) description: String,
-}
+/// The parts of an answer, by the name of the field that holds them, and a field that their items
+/// have and no others.
+const PARTS: [(&str, &str); 4] = [
+    ("SecurityGroups", "GroupName"),
+    ("SecurityGroupRules", "IsEgress"),
+    ("PrefixLists", "PrefixListName"),
+    ("Entries", "Cidr"),
+];
 
 impl Answers {
     /// Adds what one file says.
     pub fn read(&mut self, file: &str, text: &str) -> Result<(), AnswerError> {
-        let answer: Answer = serde_json::from_str(text).map_err(|source| AnswerError::Json {
+        // Some shells write a byte order mark before what a program prints.
+        let text = text.trim_start_matches('\u{feff}').trim_start();
+        let value = match text.starts_with(['{', '[']) || text.is_empty() {
+            true => serde_json::from_str(text).map_err(|source| AnswerError::Json {
+                file: file.to_owned(),
+                source,
+            })?,
+            false => yaml(text).map_err(|(place, source)| AnswerError::Yaml {
+                file: file.to_owned(),
+                place,
+                source,
+            })?,
+        };
+        self.value(file, value)
+    }
+
+    fn value(&mut self, file: &str, value: Value) -> Result<(), AnswerError> {
+        let other = || AnswerError::Other {
             file: file.to_owned(),
-            source,
-        })?;
-        let file = || file.to_owned();
-        if answer.next_token.is_some_and(|token| !token.is_empty()) {
-            return Err(AnswerError::Page { file: file() });
+        };
+        match value {
+            Value::Object(fields) => self.object(file, fields),
+            Value::Array(items) => match items.first() {
+                Some(Value::Object(first)) => match kind_of_item(first) {
+                    Some(kind) => self.items(file, kind, items),
+                    None => items
+                        .into_iter()
+                        .try_for_each(|item| self.value(file, item)),
+                },
+                // What `--query` finds nothing for.
+                None => Ok(()),
+                Some(_) => Err(other()),
+            },
+            _ => Err(other()),
         }
-        let has_any = answer.security_groups.is_some()
-            || answer.prefix_lists.is_some()
-            || answer.entries.is_some();
-        if !has_any {
-            return Err(AnswerError::Other { file: file() });
+    }
+
+    fn object(&mut self, file: &str, mut fields: Map<String, Value>) -> Result<(), AnswerError> {
+        if matches!(fields.get("NextToken"), Some(Value::String(token)) if !token.is_empty()) {
+            return Err(AnswerError::Page {
+                file: file.to_owned(),
+            });
         }
-        self.groups
-            .extend(answer.security_groups.unwrap_or_default());
-        self.lists.extend(answer.prefix_lists.unwrap_or_default());
-        if let Some(entries) = answer.entries {
-            let whose =
-                list_id(&file()).ok_or_else(|| AnswerError::WhoseEntries { file: file() })?;
-            self.entries.entry(whose).or_default().extend(entries);
+        if let Some(kind) = kind_of_item(&fields) {
+            return self.items(file, kind, vec![Value::Object(fields)]);
+        }
+        let mut has_any = false;
+        for (kind, _) in PARTS {
+            if let Some(part) = fields.remove(kind) {
+                has_any = true;
+                let items = match part {
+                    Value::Array(items) => items,
+                    Value::Null => Vec::new(),
+                    one => vec![one],
+                };
+                self.items(file, kind, items)?;
+            }
+        }
+        match has_any {
+            true => Ok(()),
+            false => Err(AnswerError::Other {
+                file: file.to_owned(),
+            }),
+        }
+    }
+
+    fn items(
+        &mut self,
+        file: &str,
+        kind: &'static str,
+        items: Vec<Value>,
+    ) -> Result<(), AnswerError> {
+        match kind {
+            "SecurityGroups" => {
+                for group in read_items(file, kind, items)? {
+                    self.group(file, group)?;
+                }
+            }
+            "SecurityGroupRules" => self.rules.extend(read_items(file, kind, items)?),
+            "PrefixLists" => {
+                let lists = read_items::<PrefixList>(file, kind, items)?.into_iter();
+                let named = lists.map(|list| (list.prefix_list_id, list.prefix_list_name));
+                self.list_names.extend(named);
+            }
+            _ => {
+                let entries = read_items(file, kind, items)?;
+                let whose = list_id(file).ok_or_else(|| AnswerError::WhoseEntries {
+                    file: file.to_owned(),
+                })?;
+                self.entries.entry(whose).or_default().extend(entries);
+            }
         }
         Ok(())
     }
+
+    /// Where no file has groups: those that rules are of, by which alone they are known.
+    pub(super) fn groups_by_rules(&self) -> Vec<SecurityGroup> {
+        if !self.groups.is_empty() {
+            return Vec::new();
+        }
+        let groups: BTreeMap<_, _> = self
+            .rules
+            .iter()
+            .map(|rule| (&rule.group_id, &rule.group_owner_id))
+            .collect();
+        let groups = groups.into_iter().map(|(id, owner)| SecurityGroup {
+            group_id: id.clone(),
+            group_name: String::new(),
+            owner_id: owner.clone(),
+            ..SecurityGroup::default()
+        });
+        groups.collect()
+    }
+
+    /// A group that is there already is the same one, or one of the two is out of date.
+    fn group(&mut self, file: &str, group: SecurityGroup) -> Result<(), AnswerError> {
+        match self.places.entry(group.group_id.clone()) {
+            Place::Vacant(place) => {
+                place.insert(self.groups.len());
+                self.groups.push(group);
+            }
+            Place::Occupied(place) if self.groups.get(*place.get()) != Some(&group) => {
+                return Err(AnswerError::GroupTwice {
+                    file: file.to_owned(),
+                    id: group.group_id,
+                });
+            }
+            Place::Occupied(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// What an object is by itself, outside of an answer.
+fn kind_of_item(fields: &Map<String, Value>) -> Option<&'static str> {
+    let found = PARTS.iter().find(|(_, field)| fields.contains_key(*field));
+    found.map(|(kind, _)| *kind)
+}
+
+fn read_items<T: DeserializeOwned>(
+    file: &str,
+    kind: &'static str,
+    items: Vec<Value>,
+) -> Result<Vec<T>, AnswerError> {
+    let items = items.into_iter().zip(1..);
+    let items = items.map(|(item, number)| {
+        serde_json::from_value(item).map_err(|source| AnswerError::Shape {
+            file: file.to_owned(),
+            kind,
+            number,
+            source,
+        })
+    });
+    items.collect()
 }
 
 /// The id of a prefix list in the last part of a file's name.
@@ -215,10 +306,36 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(read("{").starts_with("a.json: EOF"));
+        assert!(read("{").starts_with("a.json: EOF"), "{}", read("{"));
+        assert!(read("").starts_with("a.json: EOF"));
         assert!(read("{}").contains("describe-security-groups"));
+        assert!(read("[1]").contains("describe-security-groups"));
+        assert!(read("nonsense").contains("describe-security-groups"));
+        assert!(read("a: [").starts_with("a.json:2:1: not readable as YAML"));
         assert!(read("{\"Entries\": []}").contains("pl-0123456789abcdef0.json"));
         assert!(read("{\"SecurityGroups\": [], \"NextToken\": \"x\"}").contains("one page"));
-        assert!(read("{\"SecurityGroups\": [{}]}").contains("GroupId"));
+        assert_eq!(
+            read("{\"SecurityGroups\": [{}]}"),
+            "a.json: SecurityGroups, item 1: missing field `GroupId`"
+        );
+        assert!(
+            read(r#"{"SecurityGroupRules": [{"GroupId": "sg-1", "IsEgress": 7}]}"#)
+                .contains("item 1: 7 is neither true nor false")
+        );
+    }
+
+    #[test]
+    fn a_group_is_one_group_however_often_it_is_told() {
+        let mut answers = Answers::default();
+        let group = r#"{"SecurityGroups": [{"GroupId": "sg-1", "GroupName": "a"}]}"#;
+        answers.read("a.json", group).unwrap();
+        answers.read("b.json", group).unwrap();
+        assert_eq!(answers.groups.len(), 1);
+        let other = group.replace("\"a\"", "\"b\"");
+        let told = answers.read("c.json", &other).unwrap_err().to_string();
+        assert!(
+            told.starts_with("c.json has group sg-1 otherwise"),
+            "{told}"
+        );
     }
 }

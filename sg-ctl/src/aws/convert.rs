@@ -1,21 +1,20 @@
 //! From AWS's groups and prefix lists to the model, VPC by VPC.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
 use ipnet::IpNet;
 use sg_common::packet::Direction;
 
 use super::answers::{Answers, IpPermission, SecurityGroup};
+use super::spelling::{Names, as_description};
 use crate::policy::defaults::create_vpc;
 use crate::policy::export::export_without_interfaces;
 use crate::policy::findings::Findings;
 use crate::policy::model::{
     Group, IcmpMatch, Peer, Permission, Policy, PortRange, Rule, Traffic, Vpc,
 };
-use crate::policy::names::{
-    GroupId, GroupName, NameError, PrefixListName, RuleId, VpcName, check_description,
-};
+use crate::policy::names::{GroupId, GroupName, NameError, PrefixListName, RuleId, VpcName};
 use crate::policy::prefix::{PrefixError, parse_prefix};
 
 /// Why an answer cannot become a policy.
@@ -70,12 +69,23 @@ pub enum ImportError {
     Findings(#[from] Findings),
 }
 
-/// What has no place in a policy.
+/// What is otherwise in the policy than at AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
-    /// Whether something is allowed at AWS that the policy does not allow.
-    pub is_lost: bool,
+    /// What became of it.
+    pub fate: Fate,
     text: String,
+}
+
+/// What became of something at AWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is allowed at AWS, and the policy does not allow it.
+    Lost,
+    /// It has no place in a policy, and allows nothing.
+    LeftOut,
+    /// It is there under another name, or in other words.
+    Changed,
 }
 
 impl fmt::Display for Note {
@@ -101,12 +111,14 @@ impl Imported {
         asked: Option<&str>,
         name: Option<&VpcName>,
     ) -> Result<Self, ImportError> {
-        let id = choose_vpc(answers, asked)?;
+        let by_rules = answers.groups_by_rules();
+        let groups = || answers.groups.iter().chain(&by_rules);
+        let id = choose_vpc(groups(), asked)?;
         let name = match name {
             Some(name) => name.clone(),
             None => id.parse().map_err(named("VPC", id))?,
         };
-        let mut conversion = Conversion::new(answers, id)?;
+        let mut conversion = Conversion::new(answers, groups(), id)?;
         let vpc = conversion.vpc(&name)?;
         let policy = Policy {
             vpcs: BTreeMap::from([(name.clone(), vpc)]),
@@ -124,8 +136,11 @@ impl Imported {
     }
 }
 
-fn choose_vpc<'a>(answers: &'a Answers, asked: Option<&str>) -> Result<&'a str, ImportError> {
-    let known: BTreeSet<&str> = answers.groups.iter().map(SecurityGroup::vpc).collect();
+fn choose_vpc<'a>(
+    groups: impl Iterator<Item = &'a SecurityGroup>,
+    asked: Option<&str>,
+) -> Result<&'a str, ImportError> {
+    let known: BTreeSet<&str> = groups.map(SecurityGroup::vpc).collect();
     let list = || known.iter().copied().collect::<Vec<_>>().join(", ");
     match (asked, known.len()) {
         (_, 0) => Err(ImportError::NoGroups),
@@ -153,41 +168,97 @@ impl SecurityGroup {
     }
 
     fn place(&self) -> String {
-        format!("group {} ({})", self.group_name, self.group_id)
+        match self.group_name.as_str() {
+            "" => format!("group {}", self.group_id),
+            name => format!("group {name} ({})", self.group_id),
+        }
     }
 }
 
 struct Conversion<'a> {
     groups: Vec<&'a SecurityGroup>,
     names: BTreeMap<&'a str, GroupName>,
-    /// The VPC of every group that the files have.
+    /// The VPC of every other group that the files have.
     elsewhere: BTreeMap<&'a str, &'a str>,
+    /// Rules that are told one by one, by their group.
+    rules: BTreeMap<&'a str, Vec<(Direction, &'a IpPermission)>>,
     answers: &'a Answers,
     lists: BTreeMap<&'a str, PrefixListName>,
+    list_names: Names<PrefixListName>,
     notes: Vec<Note>,
 }
 
 impl<'a> Conversion<'a> {
-    fn new(answers: &'a Answers, vpc: &'a str) -> Result<Self, ImportError> {
-        let (groups, others): (Vec<_>, Vec<_>) =
-            answers.groups.iter().partition(|group| group.vpc() == vpc);
-        let mut names = BTreeMap::new();
-        for group in &groups {
-            let name = group.group_name.parse();
-            let name = name.map_err(named("group", &group.group_id))?;
-            names.insert(group.group_id.as_str(), name);
+    fn new(
+        answers: &'a Answers,
+        groups: impl Iterator<Item = &'a SecurityGroup>,
+        vpc: &'a str,
+    ) -> Result<Self, ImportError> {
+        let (groups, others): (Vec<_>, Vec<_>) = groups.partition(|group| group.vpc() == vpc);
+        let mut rules: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for rule in &answers.rules {
+            let direction = match rule.is_egress {
+                true => Direction::Egress,
+                false => Direction::Ingress,
+            };
+            let of_group = rules.entry(rule.group_id.as_str()).or_default();
+            of_group.push((direction, &rule.permission));
         }
         let elsewhere = others.into_iter();
-        Ok(Self {
+        let mut conversion = Self {
             groups,
-            names,
+            names: BTreeMap::new(),
             elsewhere: elsewhere
                 .map(|group| (group.group_id.as_str(), group.vpc()))
                 .collect(),
+            rules,
             answers,
             lists: BTreeMap::new(),
+            list_names: Names::default(),
             notes: Vec::new(),
-        })
+        };
+        conversion.name_groups()?;
+        conversion.note_rules_of_nobody();
+        Ok(conversion)
+    }
+
+    /// References follow the ids. In a VPC that accounts share, each may have a group of the same
+    /// name.
+    fn name_groups(&mut self) -> Result<(), ImportError> {
+        let mut names = Names::default();
+        for group in self.groups.clone() {
+            let (id, given) = (group.group_id.as_str(), group.group_name.as_str());
+            let name: GroupName = names.give(given, id).map_err(named("group", id))?;
+            if name.as_str() != given.trim_matches(' ') {
+                let why = match names.owner(given) {
+                    Some(other) => format!("group {other} has that name here"),
+                    None if given.is_empty() => "no file has its name; give what `aws ec2 \
+                                                 describe-security-groups` prints, too"
+                        .to_owned(),
+                    None => "sg takes no such name".to_owned(),
+                };
+                let text = format!("{} is called {name}, because {why}", group.place());
+                self.note(Fate::Changed, text);
+            }
+            self.names.insert(id, name);
+        }
+        Ok(())
+    }
+
+    fn note_rules_of_nobody(&mut self) {
+        let mut left_out = Vec::new();
+        for (id, rules) in &self.rules {
+            if !self.names.contains_key(id) && !self.elsewhere.contains_key(id) {
+                left_out.push(format!(
+                    "the {} rules of group {id} are left out, because no file has that group; give \
+                     what `aws ec2 describe-security-groups --group-ids {id}` prints, too",
+                    rules.len()
+                ));
+            }
+        }
+        for text in left_out {
+            self.note(Fate::Lost, text);
+        }
     }
 
     /// AWS's ids, which nothing else in the file tells.
@@ -203,8 +274,8 @@ impl<'a> Conversion<'a> {
         groups.chain(lists).collect()
     }
 
-    fn note(&mut self, is_lost: bool, text: String) {
-        self.notes.push(Note { is_lost, text });
+    fn note(&mut self, fate: Fate, text: String) {
+        self.notes.push(Note { fate, text });
     }
 
     fn vpc(&mut self, name: &VpcName) -> Result<Vpc, ImportError> {
@@ -223,7 +294,7 @@ impl<'a> Conversion<'a> {
         }
         if self.groups.iter().any(|group| group.owner_id.is_some()) {
             self.note(
-                false,
+                Fate::LeftOut,
                 "ids, owners and ARNs are AWS's: sg gives ids of its own".to_owned(),
             );
         }
@@ -232,41 +303,59 @@ impl<'a> Conversion<'a> {
 
     fn group(&mut self, source: &'a SecurityGroup) -> Result<Group, ImportError> {
         let place = source.place();
-        let described = check_description(&source.description);
-        described.map_err(|source| ImportError::Name {
-            place: place.clone(),
-            source,
-        })?;
         if !source.tags.is_empty() {
             let keys: Vec<&str> = source.tags.iter().map(|tag| tag.key.as_str()).collect();
             let text = format!("{place}: sg has no tags ({})", keys.join(", "));
-            self.note(false, text);
+            self.note(Fate::LeftOut, text);
         }
-        let mut group = Group::bare(GroupId::random(), source.description.clone());
-        for (direction, permissions) in [
-            (Direction::Ingress, &source.ip_permissions),
-            (Direction::Egress, &source.ip_permissions_egress),
-        ] {
-            for permission in permissions {
-                let traffic = traffic(&place, permission)?;
-                for (peer, description) in self.peers(source, permission, traffic)? {
-                    check_description(&description).map_err(|source| ImportError::Name {
-                        place: place.clone(),
-                        source,
-                    })?;
-                    group.rules.push(Rule {
-                        id: RuleId::random(),
-                        permission: Permission {
-                            direction,
-                            traffic,
-                            peer,
-                        },
-                        description,
-                    });
+        let description = self.description(&place, &source.description);
+        let mut group = Group::bare(GroupId::random(), description);
+        let ingress = source.ip_permissions.as_deref();
+        let egress = source.ip_permissions_egress.as_deref();
+        let alone = self.rules.remove(source.group_id.as_str());
+        if ingress.is_none() && egress.is_none() && alone.is_none() {
+            let text = format!("{place}: no file has its rules");
+            self.note(Fate::Lost, text);
+        }
+        let of = |direction, permissions: Option<&'a [IpPermission]>| {
+            let permissions = permissions.unwrap_or_default().iter();
+            permissions.map(move |permission| (direction, permission))
+        };
+        let permissions = of(Direction::Ingress, ingress).chain(of(Direction::Egress, egress));
+        // A rule that is told alone is often told with its group, too.
+        let mut seen = HashSet::new();
+        for (direction, permission) in permissions.chain(alone.into_iter().flatten()) {
+            let traffic = traffic(&place, permission)?;
+            for (peer, description) in self.peers(source, permission, traffic)? {
+                let permission = Permission {
+                    direction,
+                    traffic,
+                    peer,
+                };
+                if !seen.insert(permission.clone()) {
+                    continue;
                 }
+                let description = self.description(&place, &description);
+                group.rules.push(Rule {
+                    id: RuleId::random(),
+                    permission,
+                    description,
+                });
             }
         }
         Ok(group)
+    }
+
+    fn description(&mut self, place: &str, given: &str) -> String {
+        let description = as_description(given);
+        if description != given {
+            let text = format!(
+                "{place}: the description {given:?} is written as {description:?}, because sg takes \
+                 255 characters of AWS's set"
+            );
+            self.note(Fate::Changed, text);
+        }
+        description.into_owned()
     }
 
     fn peers(
@@ -313,7 +402,7 @@ impl<'a> Conversion<'a> {
             };
             let place = group.place();
             self.note(
-                true,
+                Fate::Lost,
                 format!(
                     "{place}: the rule for {traffic} and group {id} is left out, because that \
                      group is {why}; add one with the prefixes of its members"
@@ -328,20 +417,18 @@ impl<'a> Conversion<'a> {
         if let Some(name) = self.lists.get(id) {
             return Ok(name.clone());
         }
-        let mut known = self.answers.lists.iter();
-        let known = known.find(|list| list.prefix_list_id == id);
-        let given = known.map(|list| list.prefix_list_name.clone());
-        // Two lists may have one name at AWS, and no name here begins as an id does.
-        let taken = |name: &PrefixListName| self.lists.values().any(|other| other == name);
-        let name = given
-            .and_then(|name| name.parse().ok())
-            .filter(|name| !taken(name));
-        let name = match name {
-            Some(name) => name,
-            None => format!("aws-{id}")
-                .parse()
-                .map_err(named("prefix list", id))?,
+        let given = self.answers.list_names.get(id);
+        let name = match given {
+            Some(given) => self.list_names.give(given, id),
+            None => self.list_names.give("", id),
         };
+        let name = name.map_err(named("prefix list", id))?;
+        if let Some(given) = given
+            && name.as_str() != given
+        {
+            let text = format!("prefix list {given} ({id}) is called {name}");
+            self.note(Fate::Changed, text);
+        }
         self.lists.insert(id, name.clone());
         Ok(name)
     }
@@ -349,7 +436,7 @@ impl<'a> Conversion<'a> {
     fn entries(&mut self, id: &str, name: &PrefixListName) -> Result<BTreeSet<IpNet>, ImportError> {
         let Some(entries) = self.answers.entries.get(id) else {
             self.note(
-                true,
+                Fate::Lost,
                 format!(
                     "prefix list {name} ({id}) is empty, because no file has its entries; save them \
                      with `aws ec2 get-managed-prefix-list-entries --prefix-list-id {id} >{id}.json`"
@@ -361,7 +448,7 @@ impl<'a> Conversion<'a> {
         let described = described.count();
         if described > 0 {
             let text = format!("prefix list {name} ({id}): {described} entries have descriptions");
-            self.note(false, text);
+            self.note(Fate::LeftOut, text);
         }
         let prefixes = entries.iter().map(|entry| {
             parse_prefix(&entry.cidr).map_err(|source| ImportError::Prefix {

@@ -5,6 +5,7 @@
 
 mod answers;
 mod convert;
+mod spelling;
 
 pub use answers::{AnswerError, Answers};
-pub use convert::{ImportError, Imported, Note};
+pub use convert::{Fate, ImportError, Imported, Note};

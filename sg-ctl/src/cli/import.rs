@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::aws::{Answers, Imported};
+use crate::aws::{Answers, Fate, Imported};
 use crate::policy::names::VpcName;
 
 use super::Answer;
@@ -22,8 +22,9 @@ pub(super) enum Command {
 
 #[derive(Debug, Args)]
 pub(super) struct Aws {
-    /// What describe-security-groups, describe-managed-prefix-lists and
-    /// get-managed-prefix-list-entries printed; `-` reads standard input
+    /// What describe-security-groups, describe-security-group-rules,
+    /// describe-managed-prefix-lists and get-managed-prefix-list-entries printed, as JSON or YAML;
+    /// `-` reads standard input
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// The VPC, by AWS's id; needed where the files have several
@@ -54,13 +55,16 @@ impl Aws {
         }
         let imported = Imported::from_answers(&answers, self.vpc.as_deref(), self.name.as_ref())?;
         for note in &imported.notes {
-            warn(&format!("not carried over: {note}"));
+            match note.fate {
+                Fate::Changed => warn(note),
+                Fate::Lost | Fate::LeftOut => warn(&format!("not carried over: {note}")),
+            }
         }
         match &self.output {
             Some(path) => fs::write(path, &imported.text).map_err(Error::Write)?,
             None => print(&imported.text)?,
         }
-        match imported.notes.iter().any(|note| note.is_lost) {
+        match imported.notes.iter().any(|note| note.fate == Fate::Lost) {
             true => Ok(Answer::No),
             false => Ok(Answer::Yes),
         }

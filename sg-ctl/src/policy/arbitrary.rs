@@ -42,7 +42,7 @@ fn parse<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
 }
 
 fn text() -> impl Strategy<Value = String> {
-    prop_oneof![Just(String::new()), "[a-z ._:/()#,@+=&;{}!$*-]{0,12}"]
+    prop_oneof![Just(String::new()), "[a-z ._:/()#,@\\[\\]+=&;{}!$*-]{0,12}"]
 }
 
 fn addresses(least: usize) -> impl Strategy<Value = BTreeSet<IpAddr>> {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub const MAX_TEXT: usize = 255;
 
 /// AWS's set for the names of groups and for descriptions, besides letters and digits.
-const PUNCTUATION: &str = " ._-:/()#,@+=&;{}!$*";
+const PUNCTUATION: &str = " ._-:/()#,@[]+=&;{}!$*";
 
 /// A prefix that AWS's ids own, so that an id is never mistaken for a name.
 const GROUP_ID_PREFIX: &str = "sg-";
@@ -45,7 +45,7 @@ pub enum NameError {
     /// A character outside AWS's set.
     #[error(
         "a {what} may not contain {character:?}; use letters a-z and A-Z, digits, spaces and \
-         ._-:/()#,@+=&;{{}}!$*"
+         ._-:/()#,@[]+=&;{{}}!$*"
     )]
     Character {
         /// What was to be named.
@@ -93,9 +93,13 @@ pub fn check_description(text: &str) -> Result<(), NameError> {
     check_text("description", text)
 }
 
+/// Says whether a character may stand in a name or a description.
+pub fn is_text(character: char) -> bool {
+    character.is_ascii_alphanumeric() || PUNCTUATION.contains(character)
+}
+
 fn check_text(what: &'static str, text: &str) -> Result<(), NameError> {
-    let refused = |c: &char| !(c.is_ascii_alphanumeric() || PUNCTUATION.contains(*c));
-    if let Some(character) = text.chars().find(refused) {
+    if let Some(character) = text.chars().find(|character| !is_text(*character)) {
         return Err(NameError::Character { what, character });
     }
     match text.len() {
@@ -423,7 +427,7 @@ mod tests {
         assert_eq!(
             sentence::<VpcName>("büro"),
             "a VPC name may not contain 'ü'; use letters a-z and A-Z, digits, spaces and \
-             ._-:/()#,@+=&;{}!$*"
+             ._-:/()#,@[]+=&;{}!$*"
         );
         assert_eq!(
             sentence::<GroupName>("SG-1"),
