@@ -7,14 +7,26 @@ use std::fs;
 /// Bits of the capability sets, from `linux/capability.h`.
 const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;
+const PERFMON: u32 = 38;
 const BPF: u32 = 39;
+
+/// The capabilities that loading and attaching the programs takes. The verifier allows loops and
+/// arithmetic on pointers, which are in all of them, to those alone that have CAP_PERFMON
+/// (capabilities(7)).
+pub const NEEDED: &str = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON";
 
 /// Why this process cannot change what is enforced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unprivileged {
-    /// Capabilities are missing: which, with the verb.
-    #[error("this needs root, or CAP_BPF and CAP_NET_ADMIN; {0} missing: run it with sudo")]
-    Missing(&'static str),
+    /// Capabilities are missing.
+    #[error(
+        "this needs root, or {NEEDED}; {} missing: run it with sudo",
+        match .0.as_slice() {
+            [one] => format!("{one} is"),
+            several => format!("{} are", several.join(" and ")),
+        }
+    )]
+    Missing(Vec<&'static str>),
     /// The capabilities count only for a user namespace.
     #[error(
         "this process is root only in a user namespace, where BPF is out of reach: run it as root \
@@ -25,7 +37,7 @@ pub enum Unprivileged {
 
 /// Says whether this process may load and attach BPF programs.
 ///
-/// CAP_SYS_ADMIN stands in for CAP_BPF, as it does in the kernel, and is needed besides only where
+/// CAP_SYS_ADMIN stands in for CAP_BPF and CAP_PERFMON, as it does in the kernel, and is needed besides only where
 /// the bpf filesystem is not mounted yet or another network namespace is entered; those say so
 /// themselves.
 pub fn check() -> Result<(), Unprivileged> {
@@ -41,14 +53,20 @@ pub fn check() -> Result<(), Unprivileged> {
 
 fn judge(effective: u64, uid_map: Option<&str>) -> Result<(), Unprivileged> {
     let has = |capability: u32| effective & (1 << capability) != 0;
-    match (has(BPF) || has(SYS_ADMIN), has(NET_ADMIN)) {
-        (false, false) => Err(Unprivileged::Missing("both are")),
-        (false, true) => Err(Unprivileged::Missing("CAP_BPF is")),
-        (true, false) => Err(Unprivileged::Missing("CAP_NET_ADMIN is")),
-        (true, true) if uid_map.is_some_and(|map| !maps_everyone_to_themselves(map)) => {
+    let missing: Vec<_> = [
+        ("CAP_BPF", has(BPF) || has(SYS_ADMIN)),
+        ("CAP_NET_ADMIN", has(NET_ADMIN)),
+        ("CAP_PERFMON", has(PERFMON) || has(SYS_ADMIN)),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_there)| (!is_there).then_some(name))
+    .collect();
+    match missing.is_empty() {
+        false => Err(Unprivileged::Missing(missing)),
+        true if uid_map.is_some_and(|map| !maps_everyone_to_themselves(map)) => {
             Err(Unprivileged::UserNamespace)
         }
-        (true, true) => Ok(()),
+        true => Ok(()),
     }
 }
 
@@ -71,9 +89,10 @@ mod tests {
     const MACHINE: Option<&str> = Some("         0          0 4294967295\n");
 
     #[test]
-    fn root_and_the_two_capabilities_suffice() {
+    fn root_and_the_three_capabilities_suffice() {
         assert_eq!(judge(u64::MAX, MACHINE), Ok(()));
-        assert_eq!(judge(1 << BPF | 1 << NET_ADMIN, MACHINE), Ok(()));
+        let three = 1 << BPF | 1 << NET_ADMIN | 1 << PERFMON;
+        assert_eq!(judge(three, MACHINE), Ok(()));
         assert_eq!(judge(1 << SYS_ADMIN | 1 << NET_ADMIN, None), Ok(()));
     }
 
@@ -81,11 +100,12 @@ mod tests {
     fn what_is_missing_is_named() {
         let sentence = |effective| judge(effective, MACHINE).unwrap_err().to_string();
         assert_eq!(
-            sentence(1 << NET_ADMIN),
-            "this needs root, or CAP_BPF and CAP_NET_ADMIN; CAP_BPF is missing: run it with sudo"
+            sentence(1 << BPF | 1 << NET_ADMIN),
+            "this needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; CAP_PERFMON is missing: run \
+             it with sudo"
         );
-        assert!(sentence(1 << BPF).contains("CAP_NET_ADMIN is missing"));
-        assert!(sentence(0).contains("both are missing"));
+        assert!(sentence(1 << SYS_ADMIN).contains("; CAP_NET_ADMIN is missing"));
+        assert!(sentence(0).contains("; CAP_BPF and CAP_NET_ADMIN and CAP_PERFMON are missing"));
     }
 
     #[test]

@@ -76,3 +76,33 @@ fn it_looks_at_a_machine_that_has_nothing_and_changes_nothing() -> Result<()> {
     );
     Ok(())
 }
+
+/// Root without all capabilities but these.
+fn with_capabilities(sg: &Sg, kept: &str) -> Result<Value> {
+    let bounding = format!("--bounding-set=-all{kept}");
+    let setpriv = ["setpriv", bounding.as_str(), "--inh-caps=-all"];
+    let told = sg.run_under(&setpriv, &["doctor", "--json"])?;
+    serde_json::from_str(&told.stdout).with_context(|| told.to_string())
+}
+
+#[test]
+fn the_capabilities_that_it_takes_are_those_that_are_named() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    let told = with_capabilities(&sg, ",+bpf,+net_admin,+perfmon")?;
+    for name in ["privileges", "programs"] {
+        let found = check(&told, name)?;
+        ensure!(found.len() == 1 && found[0]["state"] == "ok", "{found:?}");
+    }
+    let told = with_capabilities(&sg, ",+bpf,+net_admin")?;
+    let found = check(&told, "privileges")?;
+    let text = found[0]["found"].as_str().unwrap_or_default();
+    ensure!(text.contains("CAP_PERFMON is missing"), "{found:?}");
+    // The kernel is of the same opinion, and what it says is not taken for another thing.
+    let found = check(&told, "programs")?;
+    ensure!(
+        found.iter().all(|found| found["state"] == "problem"),
+        "{found:?}"
+    );
+    Ok(())
+}

@@ -147,7 +147,7 @@ pub fn main() -> ExitCode {
         Ok(Answer::Yes) => ExitCode::SUCCESS,
         Ok(Answer::No) => ExitCode::from(1),
         Err(error) => {
-            output::complain(&error);
+            output::complain(&error, &dirs.run_dir);
             ExitCode::from(2)
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -55,11 +56,18 @@ pub(super) fn json_list_start(name: &str) -> String {
     format!("{{\"schema\":{SCHEMA},\"version\":{VERSION},\"{name}\":[")
 }
 
-/// Says what went wrong. Findings stand as they are, so that editors find their places.
-pub(super) fn complain(error: &Error) {
+/// Says what went wrong. Findings stand as they are, so that editors find their places. What is too
+/// long to be said is written into the run folder.
+pub(super) fn complain(error: &Error, run_dir: &Path) {
     let mut stderr = io::stderr().lock();
     let Error::Findings(findings) = error else {
         let _ = writeln!(stderr, "sg-ctl: {error}");
+        let log = error
+            .dataplane()
+            .and_then(|error| error.keep_verifier_log(run_dir));
+        if let Some(log) = log {
+            let _ = writeln!(stderr, "sg-ctl: {log}");
+        }
         return;
     };
     let is_placed = findings.iter().any(|finding| finding.place.is_some());

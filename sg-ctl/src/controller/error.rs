@@ -140,3 +140,14 @@ pub enum Error {
         second: Box<Error>,
     },
 }
+
+impl Error {
+    /// What the kernel has refused, if it has.
+    pub fn dataplane(&self) -> Option<&dataplane::Error> {
+        match self {
+            Self::Dataplane(error) | Self::TakenBack(error) => Some(error),
+            Self::Stuck { first, .. } => Some(first),
+            _ => None,
+        }
+    }
+}

@@ -21,12 +21,14 @@ mod hooks;
 mod installed;
 mod ledger;
 mod maps;
+mod needs;
 mod netlink;
 mod object;
 mod per_cpu;
 mod pins;
 mod placing;
 pub mod probe;
+mod refusal;
 mod rehearsal;
 mod replay;
 mod replay_flows;
@@ -150,12 +152,20 @@ pub enum Error {
         has: u32,
     },
     /// The kernel refuses a program.
-    #[error("the kernel does not take program {name}: {}", refusal(source))]
+    #[error("the kernel does not take program {name}: {}", refusal::said(source))]
     Program {
         /// Its name.
         name: &'static str,
         /// What the kernel says.
         source: Box<ProgramError>,
+    },
+    /// The kernel has not all that a program uses.
+    #[error("the kernel cannot run program {name}, because it lacks {}", .lacks.join(", "))]
+    Lacks {
+        /// Its name.
+        name: &'static str,
+        /// What the kernel lacks; at least one thing.
+        lacks: Vec<String>,
     },
     /// The object is not what it should be.
     #[error("the eBPF object has no program {0}")]
@@ -164,9 +174,7 @@ pub enum Error {
     #[error("the eBPF object cannot be read: {0}")]
     Unreadable(Box<dyn std::error::Error + Send + Sync>),
     /// The kernel refuses the maps.
-    #[error(
-        "the kernel does not take the eBPF object: {0}; sg needs Linux 6.6 or later with BPF, BTF and TCX"
-    )]
+    #[error("the kernel does not take the eBPF object: {}", refusal::with_causes(.0.as_ref()))]
     Object(Box<EbpfError>),
     /// A map cannot be opened.
     #[error("cannot open map {name} at {}: {source}{}", path.display(), put_back(path))]
@@ -191,7 +199,7 @@ pub enum Error {
     #[error("cannot wait for the kernel's grace period: {0}")]
     Grace(io::Error),
     /// A program cannot be attached.
-    #[error("cannot attach to {interface} at {}: {}", hook.name(), refusal(source))]
+    #[error("cannot attach to {interface} at {}: {}", hook.name(), refusal::said(source))]
     Attach {
         /// The interface.
         interface: InterfaceName,
@@ -270,7 +278,7 @@ pub enum Error {
     #[error("this kernel attaches XDP programs without links, as Linux did before 5.9")]
     NoLinks,
     /// The kernel does not say how programs are attached at TC.
-    #[error("cannot ask the kernel for its TCX links: {}", refusal(.0))]
+    #[error("cannot ask the kernel for its TCX links: {}", refusal::said(.0))]
     TcHook(Box<ProgramError>),
     /// A filter cannot be put in place.
     #[error("cannot attach to {interface} at tc: cannot {doing}: {source}")]
@@ -375,17 +383,25 @@ impl Error {
             Failure::Netns(error) => Self::Netns(error),
         }
     }
-}
 
-/// The kernel's own words, where a program error has them.
-fn refusal(error: &ProgramError) -> String {
-    match error {
-        _ if object::is_permission(error) => {
-            "permission denied; it takes root, or CAP_BPF and CAP_NET_ADMIN".to_owned()
+    /// The program that the kernel's verifier refuses, and the whole of its log.
+    pub fn verifier_log(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Program { name, source } => Some((name, refusal::verifier_log(source)?)),
+            _ => None,
         }
-        ProgramError::LoadError { io_error, .. } => io_error.to_string(),
-        ProgramError::SyscallError(error) => error.io_error.to_string(),
-        other => other.to_string(),
+    }
+
+    /// Writes that log into the run folder, and says where; nothing where there is none.
+    pub fn keep_verifier_log(&self, run: &Path) -> Option<String> {
+        let (program, log) = self.verifier_log()?;
+        Some(match refusal::write_log(run, program, &log) {
+            Ok(path) => format!("the verifier's whole log is in {}", path.display()),
+            Err(error) => format!(
+                "the verifier's whole log cannot be written to {}: {error}",
+                run.display()
+            ),
+        })
     }
 }
 

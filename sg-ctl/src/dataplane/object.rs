@@ -16,10 +16,10 @@ use nix::time::ClockId;
 use sg_common::packet::Direction;
 use sg_common::tables::reasons_index;
 
-use super::Error;
 use super::maps::{FLOW_MAPS, FLOW_TABLE, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
-use super::per_cpu;
+use super::sizes::Sizes;
 use super::state::Record;
+use super::{Error, needs, per_cpu};
 use crate::compile::INTERFACE_SLOTS;
 
 /// The object that the build script has compiled, aligned as its headers ask.
@@ -40,6 +40,10 @@ pub(super) const PASS: &str = "sg_pass";
 const CLOCK: &str = "sg_clock";
 /// All but yardsticks.
 pub(super) const PROGRAMS: [&str; 6] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CARRY, CLOCK];
+
+/// What the verifier writes about a program that it refuses: every step on the way there. Of one that
+/// it takes, nothing is asked.
+const LOG_LEVEL: VerifierLogLevel = VerifierLogLevel::DEBUG.union(VerifierLogLevel::STATS);
 
 /// First fragments that are remembered.
 const FRAGMENTS: u32 = 16_384;
@@ -83,7 +87,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
     // A table that there is not has one bucket, as the object says.
     let other_buckets = record.other_flows.map_or(1, |other| other.size.buckets);
     let mut loader = EbpfLoader::new();
-    loader.verifier_log_level(VerifierLogLevel::STATS);
+    loader.verifier_log_level(LOG_LEVEL);
     for (name, entries) in [
         ("POLICIES", sizes.policies),
         ("PORTS", sizes.ports),
@@ -139,15 +143,60 @@ pub(super) fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), 
 }
 
 fn load_into_kernel(program: &mut Program, name: &'static str) -> Result<(), Error> {
-    let wrong = |source| Error::Program {
-        name,
-        source: Box::new(source),
+    let wrong = |source: ProgramError| {
+        let lacks = match &source {
+            ProgramError::LoadError { .. } => needs::lacking(OBJECT, name),
+            _ => Vec::new(),
+        };
+        match lacks.is_empty() {
+            true => Error::Program {
+                name,
+                source: Box::new(source),
+            },
+            false => Error::Lacks { name, lacks },
+        }
     };
     if let Program::Xdp(program) = program {
         return program.load().map_err(wrong);
     }
     let program: &mut SchedClassifier = program.try_into().map_err(wrong)?;
     program.load().map_err(wrong)
+}
+
+/// Puts every program into the kernel as for an interface, over maps of their own and pinned
+/// nowhere, and returns what was wrong with each that it does not take.
+pub(super) fn try_programs(sizes: &Sizes) -> Result<Vec<Error>, Error> {
+    let reasons = reasons_index(sizes.slots, Direction::Ingress);
+    let mut loader = EbpfLoader::new();
+    loader.verifier_log_level(LOG_LEVEL);
+    loader.override_global("NETNS", &1_u32, true);
+    loader.override_global("REASONS_A_CPU", &reasons, true);
+    loader.override_global("RULES_A_CPU", &sizes.rules, true);
+    let mut object = loader
+        .load(OBJECT)
+        .map_err(|source| Error::Object(Box::new(source)))?;
+    let programs = object.programs_mut().filter_map(|(name, program)| {
+        let mut wanted = PROGRAMS.into_iter().chain([PASS]);
+        Some((program, wanted.find(|wanted| *wanted == name)?))
+    });
+    let programs: Vec<_> = programs.collect();
+    let found = programs.len();
+    let refused = thread::scope(|scope| {
+        let loading: Vec<_> = programs
+            .into_iter()
+            .map(|(program, name)| scope.spawn(move || load_into_kernel(program, name)))
+            .collect();
+        let loaded = loading.into_iter().map(|loading| {
+            loading
+                .join()
+                .unwrap_or_else(|panicked| resume_unwind(panicked))
+        });
+        loaded.filter_map(Result::err).collect()
+    });
+    match found == PROGRAMS.len() + 1 {
+        true => Ok(refused),
+        false => Err(Error::ProgramMissing("that is looked for")),
+    }
 }
 
 /// Puts a program into the kernel that needs no installed map: all of them have one entry.
@@ -256,10 +305,4 @@ pub(super) fn jiffies_per_second() -> Result<u32, Error> {
 /// Loads and pins the clock.
 pub(super) fn pin_clock(object: &mut Ebpf, layout: &Path) -> Result<(), Error> {
     pin_programs(object, &[(CLOCK, layout.join(CLOCK))])
-}
-
-/// Whether an error is the kernel refusing for want of privilege.
-pub(super) fn is_permission(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { io_error, .. }
-        if io_error.kind() == io::ErrorKind::PermissionDenied)
 }

@@ -5,13 +5,29 @@ use aya::sys::SyscallError;
 use nix::errno::Errno;
 
 use super::report::TcHook;
+use super::sizes::Sizes;
 use super::{Error, object, sys};
+use crate::compile::image::Image;
 
-/// Loads the smallest of the programs, runs it, and gives the ticks of the kernel's clock in a
-/// second.
-pub fn load() -> Result<u32, Error> {
-    object::try_clock()?;
-    object::jiffies_per_second()
+/// What the kernel makes of the programs.
+#[derive(Debug)]
+pub struct Acceptance {
+    /// What is wrong with each that it does not take.
+    pub refused: Vec<Error>,
+    /// The ticks of its clock in a second.
+    pub ticks: u32,
+}
+
+/// Loads every program that protecting an interface takes, and runs the smallest.
+pub fn programs() -> Result<Acceptance, Error> {
+    let refused = object::try_programs(&Sizes::roomy(&Image::default()))?;
+    if refused.is_empty() {
+        object::try_clock()?;
+    }
+    Ok(Acceptance {
+        refused,
+        ticks: object::jiffies_per_second()?,
+    })
 }
 
 /// Whether the kernel tells when no program reads any more, as each change has to know.

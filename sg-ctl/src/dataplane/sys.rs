@@ -369,6 +369,71 @@ impl<T: Entry + Default> ArrayBatches<T> {
     }
 }
 
+/// The least program that uses something of the kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Probe {
+    /// An atomic addition that gives back the old value.
+    FetchingAtomic,
+    /// XDP for packets in more than one buffer.
+    Frags,
+}
+
+/// Asks the kernel to take a probe, which nothing ever runs.
+pub(super) fn takes(probe: Probe) -> io::Result<()> {
+    const BPF_PROG_LOAD: libc::c_long = 5;
+    const BPF_PROG_TYPE_XDP: u32 = 6;
+    const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
+    // Instructions as `struct bpf_insn` has them: code, registers, offset, number.
+    const STORE_NUMBER: u64 = 0x0000_0000_fff8_0a7a;
+    const NUMBER_1: u64 = 0x0000_0001_0000_01b7;
+    const FETCH_ADD: u64 = 0x0000_0001_fff8_1adb;
+    const NUMBER_0: u64 = 0x0000_0000_0000_00b7;
+    const EXIT: u64 = 0x0000_0000_0000_0095;
+    #[repr(C)]
+    struct Arguments {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel_version: u32,
+        flags: u32,
+    }
+    let (instructions, flags): (&[u64], u32) = match probe {
+        Probe::FetchingAtomic => (&[STORE_NUMBER, NUMBER_1, FETCH_ADD, NUMBER_0, EXIT], 0),
+        Probe::Frags => (&[NUMBER_0, EXIT], BPF_F_XDP_HAS_FRAGS),
+    };
+    let arguments = Arguments {
+        kind: BPF_PROG_TYPE_XDP,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags,
+    };
+    // SAFETY: the arguments, the instructions and the licence outlive the call, and the sizes are
+    // theirs.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_LOAD,
+            &raw const arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, which closes here.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+    Ok(())
+}
+
 /// Whether [`wait_for_readers`] works: on machines with `nohz_full` CPUs the kernel refuses.
 pub(super) fn can_wait_for_readers() -> bool {
     const MEMBARRIER_CMD_QUERY: libc::c_long = 0;

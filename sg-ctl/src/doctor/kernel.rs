@@ -4,22 +4,13 @@ use std::fs;
 use std::path::Path;
 
 use super::Check;
-use crate::dataplane::{TcHook, probe};
+use crate::dataplane::{self, TcHook, probe};
 use crate::privileges;
 
-/// The first version with TCX links.
-const OLDEST: (u32, u32) = (6, 6);
-
-pub(super) fn checks() -> Vec<Check> {
+pub(super) fn checks(run: &Path) -> Vec<Check> {
     let mut checks = vec![privileges(), version(), btf()];
-    checks.extend([
-        programs(),
-        tc_hook(),
-        grace(),
-        jit(),
-        unprivileged(),
-        lockdown(),
-    ]);
+    checks.extend(programs(run));
+    checks.extend([tc_hook(), grace(), jit(), unprivileged(), lockdown()]);
     checks
 }
 
@@ -35,21 +26,18 @@ fn privileges() -> Check {
     }
 }
 
+/// The version is told and not judged: what the kernel can do is asked.
 fn version() -> Check {
-    let release = read("/proc/sys/kernel/osrelease").unwrap_or_default();
-    match parse_version(&release) {
-        Some(version) if version >= OLDEST => Check::ok("kernel", format!("Linux {release}")),
-        _ => Check::problem(
-            "kernel",
-            format!("Linux {release}"),
-            format!("boot Linux {}.{} or later", OLDEST.0, OLDEST.1),
+    let release = read("/proc/sys/kernel/osrelease");
+    Check::ok(
+        "kernel",
+        format!(
+            "Linux {}",
+            release
+                .as_deref()
+                .unwrap_or("of a version that is not visible from here")
         ),
-    }
-}
-
-fn parse_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+    )
 }
 
 fn btf() -> Check {
@@ -63,19 +51,41 @@ fn btf() -> Check {
     }
 }
 
-fn programs() -> Check {
-    match probe::load() {
-        Ok(ticks) => Check::ok(
+/// Loads all of them, as nothing but the kernel knows what it takes.
+fn programs(run: &Path) -> Vec<Check> {
+    let accepted = match probe::programs() {
+        Ok(accepted) => accepted,
+        Err(error) => return vec![refused(&error, run)],
+    };
+    let refusals = accepted.refused.iter();
+    let mut checks: Vec<Check> = refusals.map(|error| refused(error, run)).collect();
+    if checks.is_empty() {
+        let ticks = accepted.ticks;
+        checks.push(Check::ok(
             "programs",
-            format!("the kernel takes them; its clock has {ticks} ticks a second"),
-        ),
-        Err(error) => Check::problem(
-            "programs",
-            error.to_string(),
-            "run sg-ctl as root, on a kernel with CONFIG_BPF_SYSCALL and outside of a container \
-             that keeps bpf(2) away",
-        ),
+            format!("the kernel takes all of them; its clock has {ticks} ticks a second"),
+        ));
     }
+    checks
+}
+
+fn refused(error: &dataplane::Error, run: &Path) -> Check {
+    let log = match run.is_dir() {
+        true => error.keep_verifier_log(run),
+        // Looking makes no folder.
+        false => None,
+    };
+    let next = match (error, error.verifier_log().is_some()) {
+        (dataplane::Error::Lacks { .. }, _) => "boot a kernel that has it",
+        (_, true) => "report it to sg's developers with that log and the kernel's version",
+        (_, false) if privileges::check().is_err() => "run sg-ctl as root",
+        (_, false) => "find out what keeps this process from bpf(2)",
+    };
+    let found = match log {
+        Some(log) => format!("{error}\n{log}"),
+        None => error.to_string(),
+    };
+    Check::problem("programs", found, next)
 }
 
 fn tc_hook() -> Check {
@@ -147,13 +157,6 @@ fn chosen(modes: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_whatever_follows_them() {
-        assert_eq!(parse_version("6.6.0-rc1"), Some((6, 6)));
-        assert_eq!(parse_version("6.18-amd64"), Some((6, 18)));
-        assert_eq!(parse_version("x"), None);
-    }
 
     #[test]
     fn the_chosen_mode_is_the_one_in_brackets() {

@@ -67,7 +67,7 @@ impl Check {
 
 /// Looks at everything, the kernel first.
 pub fn examine(options: &DirOptions) -> Vec<Check> {
-    let mut checks = kernel::checks();
+    let mut checks = kernel::checks(&options.run_dir);
     checks.extend(machine::checks());
     checks.extend(instance::checks(options));
     checks

@@ -14,8 +14,12 @@ pub fn checks(checks: &[Check], style: Style) -> String {
             State::Warning => ("warning", Style::changed),
             State::Problem => ("problem", Style::bad),
         };
-        let parts = [state, check.name, check.found.as_str()];
+        let mut found = check.found.lines();
+        let parts = [state, check.name, found.next().unwrap_or_default()];
         columns.painted(parts.map(str::to_owned), paint);
+        for more in found {
+            columns.line([String::new(), String::new(), more.to_owned()]);
+        }
         if let Some(next) = &check.next {
             columns.line([String::new(), String::new(), format!("→ {next}")]);
         }
