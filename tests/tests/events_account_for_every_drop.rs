@@ -181,6 +181,57 @@ fn in_a_flood_events_and_untold_packets_are_all_that_was_dropped() -> Result<()>
 }
 
 #[test]
+fn a_reader_that_was_stopped_says_how_much_it_has_missed() -> Result<()> {
+    let (pair, sg) = protected()?;
+    let reader = follow(&sg, &[])?;
+    when_it_listens(&pair, &reader)?;
+    while reader.line_within(Duration::from_secs(1))?.is_some() {}
+    let before = dropped(&sg)?;
+    reader.signal(Signal::SIGSTOP)?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while wanted(&sg)? != 0 {
+        ensure!(Instant::now() < deadline, "the lease does not end");
+        thread::sleep(Duration::from_millis(200));
+        refused(&pair, 2)?;
+    }
+    for port in 10_000..10_100 {
+        refused(&pair, port)?;
+    }
+    let counted = dropped(&sg)? - before;
+    reader.signal(Signal::SIGCONT)?;
+    let mut lines = Vec::new();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !lines.iter().any(|line: &String| line.contains("paused_s")) {
+        ensure!(
+            Instant::now() < deadline,
+            "the pause is not told: {lines:?}"
+        );
+        lines.extend(reader.line_within(Duration::from_millis(300))?);
+    }
+    reader.signal(Signal::SIGINT)?;
+    let (code, more) = reader.end()?;
+    ensure!(code == Some(0));
+    lines.extend(more);
+    let (mut told, mut untold) = (0, 0);
+    for line in &lines {
+        let event: Value = serde_json::from_str(line)?;
+        match event["event"].as_str() {
+            Some("unseen") => {
+                untold += event["drops"].as_u64().unwrap_or_default();
+                ensure!(event["paused_s"].as_u64() >= Some(3), "{event}");
+            }
+            _ if is_drop(&event) => told += event["packets"].as_u64().unwrap_or_default(),
+            _ => {}
+        }
+    }
+    ensure!(
+        untold >= 100 && told + untold == counted,
+        "{counted} packets were dropped, {told} told and {untold} counted as untold"
+    );
+    Ok(())
+}
+
+#[test]
 fn without_a_reader_nothing_is_written() -> Result<()> {
     let (pair, sg) = protected()?;
     for port in 1..100 {

@@ -3,10 +3,14 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::Signal;
+use sg_ctl::observe::flow_log::HEADER;
 use tests::lab::Lab;
 use tests::running::Running;
 use tests::sg::Sg;
@@ -153,6 +157,20 @@ fn what_passed_and_what_was_dropped_has_its_records() -> Result<()> {
         ensure!(tracked.start <= tracked.end, "{tracked:?}");
         ensure!(tracked.ours.contains(&rule), "{tracked:?}");
     }
+    // The first two bits of a connection that is open yet: SYN, and SYN with ACK.
+    for (source, flags) in [(4_000, 2), (80, 18)] {
+        let seen = records.iter().filter(|record| {
+            let is_from = |(_, _, port, _, _): (IpAddr, IpAddr, u16, u16, u8)| port == source;
+            record.action == "ACCEPT" && record.ends.is_some_and(is_from)
+        });
+        let seen = seen.map(|record| record.ours.first().copied().unwrap_or("-").parse());
+        let seen = seen.collect::<Result<Vec<u8>, _>>()?;
+        let all = seen.iter().fold(0, |all, flags| all | flags);
+        ensure!(
+            all == flags,
+            "from port {source}: {seen:?}, not {flags}\n{text}"
+        );
+    }
     let untracked = find(("10.0.0.1", 0), ("10.0.0.10", 443), "ACCEPT")?;
     ensure!(untracked.ours.contains(&"untracked"), "{untracked:?}");
     let dropped = find(("203.0.113.5", 0), ("10.0.0.10", 22), "REJECT")?;
@@ -164,4 +182,121 @@ fn what_passed_and_what_was_dropped_has_its_records() -> Result<()> {
         "{nothing:?}"
     );
     Ok(())
+}
+
+/// A flow log of one-second intervals, and where it is.
+fn logging(sg: &Sg, path: &Path) -> Result<Running> {
+    let file = path.to_str().context("a path in UTF-8")?;
+    Running::reading(sg.spawn(&["events", "--flow-log", file, "--interval", "1"])?)
+}
+
+/// Waits until a file has a text, and returns all that it has.
+fn text_with(path: &Path, wanted: &str) -> Result<String> {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    loop {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        if text.contains(wanted) {
+            return Ok(text);
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "no {wanted} in {}:\n{text}",
+            path.display()
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn now() -> Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
+}
+
+#[test]
+fn a_pause_is_logged_as_one_and_not_as_silence() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(POLICY)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("flows.log");
+    let log = logging(&sg, &path)?;
+    text_with(&path, "NODATA")?;
+    log.signal(Signal::SIGSTOP)?;
+    let paused = now()? + 1;
+    // Longer than the kernel believes in a reader that says nothing.
+    thread::sleep(Duration::from_secs(5));
+    log.signal(Signal::SIGCONT)?;
+    let text = text_with(&path, "SKIPDATA")?;
+    for line in text.lines().skip(1) {
+        let record = parse(line)?;
+        ensure!(
+            record.status == "SKIPDATA" || record.end <= paused || record.start > paused,
+            "nothing is said to have happened in a pause from {paused} on:\n{text}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn a_file_that_was_moved_or_removed_is_opened_anew() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(POLICY)?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("flows.log");
+    let log = logging(&sg, &path)?;
+    text_with(&path, "NODATA")?;
+    fs::rename(&path, folder.path().join("moved"))?;
+    log.signal(Signal::SIGHUP)?;
+    text_with(&path, "NODATA")?;
+    fs::remove_file(&path)?;
+    text_with(&path, "NODATA")?;
+    log.signal(Signal::SIGTERM)?;
+    ensure!(log.end()?.0 == Some(0));
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_leaves_whole_lines_and_what_was_lost_is_logged() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(POLICY)?;
+    let folder = tempfile::tempdir()?;
+    let none: Option<&str> = None;
+    mount(
+        none,
+        folder.path(),
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=64k"),
+    )?;
+    let logged = (|| {
+        let path = folder.path().join("flows.log");
+        // A page that ends in the middle of the next record, and no other page.
+        let line = "2 - eth0 - - - - - - - 1 2 - NODATA - - - default - - - - -\n";
+        let mut text = format!("{HEADER}\n{line}");
+        while text.len() + line.len() < 4096 - 30 {
+            text += line;
+        }
+        fs::write(&path, &text)?;
+        let filler = folder.path().join("filler");
+        // As much as there is.
+        let _ = fs::write(&filler, vec![0; 1 << 20]);
+        let log = logging(&sg, &path)?;
+        thread::sleep(Duration::from_secs(3));
+        let full = fs::read_to_string(&path)?;
+        ensure!(full.ends_with('\n'), "half a line:\n{full}");
+        fs::remove_file(&filler)?;
+        let text = text_with(&path, "SKIPDATA")?;
+        for line in text.lines().skip(1) {
+            ensure!(
+                line.split(' ').count() == HEADER.split(' ').count(),
+                "{line}"
+            );
+        }
+        log.signal(Signal::SIGTERM)?;
+        ensure!(log.end()?.0 == Some(0), "a full disk ends the log");
+        Ok(())
+    })();
+    umount2(folder.path(), MntFlags::MNT_DETACH)?;
+    logged
 }

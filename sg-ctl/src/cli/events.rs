@@ -189,8 +189,7 @@ impl Printer {
 
     /// Tells what came too fast, but not at every look.
     fn unseen(&mut self, more: Unseen) -> Result<()> {
-        self.unseen.drops += more.drops;
-        self.unseen.new_flows += more.new_flows;
+        self.unseen.add(more);
         if self.told.elapsed() >= TELL_UNSEEN {
             self.tell_unseen()?;
         }

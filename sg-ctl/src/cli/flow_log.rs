@@ -1,5 +1,6 @@
 //! Writing a flow log.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,12 @@ use sg_common::event::EventKind;
 use crate::controller::View;
 use crate::dirs::DirOptions;
 use crate::observe::EventSource;
-use crate::observe::flow_log::{FlowLog as Records, LogFile, Rotation};
+use crate::observe::flow_log::{FlowLog as Records, LogFile, Record, Rotation};
 
 use super::Answer;
 use super::error::{Error, Result};
-use super::interrupt::Interrupt;
+use super::interrupt::{Hangups, Interrupt};
+use super::output::warn;
 
 /// How often the kernel's ring is emptied.
 const POLL: Duration = Duration::from_millis(100);
@@ -24,7 +26,7 @@ const SAMPLE: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(super) struct FlowLog {
     /// Write VPC flow log records (version 2, and fields of sg) to this file until interrupted,
-    /// instead of showing events
+    /// instead of showing events; SIGHUP opens the file anew
     #[arg(
         long = "flow-log",
         value_name = "FILE",
@@ -73,6 +75,8 @@ impl FlowLog {
             file: path.display().to_string(),
             source,
         };
+        // Before there are threads, which would take the signal otherwise.
+        let hangups = Hangups::catch()?;
         let interrupt = Interrupt::catch()?;
         let rotation = Rotation {
             bytes: self.rotate,
@@ -82,21 +86,33 @@ impl FlowLog {
         let mut source = EventSource::open(dirs, &EventKind::ALL)?;
         let mut records = Records::begin(Timestamp::now().as_second());
         let mut sampled: Option<Instant> = None;
-        let mut is_over = false;
+        let (mut is_over, mut is_full) = (false, false);
         loop {
             let unseen = source.poll(&mut |event| records.event(&event))?;
             records.unseen(unseen);
+            if hangups.has_come() {
+                file.reopen().map_err(wrong)?;
+            }
             let now = Timestamp::now().as_second();
-            let is_full = now - records.start() >= i64::from(self.interval) || is_over;
-            if is_full || sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE) {
+            let is_due = now - records.start() >= i64::from(self.interval) || is_over;
+            if is_due || sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE) {
                 records.sample(&View::open(dirs)?, now)?;
                 sampled = Some(Instant::now());
             }
-            if is_full {
-                for record in records.finish(now) {
-                    file.line(&record.to_string()).map_err(wrong)?;
+            if is_due {
+                match write_records(&mut file, records.finish(now)) {
+                    Ok(()) => is_full = false,
+                    // There may be room again at the end of the next interval.
+                    Err(error) if has_no_room(&error) => {
+                        records.lost();
+                        if !is_full {
+                            let path = path.display();
+                            warn(&format!("records are lost, as {path} cannot grow: {error}"));
+                        }
+                        is_full = true;
+                    }
+                    Err(error) => return Err(wrong(error)),
                 }
-                file.flush().map_err(wrong)?;
             }
             if is_over {
                 return Ok(Answer::Yes);
@@ -105,6 +121,21 @@ impl FlowLog {
             is_over = interrupt.comes_within(POLL);
         }
     }
+}
+
+fn write_records(file: &mut LogFile, records: Vec<Record>) -> io::Result<()> {
+    if file.is_removed()? {
+        file.reopen()?;
+    }
+    for record in records {
+        file.line(&record.to_string())?;
+    }
+    file.flush()
+}
+
+fn has_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 #[cfg(test)]

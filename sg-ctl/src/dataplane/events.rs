@@ -6,6 +6,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::maps::{Array, MapData, MapInfo, PerCpuArray, RingBuf};
 use aya::programs::Xdp;
@@ -29,6 +30,10 @@ pub struct EventStream {
     readings: Array<MapData, u64>,
     lease_ticks: u32,
     kinds: Vec<EventKind>,
+    /// Until when the kernel writes, and when that was last said.
+    until: Ticks,
+    renewed: Ticks,
+    jiffies_per_second: u32,
     seat: Seat,
     /// Packets that were not told to whoever had the seat before.
     unseen_before: [u64; EventKind::COUNT],
@@ -55,6 +60,9 @@ impl Dataplane {
             readings: open(&layout, "CLOCK")?,
             lease_ticks: u32::try_from(ticks).unwrap_or(u32::MAX >> 1),
             kinds: kinds.to_vec(),
+            until: Ticks(0),
+            renewed: Ticks(0),
+            jiffies_per_second: record.jiffies_per_second,
             seat,
             unseen_before: [0; EventKind::COUNT],
             map_number: map_number(&flows).unwrap_or_default(),
@@ -63,7 +71,8 @@ impl Dataplane {
         // What was written for the seat's last reader is nobody's.
         while stream.ring.next().is_some() {}
         stream.unseen_before = stream.unseen_ever()?;
-        stream.renew()?;
+        let now = stream.now()?;
+        stream.renew_at(now)?;
         Ok(Some(stream))
     }
 }
@@ -79,14 +88,30 @@ impl EventStream {
         }
     }
 
-    /// Goes on reading for a few seconds more.
-    pub fn renew(&mut self) -> Result<(), Error> {
-        let now = Ticks::from_jiffies(object::run_clock(&self.clock, &self.readings)?);
+    /// Goes on reading for a few seconds more. Where that comes too late, because this process was
+    /// stopped or waited for its own reader, the kernel has neither told nor counted anything
+    /// meanwhile; then it returns the time since it was last renewed.
+    pub fn renew(&mut self) -> Result<Option<Duration>, Error> {
+        let now = self.now()?;
+        let lapsed = self.until.has_passed(now).then(|| {
+            let jiffies = u64::from(now.0.wrapping_sub(self.renewed.0)) << Ticks::SHIFT;
+            Duration::from_secs(jiffies / u64::from(self.jiffies_per_second.max(1)))
+        });
+        self.renew_at(now)?;
+        Ok(lapsed)
+    }
+
+    fn now(&self) -> Result<Ticks, Error> {
+        object::run_clock(&self.clock, &self.readings).map(Ticks::from_jiffies)
+    }
+
+    fn renew_at(&mut self, now: Ticks) -> Result<(), Error> {
         let lease = EventReader {
             wants: self.kinds.iter().fold(0, |bits, kind| bits | kind.bit()),
             until: now.after(self.lease_ticks),
         };
         self.write_lease(lease)?;
+        (self.until, self.renewed) = (lease.until, now);
         for kind in &self.kinds {
             self.wanted.set(kind.number(), 1, 0).map_err(Error::Write)?;
         }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use sg_common::flow::{FlowBucket, FlowTable, Ticks};
+use sg_common::flow::{FlowBucket, FlowState, FlowTable, Leg, Phase, Ticks};
 
 use super::Error;
 use super::clock::Clock;
 use super::maps::FLOW_TABLE;
-use super::report::{FlowReport, FlowUsage};
+use super::report::{FlowReport, FlowUsage, TcpMarks};
 use super::state::Record;
 use super::sys::ArrayBatches;
 use crate::compile::image::{Image, InstalledInterface};
@@ -150,5 +150,16 @@ pub(super) fn flow_report(
         bytes_out,
         generation: slot.state.generation.0,
         opened: slot.opened.0,
+        marks: marks(&slot.state),
+    }
+}
+
+fn marks(state: &FlowState) -> TcpMarks {
+    let has_closed = |leg: Leg| state.fins & 1 << leg as u8 != 0;
+    TcpMarks {
+        answered: !matches!(state.phase, Phase::SYN_SENT | Phase::PICKED_UP),
+        fin_in: has_closed(Leg::Peer),
+        fin_out: has_closed(Leg::Local),
+        reset: state.phase == Phase::RESET,
     }
 }

@@ -76,7 +76,7 @@ pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
 pub use self::report::{
-    Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount, TcHook,
+    Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount, TcHook, TcpMarks,
 };
 use self::sizes::Sizes;
 pub use self::state::Owner;

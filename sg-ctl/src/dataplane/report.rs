@@ -169,6 +169,21 @@ pub struct FlowReport {
     pub generation: u32,
     /// Tells it from other flows between the same ends, before and after.
     pub opened: u32,
+    /// TCP: what it has come to.
+    pub marks: TcpMarks,
+}
+
+/// What must have passed for a TCP flow to be as it is. All of it stays so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpMarks {
+    /// The other side has answered the first SYN with its own.
+    pub answered: bool,
+    /// A FIN towards what is protected.
+    pub fin_in: bool,
+    /// A FIN away from it.
+    pub fin_out: bool,
+    /// A RST that was believed, from either side.
+    pub reset: bool,
 }
 
 /// How full the flow tables are.

@@ -97,19 +97,30 @@ fn verdict_name<S: serde::Serializer>(verdict: &Verdict, to: S) -> Result<S::Ok,
     })
 }
 
-/// Packets that were events, and that the kernel has not told of because there were too many.
+/// Packets that were events and were not told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Unseen {
     /// Dropped packets.
     pub drops: u64,
-    /// First packets of flows.
+    /// First packets of flows; those of a pause are not among them, as nothing counts them.
     pub new_flows: u64,
+    /// For how long nobody has read, where that was too long: in whole seconds, rounded up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused_s: Option<u64>,
 }
 
 impl Unseen {
     /// Whether there is none.
     pub fn is_none(self) -> bool {
         self == Self::default()
+    }
+
+    /// Adds what was not told later.
+    pub fn add(&mut self, more: Self) {
+        self.drops += more.drops;
+        self.new_flows += more.new_flows;
+        let paused = [self.paused_s, more.paused_s].into_iter().flatten();
+        self.paused_s = paused.reduce(|one, other| one + other);
     }
 }
 
@@ -290,7 +301,12 @@ pub struct EventSource {
 struct Opened {
     stream: EventStream,
     names: Names,
-    told: Unseen,
+    /// What the kernel has counted instead of telling it, as of the last look.
+    uncounted: [u64; EventKind::COUNT],
+    /// By interface, what was dropped before [`Self::accounted`].
+    dropped: HashMap<(VpcName, InterfaceName), u64>,
+    /// Packets whose drops were told, or counted as not told, since.
+    accounted: u64,
 }
 
 impl EventSource {
@@ -318,11 +334,15 @@ impl EventSource {
         let Some(dataplane) = view.dataplane()? else {
             return Ok(());
         };
+        // Before the kernel begins to tell, so that nothing that is told was dropped before.
+        let dropped = dropped(&view)?;
         self.opened = match dataplane.read_events(&self.kinds)? {
             Some(stream) => Some(Opened {
                 stream,
                 names: Names::read(&view)?,
-                told: Unseen::default(),
+                uncounted: [0; EventKind::COUNT],
+                dropped,
+                accounted: 0,
             }),
             None => None,
         };
@@ -335,8 +355,8 @@ impl EventSource {
         let is_due = self.looked.elapsed() >= RENEWAL;
         if let Some(opened) = &mut self.opened {
             unseen = opened.read(&self.options, each)?;
-            if is_due {
-                opened.stream.renew()?;
+            if is_due && let Some(pause) = opened.stream.renew()? {
+                unseen.add(opened.make_up(&self.options, pause, each)?);
             }
         }
         if is_due {
@@ -371,16 +391,72 @@ impl Opened {
             let time = started
                 .checked_add(SignedDuration::from_nanos(since))
                 .unwrap_or(started);
+            if EventKind::Drop.number() == u32::from(event.kind) {
+                self.accounted += u64::from(event.packets);
+            }
             each(self.names.packet_event(&event, time));
         }
-        let [drops, new_flows] = self.stream.unseen()?;
+        let uncounted = self.stream.unseen()?;
+        let [drops, new_flows] = uncounted;
+        let [drops_before, new_flows_before] = self.uncounted;
+        self.uncounted = uncounted;
         let unseen = Unseen {
-            drops: drops - self.told.drops,
-            new_flows: new_flows - self.told.new_flows,
+            drops: drops.saturating_sub(drops_before),
+            new_flows: new_flows.saturating_sub(new_flows_before),
+            paused_s: None,
         };
-        self.told = Unseen { drops, new_flows };
+        self.accounted += unseen.drops;
         Ok(unseen)
     }
+
+    /// Finds out what was dropped while nobody read: the counters go on whoever reads.
+    fn make_up(
+        &mut self,
+        options: &DirOptions,
+        pause: Duration,
+        each: &mut dyn FnMut(PacketEvent),
+    ) -> Result<Unseen, Error> {
+        let mut unseen = self.read(options, each)?;
+        let mut dropped = dropped(&View::open(options)?)?;
+        // What is dropped between the two readings would count as lost, and be told besides.
+        for _ in 0..ATTEMPTS {
+            let before = self.accounted;
+            unseen.add(self.read(options, each)?);
+            if self.accounted == before {
+                break;
+            }
+            dropped = self::dropped(&View::open(options)?)?;
+        }
+        let since = |(interface, packets): (&(VpcName, InterfaceName), &u64)| {
+            let before = self.dropped.get(interface).copied().unwrap_or_default();
+            packets.saturating_sub(before)
+        };
+        let all: u64 = dropped.iter().map(since).sum();
+        unseen.add(Unseen {
+            drops: all.saturating_sub(self.accounted),
+            new_flows: 0,
+            paused_s: Some(pause.as_secs().max(1)),
+        });
+        (self.dropped, self.accounted) = (dropped, 0);
+        Ok(unseen)
+    }
+}
+
+/// How often the counters are read until nothing is dropped meanwhile.
+const ATTEMPTS: usize = 5;
+
+/// How many packets each interface has dropped, or would have.
+fn dropped(view: &View) -> Result<HashMap<(VpcName, InterfaceName), u64>, Error> {
+    let Some(dataplane) = view.dataplane()? else {
+        return Ok(HashMap::new());
+    };
+    let mut dropped = HashMap::new();
+    for count in dataplane.reason_counts()? {
+        if count.reason.verdict() == Verdict::Drop {
+            *dropped.entry((count.vpc, count.interface)).or_default() += count.packets;
+        }
+    }
+    Ok(dropped)
 }
 
 /// When the machine's uptime began, by the clock that people read.

@@ -202,6 +202,7 @@ mod tests {
             bytes_out: 200,
             generation: 1,
             opened: 1,
+            marks: crate::dataplane::TcpMarks::default(),
         }
     }
 

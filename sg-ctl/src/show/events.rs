@@ -68,7 +68,18 @@ impl EventLines {
                 parts.push(format!("{} more {what}", number(count)));
             }
         }
-        let text = format!("{} came too fast to be told", parts.join(" and "));
+        let text = match unseen.paused_s {
+            None => format!("{} came too fast to be told", parts.join(" and ")),
+            Some(paused) => {
+                if parts.is_empty() {
+                    parts.push("no more dropped packets".to_owned());
+                }
+                format!(
+                    "nobody read for {paused} s: {} and the flows that began meanwhile were not told",
+                    parts.join(" and ")
+                )
+            }
+        };
         format!("{}\n", self.style.changed(&text))
     }
 }
@@ -233,10 +244,26 @@ mod tests {
         let unseen = Unseen {
             drops: 1_234,
             new_flows: 1,
+            paused_s: None,
         };
         assert_eq!(
             lines.unseen(unseen),
             "1,234 more dropped packets and 1 more new flow came too fast to be told\n"
+        );
+        let paused = |drops| Unseen {
+            drops,
+            new_flows: 0,
+            paused_s: Some(5),
+        };
+        assert_eq!(
+            lines.unseen(paused(7)),
+            "nobody read for 5 s: 7 more dropped packets and the flows that began meanwhile were not \
+             told\n"
+        );
+        assert!(
+            lines
+                .unseen(paused(0))
+                .contains("no more dropped packets and the flows")
         );
     }
 }

@@ -1,8 +1,9 @@
 //! A file that is turned over before it grows too large.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io::{self, Write as _};
+use std::mem;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::record::HEADER;
@@ -16,50 +17,87 @@ pub struct Rotation {
     pub keep: u32,
 }
 
-/// A flow log's file, which begins with the names of its fields.
+/// A flow log's file, which begins with the names of its fields and holds whole lines only.
 #[derive(Debug)]
 pub struct LogFile {
     path: PathBuf,
     rotation: Rotation,
-    to: BufWriter<File>,
+    file: File,
+    /// Bytes of whole lines in the file.
     length: u64,
+    /// Lines that are not in the file yet.
+    waiting: Vec<u8>,
 }
 
 impl LogFile {
-    /// Opens the file to write on where it ends.
+    /// Opens the file to write on where its last whole line ends.
     pub fn open(path: &Path, rotation: Rotation) -> io::Result<Self> {
         let file = append(path)?;
-        let length = file.metadata()?.len();
+        let length = whole_lines(&file)?;
         let mut log = Self {
             path: path.to_owned(),
             rotation,
-            to: BufWriter::new(file),
+            file,
             length,
+            waiting: Vec::new(),
         };
-        if length == 0 {
-            log.put(HEADER)?;
-            log.flush()?;
-        }
+        log.begin()?;
         Ok(log)
+    }
+
+    /// Writes the names of the fields into a new file.
+    fn begin(&mut self) -> io::Result<()> {
+        match self.length {
+            0 => {
+                self.put(HEADER);
+                self.flush()
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes a line, into a new file if it no longer fits.
     pub fn line(&mut self, line: &str) -> io::Result<()> {
-        let is_fresh = self.length <= HEADER.len() as u64 + 1;
-        if !is_fresh && self.length + line.len() as u64 + 1 > self.rotation.bytes {
+        let length = self.length + self.waiting.len() as u64;
+        let is_fresh = length <= HEADER.len() as u64 + 1;
+        if !is_fresh && length + line.len() as u64 + 1 > self.rotation.bytes {
             self.turn_over()?;
         }
-        self.put(line)
+        self.put(line);
+        Ok(())
     }
 
-    fn put(&mut self, line: &str) -> io::Result<()> {
-        self.length += line.len() as u64 + 1;
-        writeln!(self.to, "{line}")
+    fn put(&mut self, line: &str) {
+        self.waiting.extend_from_slice(line.as_bytes());
+        self.waiting.push(b'\n');
     }
 
-    /// Hands everything to the kernel.
+    /// Hands everything to the kernel. What it does not take whole is not there at all: the lines
+    /// that wait are lost, and the file ends with the line before them.
     pub fn flush(&mut self) -> io::Result<()> {
-        self.to.flush()
+        let lines = mem::take(&mut self.waiting);
+        match self.file.write_all(&lines) {
+            Ok(()) => {
+                self.length += lines.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                self.file.set_len(self.length)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens the file anew by its name, for whoever has moved or removed it.
+    pub fn reopen(&mut self) -> io::Result<()> {
+        self.file = append(&self.path)?;
+        self.length = whole_lines(&self.file)?;
+        self.begin()
+    }
+
+    /// Whether the file has been removed, so that nothing that is written can be read.
+    pub fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() == 0)
     }
 
     fn turn_over(&mut self) -> io::Result<()> {
@@ -77,15 +115,34 @@ impl LogFile {
             0 => fs::remove_file(&self.path)?,
             _ => fs::rename(&self.path, older(1))?,
         }
-        self.to = BufWriter::new(append(&self.path)?);
-        self.length = 0;
-        self.put(HEADER)
+        self.reopen()
     }
+}
+
+/// How long the file is once a line is taken away that a full disk or a crash has cut short.
+fn whole_lines(file: &File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    let mut piece = [0; 4096];
+    while end > 0 {
+        let start = end.saturating_sub(piece.len() as u64);
+        let piece = &mut piece[..(end - start) as usize];
+        file.read_exact_at(piece, start)?;
+        if let Some(at) = piece.iter().rposition(|byte| *byte == b'\n') {
+            end = start + at as u64 + 1;
+            break;
+        }
+        end = start;
+    }
+    if end < file.metadata()?.len() {
+        file.set_len(end)?;
+    }
+    Ok(end)
 }
 
 fn append(path: &Path) -> io::Result<File> {
     // Who talks to whom is for root, and for the group that ships logs.
     OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
         .mode(0o640)
@@ -128,16 +185,46 @@ mod tests {
         assert!(!folder.path().join("log.3").exists());
     }
 
+    const ROOMY: Rotation = Rotation {
+        bytes: 1 << 20,
+        keep: 1,
+    };
+
+    #[test]
+    fn a_line_that_was_cut_short_goes_before_the_next_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        for cut in ["thr".to_owned(), "x".repeat(10_000)] {
+            fs::write(&path, format!("{HEADER}\none\n{cut}")).unwrap();
+            let mut log = LogFile::open(&path, ROOMY).unwrap();
+            log.line("two").unwrap();
+            log.flush().unwrap();
+            let text = fs::read_to_string(&path).unwrap();
+            assert_eq!(text, format!("{HEADER}\none\ntwo\n"));
+        }
+    }
+
+    #[test]
+    fn a_removed_file_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = LogFile::open(&path, ROOMY).unwrap();
+        assert!(!log.is_removed().unwrap());
+        fs::remove_file(&path).unwrap();
+        assert!(log.is_removed().unwrap());
+        log.reopen().unwrap();
+        log.line("one").unwrap();
+        log.flush().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, format!("{HEADER}\none\n"));
+    }
+
     #[test]
     fn a_file_that_is_there_is_written_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let rotation = Rotation {
-            bytes: 1 << 20,
-            keep: 1,
-        };
         for line in ["one", "two"] {
-            let mut log = LogFile::open(&path, rotation).unwrap();
+            let mut log = LogFile::open(&path, ROOMY).unwrap();
             log.line(line).unwrap();
             log.flush().unwrap();
         }
