@@ -10,7 +10,7 @@ use crate::show;
 
 use super::Answer;
 use super::error::Result;
-use super::output::{print, warn};
+use super::output::{tell, warn};
 use super::progress::Progress;
 
 /// The shortest and the longest time there is for a confirmation.
@@ -78,14 +78,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 /// Keeps the change that waits.
 pub(super) fn confirm(dirs: &DirOptions) -> Result<Answer> {
     Controller::open(dirs)?.confirm()?;
-    print(show::confirmed())?;
+    tell(show::confirmed());
     Ok(Answer::Yes)
 }
 
 /// Takes the change that waits back at once.
 pub(super) fn rollback(dirs: &DirOptions) -> Result<Answer> {
     let taken_back = Controller::open(dirs)?.take_back()?;
-    print(&show::taken_back(&taken_back))?;
+    tell(&show::taken_back(&taken_back));
     Ok(Answer::Yes)
 }
 

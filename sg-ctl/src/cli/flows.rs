@@ -21,7 +21,7 @@ use crate::show::{self, FlowLines, Style};
 
 use super::error::{Error, Result};
 use super::look::require_interface;
-use super::output::{Output, json_list_start, print, print_json, uniform};
+use super::output::{Output, json_list_start, print, print_json, tell, tell_json, uniform};
 use super::{Answer, choose};
 
 /// More flows than anyone reads in detail; the others are counted.
@@ -292,9 +292,13 @@ impl Terminate {
                 }
             },
         };
-        match self.json {
-            true => print_json(&json!({"count": count, "dry_run": self.dry_run}))?,
-            false => print(&show::flows_ended(count, self.dry_run))?,
+        let json = json!({"count": count, "dry_run": self.dry_run});
+        let text = show::flows_ended(count, self.dry_run);
+        match (self.json, self.dry_run) {
+            (true, true) => print_json(&json)?,
+            (true, false) => tell_json(&json),
+            (false, true) => print(&text)?,
+            (false, false) => tell(&text),
         }
         Ok(Answer::Yes)
     }

@@ -17,7 +17,7 @@ use crate::show;
 
 use super::confirm::Confirm;
 use super::error::{Error, Result};
-use super::output::{print, warn};
+use super::output::{tell, warn};
 use super::{Answer, choose, make, report};
 
 #[derive(Debug, Args)]
@@ -305,10 +305,10 @@ impl Detach {
         let removed = Controller::remove_all(dirs)?;
         let lines = removed.iter().map(|name| format!("- interface {name}\n"));
         let lines: String = lines.collect();
-        print(&match lines.is_empty() {
+        tell(&match lines.is_empty() {
             true => "nothing was attached\n".to_owned(),
             false => lines + "nothing is protected any more; the stored policy is as it was\n",
-        })?;
+        });
         Ok(Answer::Yes)
     }
 
@@ -362,10 +362,10 @@ impl Restore {
         let interfaces = controller.policy().vpcs.values();
         let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
         let interfaces = show::count(interfaces, "interface");
-        print(&format!(
+        tell(&format!(
             "{interfaces} protected as stored (revision {})\n",
             done.revision
-        ))?;
+        ));
         Ok(Answer::Yes)
     }
 }

@@ -12,7 +12,7 @@ use crate::show::{self, Style};
 
 use super::Answer;
 use super::error::Result;
-use super::output::{print, print_json, warn};
+use super::output::{print, print_json, tell, warn};
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -95,5 +95,6 @@ fn set(settings: &[Setting], dirs: &DirOptions) -> Result<()> {
     }
     let done = controller.set_limits(limits)?;
     done.warnings.iter().for_each(warn);
-    print(&show::limit_changes(&before, &limits))
+    tell(&show::limit_changes(&before, &limits));
+    Ok(())
 }

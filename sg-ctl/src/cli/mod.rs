@@ -46,7 +46,6 @@ use crate::store::Asked;
 
 use confirm::Confirm;
 use error::Result;
-use output::print;
 
 /// Security groups for any Linux machine
 #[derive(Debug, Parser)]
@@ -235,14 +234,14 @@ fn make(
 /// Shows what was done.
 fn report(done: &Done) -> Result<Answer> {
     match done.changes.is_empty() {
-        true => print("nothing to change\n")?,
-        false => print(&show::changes(
+        true => output::tell("nothing to change\n"),
+        false => output::tell(&show::changes(
             &done.before,
             &done.changes,
             Style::of_stdout(),
-        ))?,
+        )),
     }
-    print(&confirm::next_step(done))?;
+    output::tell(&confirm::next_step(done));
     Ok(Answer::Yes)
 }
 

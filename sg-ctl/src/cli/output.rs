@@ -25,6 +25,22 @@ pub(super) fn print(text: &str) -> Result<()> {
     output.finish()
 }
 
+/// Says what was done. That it cannot be said undoes nothing, so that it is a warning and no failure.
+pub(super) fn tell(text: &str) {
+    done(print(text));
+}
+
+/// The same for other programs.
+pub(super) fn tell_json(value: &impl Serialize) {
+    done(print_json(value));
+}
+
+fn done(printed: Result<()>) {
+    if let Err(error) = printed {
+        warn(&format!("{error}; what the command was to do is done"));
+    }
+}
+
 /// Prints what other programs read: one object, with the version of its shape.
 pub(super) fn print_json(value: &impl Serialize) -> Result<()> {
     print(&format!("{:#}\n", versioned(value)?))

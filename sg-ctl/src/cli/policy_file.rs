@@ -22,7 +22,7 @@ use crate::show::{self, Style};
 use super::choose::named_vpc;
 use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
-use super::output::{print, print_json, warn};
+use super::output::{print, print_json, tell, warn};
 use super::{Answer, json};
 
 /// Just above what a policy file may have, so that a larger one is refused for its size.
@@ -105,7 +105,7 @@ impl Apply {
                 format!("applied {changes} (revision {})\n", done.revision)
             }
         };
-        print(&(changes + &summary + &next_step(&done)))?;
+        tell(&(changes + &summary + &next_step(&done)));
         Ok(Answer::Yes)
     }
 }

@@ -18,7 +18,7 @@ use crate::store::Asked;
 
 use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
-use super::output::{print, print_json};
+use super::output::{print, print_json, tell};
 use super::{Answer, change_part, choose, json};
 
 #[derive(Debug, Subcommand)]
@@ -292,7 +292,7 @@ fn change(
     let done = change_part(dirs, asked, how, changes)?;
     let style = Style::of_stdout();
     let changes = show::changes_with_ids(&done.before, &done.changes, style);
-    print(&(changes + &next_step(&done)))?;
+    tell(&(changes + &next_step(&done)));
     Ok(Answer::Yes)
 }
 
