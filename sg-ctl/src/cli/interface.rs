@@ -90,6 +90,7 @@ enum HookWord {
     Auto,
     Xdp,
     Tc,
+    XdpGeneric,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -212,6 +213,7 @@ impl Attach {
                 HookWord::Auto => Hook::Auto,
                 HookWord::Xdp => Hook::Xdp,
                 HookWord::Tc => Hook::Tc,
+                HookWord::XdpGeneric => Hook::XdpGeneric,
             },
             netns: recorded_namespace(self.netns.as_deref())?,
             addresses: addresses.collect::<Result<_, _>>()?,
@@ -357,7 +359,8 @@ impl Restore {
             terminate: false,
         };
         let done = Confirm::default().install(&mut controller, plan)?;
-        let is_missing = |warning: &&Warning| matches!(warning, Warning::Missing(_));
+        let is_missing =
+            |warning: &&Warning| matches!(warning, Warning::Missing(_) | Warning::Unfit(_));
         let missing = done.warnings.iter().filter(is_missing).count();
         let interfaces = controller.policy().vpcs.values();
         let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;

@@ -30,6 +30,7 @@ impl Verify {
                 "same": differences.is_empty(),
                 "differences": told.collect::<Vec<_>>(),
                 "missing": verified.missing,
+                "unfit": verified.unfit,
                 "revision": verified.revision,
             }))?;
         } else {

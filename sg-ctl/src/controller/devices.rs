@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::dataplane::{Attachment, Device};
+use crate::dataplane::{self, Attachment, Device, unfit};
 use crate::interfaces::{
     Error, Link, LinkLayer, Netns, NetnsId, Result, every_namespace, link, links,
 };
@@ -232,6 +232,40 @@ fn whereabouts(attachment: &Attachment, ifindex: u32) -> Option<(Netns, Link)> {
         let link = links.into_iter().find(|link| link.ifindex == ifindex)?;
         attachment.is_in(&netns).then_some((netns, link))
     })
+}
+
+/// Why devices of a policy cannot be protected. It is an error for an interface that was not so
+/// before: a stored one must not keep the others from being protected.
+pub(super) fn refuse_unfit(
+    policy: &Policy,
+    found: &[Device],
+    before: &Policy,
+) -> Result<Vec<dataplane::Error>, dataplane::Error> {
+    let mut refused = Vec::new();
+    for device in found {
+        let interface = |policy: &Policy| {
+            let vpc = policy.vpcs.get(&device.vpc);
+            vpc.and_then(|vpc| vpc.interfaces.get(&device.name))
+                .cloned()
+        };
+        let (was, is) = (interface(before), interface(policy));
+        let hook = is
+            .as_ref()
+            .map(|interface| interface.hook)
+            .unwrap_or_default();
+        let Some(why) = unfit(hook, &device.netns, &device.link) else {
+            continue;
+        };
+        let error = dataplane::Error::Unfit {
+            interface: device.name.clone(),
+            why,
+        };
+        match was == is {
+            true => refused.push(error),
+            false => return Err(error),
+        }
+    }
+    Ok(refused)
 }
 
 /// What was found where, so that the next command can tell whether anything has changed.

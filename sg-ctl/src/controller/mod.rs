@@ -38,7 +38,7 @@ pub use verify::Verified;
 pub use view::{InterfaceState, InterfaceStates, View};
 
 use crate::compile::image::Image;
-use devices::{Devices, Surroundings};
+use devices::{Devices, Surroundings, refuse_unfit};
 
 /// The right to change what one instance enforces, and the policy as it is.
 pub struct Controller {
@@ -119,6 +119,9 @@ pub enum Warning {
     /// A device is not where the policy has its interface.
     #[error("{0}")]
     Strayed(Strayed),
+    /// An interface of the policy is not one to protect.
+    #[error("{0}; it is not protected")]
+    Unfit(dataplane::Error),
     /// The pins will not outlive the mount namespace.
     #[error(
         "the bpf filesystem is visible in this mount namespace only: protection ends with the last \
@@ -365,9 +368,11 @@ impl Controller {
             missing,
             strayed,
         } = devices;
+        let refused = refuse_unfit(&plan.policy, &found, &self.policy)?;
         let mut warnings = mem::take(&mut self.news);
         warnings.extend(missing.into_iter().map(Warning::Missing));
         warnings.extend(strayed.into_iter().map(Warning::Strayed));
+        warnings.extend(refused.into_iter().map(Warning::Unfit));
         let wanted = Wanted {
             policy: &plan.policy,
             devices: found,

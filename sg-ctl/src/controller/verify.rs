@@ -1,6 +1,6 @@
 //! Whether the kernel holds what is stored.
 
-use super::devices::Devices;
+use super::devices::{Devices, refuse_unfit};
 use super::error::Result;
 use super::{Controller, View};
 use crate::dataplane::{self, Dataplane, Difference, Wanted};
@@ -14,6 +14,8 @@ pub struct Verified {
     pub differences: Vec<Difference>,
     /// Interfaces of the policy that the machine does not have now, or has elsewhere, in words.
     pub missing: Vec<String>,
+    /// Interfaces of the policy that sg refuses to protect, in words.
+    pub unfit: Vec<String>,
     /// The revision that was compared.
     pub revision: u64,
 }
@@ -40,6 +42,7 @@ impl View {
         let missing = missing
             .chain(strayed.iter().map(ToString::to_string))
             .collect();
+        let unfit = refuse_unfit(&self.policy, &found, &self.policy)?;
         let differences = match self.dataplane()? {
             Some(dataplane) => dataplane.differences(&Wanted {
                 policy: &self.policy,
@@ -56,6 +59,7 @@ impl View {
         Ok(Verified {
             differences,
             missing,
+            unfit: unfit.iter().map(ToString::to_string).collect(),
             revision: self.revision,
         })
     }

@@ -20,6 +20,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp}
 use aya_obj::programs::XdpAttachType;
 
 use super::filters::{self, Place};
+use super::fitness::Unfit;
 use super::report::{ReceiveHook, TcHook};
 use super::state::{DeviceRecord, FilterMark};
 use super::verify::Way;
@@ -58,7 +59,8 @@ pub(super) fn links_folder(bpffs: &Path) -> PathBuf {
 pub(super) fn hooks_to_try(hook: Hook, link: &Link) -> &'static [ReceiveHook] {
     match hook {
         Hook::Tc => &[ReceiveHook::Tc],
-        Hook::Xdp => &[ReceiveHook::XdpNative, ReceiveHook::XdpGeneric],
+        Hook::Xdp => &[ReceiveHook::XdpNative],
+        Hook::XdpGeneric => &[ReceiveHook::XdpGeneric],
         Hook::Auto if link.kind == Kind::Physical => &[ReceiveHook::XdpNative, ReceiveHook::Tc],
         Hook::Auto => &[ReceiveHook::Tc],
     }
@@ -300,10 +302,23 @@ fn attach_xdp(
     device: &DeviceRecord,
     mode: XdpMode,
 ) -> Result<FdLink, Error> {
-    let wrong = |source: ProgramError| Error::Attach {
-        interface: device.name.clone(),
-        hook: device.hook,
-        source: Box::new(source),
+    let wrong = |source: ProgramError| match source {
+        // What every driver without it answers: `dev_xdp_attach` of
+        // <https://github.com/torvalds/linux/blob/v6.18/net/core/dev.c>.
+        ProgramError::SyscallError(error)
+            if device.hook == ReceiveHook::XdpNative
+                && error.io_error.raw_os_error() == Some(libc::EOPNOTSUPP) =>
+        {
+            Error::Unfit {
+                interface: device.name.clone(),
+                why: Unfit::NoNativeXdp,
+            }
+        }
+        source => Error::Attach {
+            interface: device.name.clone(),
+            hook: device.hook,
+            source: Box::new(source),
+        },
     };
     let mut program = Xdp::from_pin(program, XdpAttachType::Interface).map_err(wrong)?;
     let attached = netns

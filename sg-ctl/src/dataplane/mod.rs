@@ -12,6 +12,7 @@ mod counters;
 mod ending;
 mod events;
 mod filters;
+mod fitness;
 mod flood;
 mod flow_reports;
 mod flow_tables;
@@ -65,6 +66,7 @@ pub use self::budget::{Budget, MapCost, ProgramCost};
 pub use self::ending::Ender;
 pub use self::events::EventStream;
 use self::filters::{Failure, Refused};
+pub use self::fitness::{Unfit, unfit};
 pub use self::flood::{Bound, Flood};
 use self::flow_tables::{FlowRoom, FlowSize};
 use self::hooks::Instance;
@@ -273,6 +275,14 @@ pub enum Error {
         path: PathBuf,
         /// What the kernel says.
         source: PinError,
+    },
+    /// Groups on the interface would not mean what they say.
+    #[error("interface {interface} {why}")]
+    Unfit {
+        /// The interface.
+        interface: InterfaceName,
+        /// Why.
+        why: Unfit,
     },
     /// The kernel is too old.
     #[error("this kernel attaches XDP programs without links, as Linux did before 5.9")]
@@ -673,6 +683,10 @@ impl Dataplane {
                     interface: device.name.clone(),
                 });
             };
+            // The controller says so, and refuses where the command is about it.
+            if unfit(interface.hook, &device.netns, &device.link).is_some() {
+                continue;
+            }
             let number = netns_number(&mut netns, device.netns.id());
             let known = record
                 .and_then(|record| same_device(record, device, number, interface))

@@ -21,7 +21,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use super::report::{ReceiveHook, TcHook};
 use super::state::{DeviceRecord, Record};
 use super::verify::Way;
-use super::{Device, Error, Wanted, hooks, object};
+use super::{Device, Error, Wanted, hooks, object, unfit};
 use crate::interfaces::Netns;
 use crate::policy::model::Side;
 
@@ -92,6 +92,9 @@ fn placeable(
 ) -> Option<(Netns, DeviceRecord)> {
     let vpc = wanted.policy.vpcs.get(&device.vpc)?;
     let interface = vpc.interfaces.get(&device.name)?;
+    if unfit(interface.hook, &device.netns, &device.link).is_some() {
+        return None;
+    }
     let hook = hooks::hooks_to_try(interface.hook, &device.link).first()?;
     let netns_inode = device.netns.id().inode;
     let is_known = |known: &DeviceRecord| {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::Check;
+use super::{Check, devices};
 use crate::controller::View;
 use crate::dirs::{DirOptions, Dirs, Place};
 
@@ -37,6 +37,7 @@ pub(super) fn checks(options: &DirOptions) -> Vec<Check> {
         ),
     )];
     checks.push(pins(options, interfaces > 0));
+    checks.extend(devices::checks(&view.policy));
     checks.extend(confirmation(&view));
     checks.extend(drift(options));
     checks
@@ -103,6 +104,8 @@ fn drift(options: &DirOptions) -> Vec<Check> {
         Check::warning("interface", missing, next)
     });
     let mut checks: Vec<Check> = missing.collect();
+    let unfit = verified.unfit.iter();
+    checks.extend(unfit.map(|unfit| Check::problem("interface", unfit, "do what it says")));
     let differences = verified.differences.iter();
     checks.extend(differences.map(|found| Check::problem(name, found.to_string(), RESTORE)));
     if verified.differences.is_empty() {

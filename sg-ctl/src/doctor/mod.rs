@@ -3,6 +3,7 @@
 //! Each check finds one fact and says what to do where it is not as it should be. Nothing here
 //! changes anything; what the kernel is asked about BPF is for the dataplane to know.
 
+mod devices;
 mod instance;
 mod kernel;
 mod machine;

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-    LinkXdp,
+    InfoData, InfoIpVlan, InfoKind, IpVlanMode, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage, LinkXdp,
 };
 
 use super::error::{Error, Hint, Result};
@@ -31,6 +31,10 @@ pub struct Link {
     pub kind: Kind,
     /// What its frames begin with.
     pub link_layer: LinkLayer,
+    /// The bond, bridge or VRF that it is in, by number.
+    pub master: Option<u32>,
+    /// The interface under a VLAN, macvlan or ipvlan, by number.
+    pub parent: Option<u32>,
     /// Its Ethernet address, where it has one.
     pub mac: Option<[u8; 6]>,
     /// The largest packet it sends, in bytes.
@@ -69,6 +73,14 @@ pub enum Kind {
     Wireguard,
     /// One end of a netkit pair.
     Netkit,
+    /// A routing domain, which other interfaces are in.
+    Vrf,
+    /// An address of another interface's link layer.
+    Macvlan,
+    /// An ipvlan device whose received packets are given to the network layer at once.
+    IpvlanL3s,
+    /// An IPsec tunnel with an interface of its own.
+    Xfrm,
     /// Any other, by the kernel's name for it.
     Other(String),
 }
@@ -127,13 +139,22 @@ impl fmt::Display for Kind {
             Self::Bond => "bond",
             Self::Wireguard => "wireguard",
             Self::Netkit => "netkit",
+            Self::Vrf => "vrf",
+            Self::Macvlan => "macvlan",
+            Self::IpvlanL3s => "ipvlan l3s",
+            Self::Xfrm => "xfrm",
             Self::Other(name) => name,
         })
     }
 }
 
 impl Kind {
-    fn new(info: Option<&InfoKind>, link_layer: LinkLayer) -> Self {
+    fn new(info: Option<&InfoKind>, data: Option<&InfoData>, link_layer: LinkLayer) -> Self {
+        if let Some(InfoData::IpVlan(settings)) = data
+            && settings.contains(&InfoIpVlan::Mode(IpVlanMode::L3S))
+        {
+            return Self::IpvlanL3s;
+        }
         match (info, link_layer) {
             (None, LinkLayer::Loopback) => Self::Loopback,
             (None, _) => Self::Physical,
@@ -146,6 +167,9 @@ impl Kind {
             (Some(InfoKind::Bond), _) => Self::Bond,
             (Some(InfoKind::Wireguard), _) => Self::Wireguard,
             (Some(InfoKind::Netkit), _) => Self::Netkit,
+            (Some(InfoKind::Vrf), _) => Self::Vrf,
+            (Some(InfoKind::MacVlan), _) => Self::Macvlan,
+            (Some(InfoKind::Xfrm), _) => Self::Xfrm,
             (Some(other), _) => Self::Other(other.to_string()),
         }
     }
@@ -169,7 +193,7 @@ impl From<LinkLayerType> for LinkLayer {
 impl Link {
     fn from_message(message: LinkMessage, addresses: Vec<IpNet>) -> Self {
         let link_layer = LinkLayer::from(message.header.link_layer_type);
-        let mut info_kind = None;
+        let (mut info_kind, mut info_data) = (None, None);
         let mut parent = None;
         let mut bus = None;
         let mut link = Self {
@@ -177,6 +201,8 @@ impl Link {
             name: String::new(),
             kind: Kind::Physical,
             link_layer,
+            master: None,
+            parent: None,
             mac: None,
             mtu: 0,
             is_up: message.header.flags.contains(LinkFlags::Up),
@@ -191,19 +217,24 @@ impl Link {
                     link.mac = bytes.try_into().ok();
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::Controller(ifindex) => link.master = Some(ifindex),
+                LinkAttribute::Link(ifindex) => link.parent = Some(ifindex),
                 LinkAttribute::Xdp(xdp) => link.xdp_program = xdp.iter().find_map(program_id),
                 LinkAttribute::ParentDevName(name) => parent = Some(name),
                 LinkAttribute::ParentDevBusName(name) => bus = Some(name),
                 LinkAttribute::LinkInfo(info) => {
-                    info_kind = info.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind),
-                        _ => None,
-                    });
+                    for info in info {
+                        match info {
+                            LinkInfo::Kind(kind) => info_kind = Some(kind),
+                            LinkInfo::Data(data) => info_data = Some(data),
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
         }
-        link.kind = Kind::new(info_kind.as_ref(), link_layer);
+        link.kind = Kind::new(info_kind.as_ref(), info_data.as_ref(), link_layer);
         link.driver = bus
             .zip(parent)
             .and_then(|(bus, device)| driver_of(&bus, &device));
@@ -366,21 +397,35 @@ mod tests {
         let netns = Netns::resolve(Some(namespace.name())).unwrap();
         namespace.ip("link add br0 type bridge");
         namespace.ip("link add v0 type veth peer name v1");
+        namespace.ip("link add link v0 name m0 type macvlan");
+        namespace.ip("link set v1 master br0");
         if has_tun() {
             namespace.ip("tuntap add tun0 mode tun");
             namespace.ip("tuntap add tap0 mode tap");
         } else {
             eprintln!("no /dev/net/tun; not proven: that tun and tap are told apart");
         }
-        let mut seen: Vec<(String, String, LinkLayer)> = links(&netns)
-            .unwrap()
-            .into_iter()
+        let links = links(&netns).unwrap();
+        let number = |name: &str| {
+            links
+                .iter()
+                .find(|link| link.name == name)
+                .map(|link| link.ifindex)
+        };
+        let [m0, v1] =
+            ["m0", "v1"].map(|name| links.iter().find(|link| link.name == name).unwrap());
+        assert_eq!((m0.parent, m0.master), (number("v0"), None));
+        assert_eq!(v1.master, number("br0"));
+        let mut seen: Vec<(String, String, LinkLayer)> = links
+            .iter()
+            .cloned()
             .map(|link| (link.name, link.kind.to_string(), link.link_layer))
             .collect();
         seen.sort();
         let mut expected = vec![
             ("br0", "bridge", LinkLayer::Ethernet),
             ("lo", "loopback", LinkLayer::Loopback),
+            ("m0", "macvlan", LinkLayer::Ethernet),
             ("v0", "veth", LinkLayer::Ethernet),
             ("v1", "veth", LinkLayer::Ethernet),
         ];

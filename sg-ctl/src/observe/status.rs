@@ -223,5 +223,6 @@ fn asked_hook(interface: &Interface) -> &'static str {
         Hook::Auto => "auto",
         Hook::Xdp => "xdp",
         Hook::Tc => "tc",
+        Hook::XdpGeneric => "xdp-generic",
     }
 }

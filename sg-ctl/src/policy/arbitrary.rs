@@ -134,7 +134,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
     let settings = (
         subsequence(groups, 1..=all),
         option::of(addresses(1)),
-        select(vec![Hook::Auto, Hook::Xdp, Hook::Tc]),
+        select(vec![Hook::Auto, Hook::Xdp, Hook::Tc, Hook::XdpGeneric]),
         option::of(select(vec!["blue", "/run/x y\"\\z"])),
         btree_set(select(vec![0x0600u16, 0x8915, 0xffff]), 0..3),
     );

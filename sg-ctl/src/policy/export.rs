@@ -270,6 +270,7 @@ fn interface_item(interface: &Interface) -> String {
         Hook::Auto => {}
         Hook::Xdp => parts.push("hook: xdp".to_owned()),
         Hook::Tc => parts.push("hook: tc".to_owned()),
+        Hook::XdpGeneric => parts.push("hook: xdp-generic".to_owned()),
     }
     if let Some(netns) = &interface.netns {
         parts.push(format!("netns: {}", scalar(netns)));

@@ -191,16 +191,18 @@ pub enum Side {
     Guest,
 }
 
-/// Which hook receives; what leaves is always judged at TCX.
+/// Which hook receives; what leaves is always judged at TC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hook {
     /// Chosen by the kind of device.
     #[default]
     Auto,
-    /// XDP, native where the driver has it.
+    /// XDP, run by the driver.
     Xdp,
-    /// TCX.
+    /// Traffic control.
     Tc,
+    /// XDP, run by the kernel above the driver.
+    XdpGeneric,
 }
 
 /// Idle timeouts in seconds, with AWS's names and bounds.

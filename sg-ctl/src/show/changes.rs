@@ -161,6 +161,7 @@ impl Line<'_> {
             Hook::Auto => {}
             Hook::Xdp => parts.push("hook xdp".to_owned()),
             Hook::Tc => parts.push("hook tc".to_owned()),
+            Hook::XdpGeneric => parts.push("hook xdp-generic".to_owned()),
         }
         if let Some(netns) = &interface.netns {
             parts.push(format!("netns {netns}"));

@@ -7,7 +7,7 @@ use crate::controller::Verified;
 /// What differs, a line each, and what to do about it.
 pub fn verified(verified: &Verified, style: Style) -> String {
     let mut text = String::new();
-    for missing in &verified.missing {
+    for missing in verified.missing.iter().chain(&verified.unfit) {
         text.push_str(&style.changed(&format!("! {missing}")));
         text.push('\n');
     }
@@ -36,6 +36,7 @@ mod tests {
         let mut found = Verified {
             differences: vec![Difference::NotProtected("eth0".parse().unwrap())],
             missing: vec!["there is no eth1".to_owned()],
+            unfit: Vec::new(),
             revision: 3,
         };
         assert_eq!(

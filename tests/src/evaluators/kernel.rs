@@ -179,8 +179,10 @@ impl Kernel {
         let interfaces = policy.vpcs.values_mut().flat_map(|vpc| &mut vpc.interfaces);
         for (name, interface) in interfaces {
             interface.hook = match self.hooks {
-                Hooks::XdpNative | Hooks::XdpGeneric if !is_bare(name.as_str()) => Hook::Xdp,
-                _ => Hook::Tc,
+                _ if is_bare(name.as_str()) => Hook::Tc,
+                Hooks::Tc => Hook::Tc,
+                Hooks::XdpNative => Hook::Xdp,
+                Hooks::XdpGeneric => Hook::XdpGeneric,
             };
         }
         let read = addresses(&policy);

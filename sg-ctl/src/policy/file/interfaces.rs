@@ -58,9 +58,14 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
         interface.side = side.unwrap_or_default();
     }
     if let Some(node) = fields.get("hook") {
-        let words = [("auto", Hook::Auto), ("xdp", Hook::Xdp), ("tc", Hook::Tc)];
+        let words = [
+            ("auto", Hook::Auto),
+            ("xdp", Hook::Xdp),
+            ("tc", Hook::Tc),
+            ("xdp-generic", Hook::XdpGeneric),
+        ];
         interface.hook = reader
-            .word(node, "hook", &words, "auto, xdp or tc")
+            .word(node, "hook", &words, "auto, xdp, tc or xdp-generic")
             .unwrap_or_default();
     }
     if let Some(node) = fields.get("netns") {

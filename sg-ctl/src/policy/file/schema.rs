@@ -305,11 +305,13 @@ pub static INTERFACE: Table = Table {
         },
         Key {
             name: "hook",
-            kind: Kind::Words(&["auto", "xdp", "tc"]),
+            kind: Kind::Words(&["auto", "xdp", "tc", "xdp-generic"]),
             default: Preset::Value("auto"),
             example: "hook: tc",
             about: "The hook of the kernel that judges what the interface receives. `auto` takes \
-                    the faster one for the kind of device. What leaves is always judged at TC.",
+                    the faster one for the kind of device. `xdp` is run by the driver, and is \
+                    refused where the driver cannot; `xdp-generic` is run by the kernel above any \
+                    driver. What leaves is always judged at TC.",
         },
         Key {
             name: "netns",
@@ -691,7 +693,7 @@ mod tests {
         );
         assert_eq!(
             schema["definitions"]["interface"]["properties"]["hook"]["enum"],
-            json!(["auto", "xdp", "tc"])
+            json!(["auto", "xdp", "tc", "xdp-generic"])
         );
         assert_eq!(
             schema["definitions"]["timeouts"]["properties"]["udp"]["maximum"],

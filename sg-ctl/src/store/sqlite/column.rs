@@ -55,7 +55,7 @@ impl Choice for Side {
 }
 
 impl Choice for Hook {
-    const ALL: &'static [Self] = &[Self::Auto, Self::Xdp, Self::Tc];
+    const ALL: &'static [Self] = &[Self::Auto, Self::Xdp, Self::Tc, Self::XdpGeneric];
 }
 
 impl Choice for OnRuleRemoval {
