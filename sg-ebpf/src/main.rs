@@ -117,7 +117,7 @@ fn judge<P: Packet>(
     let direction = direction_of(interface, received);
     job.generation = maps.generation;
     if received && let Some(decision) = by_arrival(frame) {
-        counters::count_frame(place, direction, decision, frame);
+        counters::count_frame(interface.slot, direction, decision, frame);
         return interface.enforce(decision.reason);
     }
     if let Some(decision) = syn_at_once(frame, direction, interface, &maps) {

@@ -278,14 +278,14 @@ fn every_field_is_described() -> Result<()> {
         let printed = sg.json(&words)?;
         ensure!(printed["schema"] == 2, "{printed}");
         // The longest name of a command that the words begin with.
-        let row = commands.iter().filter(|[names, _]| {
+        let mut rows = commands.iter().filter(|[names, _]| {
             let names = names.split(", ").map(str::trim);
             names
                 .into_iter()
                 .any(|name| words.join(" ").starts_with(name))
         });
-        let [names, top] = row
-            .last()
+        let [names, top] = rows
+            .next_back()
             .with_context(|| format!("{words:?} is not described"))?;
         for field in top.split([',', ':']).map(str::trim) {
             ensure!(
