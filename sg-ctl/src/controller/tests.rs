@@ -133,6 +133,9 @@ fn what_cannot_be_installed_is_taken_back() {
 fn a_way_back_that_fails_too_is_told_and_is_stored_for_the_next_command() {
     let (stored, installed, told) = create_web(false, 2);
     let told = told.unwrap_err().to_string();
-    assert!(told.contains("taking the change back failed too"), "{told}");
+    assert!(
+        told.contains("rolling the change back failed too"),
+        "{told}"
+    );
     assert_eq!((stored, installed), (false, vec![]));
 }
