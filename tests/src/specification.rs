@@ -333,7 +333,9 @@ impl<'a> Place<'a> {
             Reason::MulticastMembership => {
                 ensure!(ip.hop_limit == 1, "it may have been routed");
                 ensure!(ip.destination.is_multicast() && ip.fragment.is_none());
-                let kind = ip.l4.first().copied().unwrap_or(0);
+                // An IGMP message that is shorter than eight bytes has no type (RFC 9776 §4).
+                let has_kind = ip.protocol != 2 || ip.l4.len() >= 8;
+                let kind = ip.l4.first().copied().filter(|_| has_kind).unwrap_or(0);
                 let (is_query, is_known) = match ip.protocol {
                     2 => (
                         kind == 0x11,

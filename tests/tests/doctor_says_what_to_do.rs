@@ -24,7 +24,7 @@ fn a_sound_machine_has_no_problem_and_a_detached_one_has() -> Result<()> {
     for name in [
         "kernel",
         "programs",
-        "TCX",
+        "TC",
         "grace periods",
         "bpffs",
         "drift",

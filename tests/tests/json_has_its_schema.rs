@@ -295,14 +295,16 @@ fn every_field_is_described() -> Result<()> {
         }
         fields_of(&printed, &mut found);
     }
+    let mut wrong = Vec::new();
     for (name, kinds) in &found {
-        let documented = described
-            .get(name)
-            .with_context(|| format!("{name} is not described"))?;
-        for kind in kinds {
-            let is_said = documented.contains(kind);
-            ensure!(is_said, "{name} is {kind} too, not only {documented}");
+        let Some(documented) = described.get(name) else {
+            wrong.push(format!("{name} ({kinds:?}) is not described"));
+            continue;
+        };
+        for kind in kinds.iter().filter(|kind| !documented.contains(*kind)) {
+            wrong.push(format!("{name} is {kind} too, not only {documented}"));
         }
     }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
