@@ -101,6 +101,15 @@ fn an_interface_that_moves_to_another_namespace_stays_protected() -> Result<()> 
         let policy = "{groups: {g: {ingress: [{protocol: tcp, ports: 80, from: 0.0.0.0/0}]}}, \
                       interfaces: {eth0: {groups: [g], hook: HOOK}}}";
         sg.apply(&policy.replace("HOOK", hook))?;
+        // ARP is dropped too while the device is astray, and must not fail before a connection does.
+        let mac = pair
+            .host
+            .mac("eth0")?
+            .map(|byte| format!("{byte:02x}"))
+            .join(":");
+        pair.world.ip(&format!(
+            "neighbor replace 10.0.0.10 lladdr {mac} dev eth0 nud permanent"
+        ))?;
         let other = pair.lab.host("other")?;
         // Its number is taken there, so that it gets another one.
         let number = sg.json(&["status"])?["interfaces"][0]["ifindex"].clone();

@@ -32,12 +32,9 @@ pub(crate) fn bytes(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>
                 (memory(&policy, FEW_FLOWS, limits)?, count - 10)
             }
             _ => {
-                let interfaces = limits.interface_slots();
-                let wider = Limits {
-                    interfaces: interfaces * 2,
-                    ..limits
-                };
-                (memory(&ten, FEW_FLOWS, wider)?, interfaces)
+                let count = effort.choose(4_000, 500);
+                let policy = policies::with_interfaces(&ten, count);
+                (memory(&policy, FEW_FLOWS, limits)?, count)
             }
         };
         let each = (more - least) / f64::from(count);

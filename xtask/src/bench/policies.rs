@@ -55,6 +55,12 @@ pub(crate) fn by_prefix_list(count: u32) -> String {
     )
 }
 
+/// The same policy with so many interfaces more, all in the group `web`.
+pub(crate) fn with_interfaces(policy: &str, count: u32) -> String {
+    let more = (1..=count).map(|number| format!("  eth{number}: {{groups: [web]}}\n"));
+    policy.to_owned() + &more.collect::<String>()
+}
+
 /// So many groups, each with ten prefixes, and an interface each.
 pub(crate) fn many_policies(count: u32) -> Result<String> {
     let mut text = String::from("groups:\n");
