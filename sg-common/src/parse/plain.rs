@@ -1,7 +1,7 @@
 //! The short way from bytes to headers, for the shape nearly every packet has: Ethernet, IP without
 //! options or extensions, and TCP or UDP, all of it in the frame's linear part.
 //!
-//! It refuses nothing. What is not plain, or not sound, has no answer here, and [`super::read`] says
+//! It refuses nothing. What is not plain, or not sound, has no answer here, and [`parse`](super) says
 //! what it is.
 
 use super::{Content, Headers, Part, TCP, TcpFlags, UDP};
