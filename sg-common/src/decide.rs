@@ -8,7 +8,7 @@ mod at_once;
 mod syn;
 
 use crate::addr::Addr;
-use crate::flow::{FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
+use crate::flow::{Change, FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
 use crate::packet::{Direction, Framing, Packet};
 use crate::parse::{
     self, Content, Headers, ICMPV6, IGMP, IcmpRole, Part, ReadPart, TCP, TcpFlags, UDP,
@@ -952,7 +952,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     #[cfg_attr(target_arch = "bpf", inline(never))]
     fn go_on(&self, desk: &mut Desk, found: Found<T::Flow>, rule: &mut RuleSlot) -> Reason {
         if let FlowTable::Assured = found.table {
-            self.live_on_desk(found.flow, desk);
+            self.live(found.flow, desk);
             return Reason::Tracked;
         }
         let Desk { headers, state, .. } = desk;
@@ -973,23 +973,31 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         }
     }
 
-    /// The same as a function of its own in the kernel: its stack is then free for the others.
-    #[cfg_attr(target_arch = "bpf", inline(never))]
-    fn live_on_desk(&self, flow: T::Flow, desk: &mut Desk) {
-        self.live(flow, &mut desk.state, &desk.headers);
-    }
-
     /// A packet of an assured flow.
     #[inline(always)]
-    fn live(&self, flow: T::Flow, state: &mut FlowState, headers: &Headers) {
-        let phase = state.phase;
-        if state.live(headers, self.direction) {
-            if state.phase == phase {
+    fn live(&self, flow: T::Flow, desk: &mut Desk) {
+        let change = desk.state.live(&desk.headers, self.direction);
+        self.keep_on_desk(flow, desk, change);
+    }
+
+    /// The same as [`Question::keep`], as a function of its own in the kernel: its stack is then free
+    /// for the others.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    fn keep_on_desk(&self, flow: T::Flow, desk: &Desk, change: Change) {
+        self.keep(flow, &desk.state, change, &desk.headers);
+    }
+
+    /// Writes what a packet has changed of an assured flow, gives it its phase's time, and counts the
+    /// packet.
+    #[inline(always)]
+    fn keep(&self, flow: T::Flow, state: &FlowState, change: Change, headers: &Headers) {
+        match change {
+            Change::Nothing => {}
+            Change::Numbers => {
                 self.tables
                     .advance_flow(flow, Leg::sending(self.direction), state);
-            } else {
-                self.tables.update_flow(flow, state);
             }
+            Change::State => self.tables.update_flow(flow, state),
         }
         self.extend(flow, state.phase);
         self.count(flow, headers);
@@ -1005,7 +1013,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 return Reason::NoFlow;
             };
             *rule = desk.state.rule;
-            self.live_on_desk(flow, desk);
+            self.live(flow, desk);
             return Reason::Tracked;
         };
         let Desk {

@@ -7,9 +7,11 @@
 //! have not completed a handshake; any of them may be forgotten when room is short. *Assured* flows
 //! have been seen from both sides and are never forgotten before their deadline.
 
+mod tcp;
+
 use crate::addr::Addr;
 use crate::packet::Direction;
-use crate::parse::{Headers, TcpFlags};
+use crate::parse::{Headers, TCP, TcpFlags, UDP};
 use crate::tables::{Generation, RuleSlot, TimeoutTicks};
 
 /// Kernel timer ticks divided by 32: 128 ms at 250 Hz. Cheap to read, and wraps after years.
@@ -237,11 +239,11 @@ impl Phase {
     pub const PICKED_UP: Self = Self(3);
     /// TCP: open both ways.
     pub const ESTABLISHED: Self = Self(4);
-    /// TCP: one side has sent FIN.
+    /// TCP: one side has sent FIN, and the other has acknowledged it.
     pub const HALF_CLOSED: Self = Self(5);
-    /// TCP: both sides have sent FIN.
+    /// TCP: both sides have sent FIN, and acknowledged it.
     pub const CLOSING: Self = Self(6);
-    /// TCP: a plausible RST has passed.
+    /// TCP: an RST at the sequence number its receiver expects has passed.
     pub const RESET: Self = Self(7);
     /// UDP: one way, or one request and its response.
     pub const SINGLE: Self = Self(8);
@@ -251,6 +253,9 @@ impl Phase {
     pub const ICMP: Self = Self(10);
     /// Any other protocol.
     pub const OTHER: Self = Self(11);
+    /// TCP: an RST within the window has passed, which its receiver may have answered with a challenge
+    /// (RFC 5961 §3): the next segment shows that the connection is alive.
+    pub const CHALLENGED: Self = Self(12);
 
     /// The word people and JSON use.
     pub const fn name(self) -> &'static str {
@@ -266,6 +271,7 @@ impl Phase {
             Self::STREAM => "stream",
             Self::ICMP => "icmp",
             Self::OTHER => "other",
+            Self::CHALLENGED => "challenged",
             _ => "unknown",
         }
     }
@@ -278,7 +284,7 @@ impl Phase {
             Self::ESTABLISHED => timeouts.tcp_established,
             Self::HALF_CLOSED => timeouts.tcp_half_closed,
             Self::CLOSING => timeouts.tcp_closing,
-            Self::RESET => timeouts.tcp_reset,
+            Self::RESET | Self::CHALLENGED => timeouts.tcp_reset,
             Self::SINGLE => timeouts.udp,
             Self::STREAM => timeouts.udp_stream,
             Self::ICMP => timeouts.icmp,
@@ -305,7 +311,7 @@ pub struct FlowState {
     pub owner: u32,
     /// TCP: one past the highest sequence number each leg has sent in its peer's window.
     pub end: [u32; 2],
-    /// TCP: the highest acknowledgment each leg has sent.
+    /// TCP: the highest acknowledgment each leg has sent; [`tcp`] says what it is until then.
     pub ack: [u32; 2],
     /// TCP: the window each leg last offered, unscaled.
     pub window: [u16; 2],
@@ -313,8 +319,8 @@ pub struct FlowState {
     pub phase: Phase,
     /// [`Direction`] of its first packet.
     pub initiator: u8,
-    /// Legs that have sent FIN, as bits `1 << leg`.
-    pub fins: u8,
+    /// TCP: what else is remembered of its legs, as [`tcp`] has it.
+    pub marks: u8,
     /// TCP window scales: the low nibble is the local leg's, the high the peer's.
     pub scales: u8,
 }
@@ -438,66 +444,34 @@ pub enum Growth {
     Refuse,
 }
 
-/// The largest shift RFC 7323 §2.3 allows; taken when a connection's scales were never seen.
-const LARGEST_SCALE: u8 = 14;
-
-/// Whether `value` is in `first..=last`, on the circle of sequence numbers.
-#[inline(always)]
-const fn within(first: u32, value: u32, last: u32) -> bool {
-    value.wrapping_sub(first) <= last.wrapping_sub(first)
-}
-
-/// Whether `a` comes after `b` on the circle of sequence numbers.
-#[inline(always)]
-const fn after(a: u32, b: u32) -> bool {
-    (b.wrapping_sub(a) as i32) < 0
-}
-
-/// Writes the local or the peer's element of a pair that is in registers.
-#[inline(always)]
-const fn put<T: Copy>(pair: &mut [T; 2], leg: Leg, value: T) {
-    let [local, peer] = pair;
-    match leg {
-        Leg::Local => *local = value,
-        Leg::Peer => *peer = value,
-    }
+/// What of an assured flow's state a packet has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing.
+    Nothing,
+    /// The numbers of the leg that sent it.
+    Numbers,
+    /// More than that.
+    State,
 }
 
 impl FlowState {
     /// A flow that opens with this packet.
     #[inline(always)]
     pub fn opened_by(headers: &Headers, direction: Direction) -> Self {
-        let leg = Leg::sending(direction);
         let mut state = Self {
             initiator: direction as u8,
             ..Self::default()
         };
         state.phase = match headers.protocol {
-            crate::parse::TCP if headers.tcp_flags.has(TcpFlags::SYN) => Phase::SYN_SENT,
-            crate::parse::TCP => Phase::PICKED_UP,
-            crate::parse::UDP => Phase::SINGLE,
+            TCP if headers.tcp_flags.has(TcpFlags::SYN) => Phase::SYN_SENT,
+            TCP => Phase::PICKED_UP,
+            UDP => Phase::SINGLE,
             crate::parse::ICMP | crate::parse::ICMPV6 => Phase::ICMP,
             _ => Phase::OTHER,
         };
-        if headers.protocol == crate::parse::TCP {
-            put(
-                &mut state.end,
-                leg,
-                headers.tcp_seq.wrapping_add(headers.tcp_length),
-            );
-            put(&mut state.window, leg, headers.tcp_window);
-            // A SYN acknowledges nothing: its place keeps where an answer's acknowledgment begins.
-            let ack = if headers.tcp_flags.has(TcpFlags::SYN) {
-                headers.tcp_seq.wrapping_add(1)
-            } else {
-                headers.tcp_ack
-            };
-            put(&mut state.ack, leg, ack);
-            if headers.tcp_flags.has(TcpFlags::SYN) {
-                state.set_scale(leg, headers.window_scale);
-            } else {
-                state.scales = LARGEST_SCALE << 4 | LARGEST_SCALE;
-            }
+        if headers.protocol == TCP {
+            state.open_tcp(headers, Leg::sending(direction));
         }
         state
     }
@@ -512,239 +486,54 @@ impl FlowState {
         }
     }
 
-    #[inline(always)]
-    const fn scale(&self, leg: Leg) -> u8 {
-        self.scales >> (leg as u8 * 4) & 0x0f
-    }
-
-    #[inline(always)]
-    const fn set_scale(&mut self, leg: Leg, scale: u8) {
-        self.scales = match leg {
-            Leg::Local => self.scales & 0xf0 | scale & 0x0f,
-            Leg::Peer => self.scales & 0x0f | scale << 4,
-        };
-    }
-
     /// What a packet does to this embryonic flow. A function of its own in the kernel: few packets
     /// need it, and its stack is then free for the others.
     #[cfg_attr(target_arch = "bpf", inline(never))]
     pub fn grow(&mut self, headers: &Headers, direction: Direction) -> Growth {
-        let leg = Leg::sending(direction);
         let from_initiator = direction as u8 == self.initiator;
-        if headers.protocol != crate::parse::TCP {
-            return if from_initiator {
-                Growth::Stay
-            } else {
-                Growth::Assure
-            };
+        if headers.protocol == TCP {
+            return self.grow_tcp(headers, Leg::sending(direction), from_initiator);
         }
-        let flags = headers.tcp_flags;
-        match (self.phase, from_initiator) {
-            (Phase::SYN_SENT | Phase::PICKED_UP, true) if flags.is_plain_syn() => {
-                *self = Self {
-                    rule: self.rule,
-                    generation: self.generation,
-                    owner: self.owner,
-                    ..Self::opened_by(headers, direction)
-                };
-                Growth::Stay
-            }
-            (Phase::SYN_SENT | Phase::SYN_RECEIVED, true) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == leg.of(&self.end) {
-                    Growth::End
-                } else {
-                    Growth::Stay
-                }
-            }
-            (Phase::SYN_SENT, true) => Growth::Stay,
-            (Phase::SYN_SENT, false) => self.answer_syn(headers, leg),
-            (Phase::SYN_RECEIVED, true)
-                if flags.has(TcpFlags::ACK) && headers.tcp_ack == leg.other().of(&self.end) =>
-            {
-                // So far this place has kept a number of the leg's own.
-                leg.put(&mut self.ack, headers.tcp_ack);
-                self.advance(headers, leg);
-                self.phase = Phase::ESTABLISHED;
-                self.close_by_flags(headers, leg);
-                Growth::Assure
-            }
-            (Phase::SYN_RECEIVED, true) => Growth::Stay,
-            (Phase::SYN_RECEIVED, false) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == leg.of(&self.end) {
-                    Growth::End
-                } else {
-                    Growth::Refuse
-                }
-            }
-            (Phase::SYN_RECEIVED, false) => {
-                // The SYN-ACK again, or that of a simultaneous open (RFC 9293 figure 7).
-                let acknowledges = flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg);
-                if acknowledges || flags.is_plain_syn() {
-                    Growth::Stay
-                } else {
-                    Growth::Refuse
-                }
-            }
-            // Picked up in the middle.
-            (_, true) => {
-                self.advance(headers, leg);
-                Growth::Stay
-            }
-            (_, false) if flags.has(TcpFlags::RST) => {
-                if headers.tcp_seq == leg.other().of(&self.ack) {
-                    Growth::End
-                } else {
-                    Growth::Refuse
-                }
-            }
-            (_, false) if flags.has(TcpFlags::SYN) => Growth::Refuse,
-            (_, false) => {
-                leg.put(
-                    &mut self.end,
-                    headers.tcp_seq.wrapping_add(headers.tcp_length),
-                );
-                leg.put(&mut self.ack, headers.tcp_ack);
-                leg.put(&mut self.window, headers.tcp_window);
-                self.phase = Phase::ESTABLISHED;
-                self.close_by_flags(headers, leg);
-                Growth::Assure
-            }
-        }
-    }
-
-    /// Whether an acknowledgment covers what the other leg has sent, and no more.
-    #[inline(always)]
-    fn acknowledges(&self, headers: &Headers, leg: Leg) -> bool {
-        let other = leg.other();
-        within(other.of(&self.ack), headers.tcp_ack, other.of(&self.end))
-    }
-
-    /// The other side's first packet after a SYN.
-    #[inline(always)]
-    fn answer_syn(&mut self, headers: &Headers, leg: Leg) -> Growth {
-        let flags = headers.tcp_flags;
-        let acknowledges = flags.has(TcpFlags::ACK) && self.acknowledges(headers, leg);
-        if flags.has(TcpFlags::RST) {
-            return if acknowledges {
-                Growth::End
-            } else {
-                Growth::Refuse
-            };
-        }
-        if !flags.has(TcpFlags::SYN) && headers.tcp_length == 0 && !acknowledges {
-            // A bare acknowledgment of something else comes from a connection that only the other
-            // side still knows (RFC 9293 §3.5.1): the initiator resets that, and tries again.
-            return Growth::Stay;
-        }
-        if !flags.has(TcpFlags::SYN) || (flags.has(TcpFlags::ACK) && !acknowledges) {
-            return Growth::Refuse;
-        }
-        leg.put(
-            &mut self.end,
-            headers.tcp_seq.wrapping_add(headers.tcp_length),
-        );
-        leg.put(&mut self.window, headers.tcp_window);
-        // A SYN that crosses the first one acknowledges it only with its next packet.
-        let ack = if flags.has(TcpFlags::ACK) {
-            headers.tcp_ack
+        if from_initiator {
+            Growth::Stay
         } else {
-            leg.other().of(&self.ack)
-        };
-        leg.put(&mut self.ack, ack);
-        // Scaling is in force only when both SYNs offer it (RFC 7323 §2.2); an absent option reads
-        // as 0 and leaves the other side's scale in place, which only widens the window.
-        self.set_scale(leg, headers.window_scale);
-        self.phase = Phase::SYN_RECEIVED;
-        Growth::Stay
+            Growth::Assure
+        }
     }
 
-    /// What a packet does to this assured flow. Returns whether the state changed in a way that
-    /// must be written.
-    #[inline(always)]
-    pub fn live(&mut self, headers: &Headers, direction: Direction) -> bool {
-        if headers.protocol == crate::parse::UDP {
-            let again = self.phase == Phase::SINGLE && direction as u8 == self.initiator;
-            if again {
-                self.phase = Phase::STREAM;
-            }
-            return again;
-        }
-        if headers.protocol != crate::parse::TCP || headers.tcp_flags.has(TcpFlags::SYN) {
-            // A SYN inside a live connection changes nothing: the receiver answers it with a
-            // challenge (RFC 5961 §4).
-            return false;
-        }
-        let leg = Leg::sending(direction);
-        if headers.tcp_flags.has(TcpFlags::RST) {
-            // RFC 5961 §3: a reset counts only at the exact sequence number that the receiver
-            // expects, which lies between what it has acknowledged and what was sent to it.
-            let expected = leg.other().of(&self.ack);
-            // A keep-alive begins before what is expected, and may be all that was seen of a leg.
-            let end = leg.of(&self.end);
-            let last = if after(expected, end) { expected } else { end };
-            let plausible = within(expected, headers.tcp_seq, last);
-            if plausible {
-                self.phase = Phase::RESET;
-            }
-            return plausible;
-        }
-        let moved = self.advance(headers, leg);
-        let closed = self.close_by_flags(headers, leg);
-        moved || closed
-    }
-
-    /// Whether a segment begins in the window the other leg offers.
-    #[inline(always)]
-    fn is_in_window(&self, headers: &Headers, leg: Leg) -> bool {
-        let other = leg.other();
-        let window = u32::from(other.of(&self.window)) << self.scale(other).min(LARGEST_SCALE);
-        let first = other.of(&self.ack);
-        // A zero window still admits the byte that probes it; and what is resent lies before.
-        let resent = after(first, headers.tcp_seq)
-            && first.wrapping_sub(headers.tcp_seq) <= window.wrapping_add(65_536);
-        resent || headers.tcp_seq.wrapping_sub(first) <= window.wrapping_add(1)
-    }
-
-    /// Moves end, acknowledgment and window forward. Returns whether anything moved.
-    #[inline(always)]
-    fn advance(&mut self, headers: &Headers, leg: Leg) -> bool {
-        let mut moved = false;
-        let end = headers.tcp_seq.wrapping_add(headers.tcp_length);
-        if after(end, leg.of(&self.end)) && self.is_in_window(headers, leg) {
-            leg.put(&mut self.end, end);
-            moved = true;
-        }
-        if headers.tcp_flags.has(TcpFlags::ACK) {
-            let ack = headers.tcp_ack;
-            // Nobody acknowledges what was not sent.
-            let sent = !after(ack, leg.other().of(&self.end));
-            if sent && after(ack, leg.of(&self.ack)) {
-                leg.put(&mut self.ack, ack);
-                moved = true;
-            }
-            if sent && headers.tcp_window != leg.of(&self.window) {
-                leg.put(&mut self.window, headers.tcp_window);
-                moved = true;
-            }
-        }
-        moved
-    }
-
-    /// Takes note of a FIN that the receiver will accept. Returns whether the phase changed.
-    #[inline(always)]
-    fn close_by_flags(&mut self, headers: &Headers, leg: Leg) -> bool {
-        if !headers.tcp_flags.has(TcpFlags::FIN)
-            || !matches!(self.phase, Phase::ESTABLISHED | Phase::HALF_CLOSED)
-            || !self.is_in_window(headers, leg)
-        {
-            return false;
-        }
-        self.fins |= 1 << leg as u8;
-        self.phase = if self.fins == 3 {
-            Phase::CLOSING
+    /// What a packet does to this assured flow. A function of its own in the kernel, as the last one.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    pub fn live(&mut self, headers: &Headers, direction: Direction) -> Change {
+        if headers.protocol == TCP {
+            self.live_tcp(headers, Leg::sending(direction))
         } else {
-            Phase::HALF_CLOSED
-        };
-        true
+            self.live_udp(headers, direction)
+        }
+    }
+
+    /// The same of a packet that [`FlowState::takes_time`] does not hold of.
+    #[inline(always)]
+    pub fn live_at_once(&mut self, headers: &Headers, direction: Direction) -> Change {
+        if headers.protocol == TCP {
+            self.advance(headers, Leg::sending(direction))
+        } else {
+            self.live_udp(headers, direction)
+        }
+    }
+
+    /// Whether a packet may do more to this assured flow than move its numbers.
+    #[inline(always)]
+    pub const fn takes_time(&self, headers: &Headers) -> bool {
+        headers.protocol == TCP && self.is_moment(headers)
+    }
+
+    #[inline(always)]
+    const fn live_udp(&mut self, headers: &Headers, direction: Direction) -> Change {
+        let again = self.phase.0 == Phase::SINGLE.0 && direction as u8 == self.initiator;
+        if headers.protocol == UDP && again {
+            self.phase = Phase::STREAM;
+            return Change::State;
+        }
+        Change::Nothing
     }
 }

@@ -97,10 +97,11 @@ impl<T: Tables> Question<'_, T, ()> {
         } else {
             self.has_opened(state)
         };
-        if is_judged {
+        if is_judged || state.takes_time(headers) {
             return None;
         }
-        self.live(flow, state, headers);
+        let change = state.live_at_once(headers, self.direction);
+        self.keep(flow, state, change, headers);
         Some(Decision {
             reason: Reason::Tracked,
             rule: state.rule,
