@@ -226,6 +226,8 @@ impl InterfaceFlags {
     pub const STRICT_FRAGMENTS: Self = Self(256);
     /// The guest's own addresses have its link-local one among them, so that any other is not its own.
     pub const LINK_LOCAL_KNOWN: Self = Self(16);
+    /// A sender on this machine is told that its packet was dropped.
+    pub const TOLD: Self = Self(32);
 
     /// Whether all of `other` are set.
     #[inline(always)]

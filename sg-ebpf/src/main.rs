@@ -22,7 +22,7 @@ mod words;
 mod yardsticks;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
-use aya_ebpf::helpers::bpf_xdp_load_bytes;
+use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use sg_common::decide::{at_once, by_arrival, direction_of, syn_at_once};
@@ -31,7 +31,7 @@ use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
 use sg_common::parse::ReadPart;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::{InterfaceFlags, Tables as _};
+use sg_common::tables::{Interface, InterfaceFlags, Tables as _};
 
 use crate::frame::{Frame, Scratch};
 use crate::maps::{Job, Maps};
@@ -52,8 +52,8 @@ pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
 fn receive(context: &XdpContext, ifindex: u32) -> u32 {
     let frame = Frame::of_xdp(context, core::ptr::null_mut());
     match judge(&frame, ifindex, true, |job| sg_read_xdp(context.ctx, job)) {
-        Verdict::Pass => xdp_action::XDP_PASS,
-        Verdict::Drop => xdp_action::XDP_DROP,
+        Ruling::Pass => xdp_action::XDP_PASS,
+        Ruling::Drop { .. } => xdp_action::XDP_DROP,
     }
 }
 
@@ -87,9 +87,48 @@ fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
     match judge(&frame, ifindex, received, |job| {
         sg_read_skb(context.skb.skb, job)
     }) {
-        Verdict::Pass => TCX_NEXT,
-        Verdict::Drop => TC_ACT_SHOT,
+        Ruling::Pass => TCX_NEXT,
+        Ruling::Drop { told: false } if !received => drop_silently(),
+        Ruling::Drop { .. } => TC_ACT_SHOT,
     }
+}
+
+/// What becomes of a frame.
+#[derive(Clone, Copy)]
+enum Ruling {
+    Pass,
+    Drop {
+        /// Whether its sender hears of it, if it is on this machine.
+        told: bool,
+    },
+}
+
+impl Ruling {
+    const REFUSED: Self = Self::Drop { told: true };
+
+    #[inline(always)]
+    fn of(verdict: Verdict, interface: &Interface) -> Self {
+        match verdict {
+            Verdict::Pass => Self::Pass,
+            Verdict::Drop => Self::Drop {
+                told: interface.flags.has(InterfaceFlags::TOLD),
+            },
+        }
+    }
+}
+
+/// Drops a frame on its way out, and lets the kernel report that it was sent.
+///
+/// What `TC_ACT_SHOT` drops is congestion to the socket that sent it: a connection is given up within
+/// seconds, and `sendto` fails with ENOBUFS. `TC_ACT_STOLEN` passes at TCX, which knows no such code.
+/// A frame that is sent on to a device is freed when there is no such device, and counts as sent
+/// (`skb_do_redirect`, <https://elixir.bootlin.com/linux/v6.6/source/net/core/filter.c#L2454>); no
+/// device has number 0.
+#[inline(always)]
+fn drop_silently() -> i32 {
+    const NO_DEVICE: u32 = 0;
+    // SAFETY: the helper takes numbers.
+    unsafe { bpf_redirect(NO_DEVICE, 0) as i32 }
 }
 
 /// Judges a frame: at once, or else by way of the desk, onto which `read` puts it.
@@ -99,26 +138,26 @@ fn judge<P: Packet>(
     ifindex: u32,
     received: bool,
     read: impl FnOnce(*mut Job) -> u32,
-) -> Verdict {
+) -> Ruling {
     let Some(job) = maps::job() else {
-        return Verdict::Drop;
+        return Ruling::REFUSED;
     };
     let Some(maps) = Maps::<true>::open(job) else {
-        return Verdict::Drop;
+        return Ruling::REFUSED;
     };
     let Some((place, entry)) = maps.find_interface(ifindex) else {
         counters::count_stray();
-        return Verdict::Drop;
+        return Ruling::REFUSED;
     };
     let Some(interface) = maps.in_force(entry) else {
         counters::count_stray();
-        return Verdict::Drop;
+        return Ruling::REFUSED;
     };
     let direction = direction_of(interface, received);
     job.generation = maps.generation;
     if received && let Some(decision) = by_arrival(frame) {
         counters::count_frame(interface.slot, direction, decision, frame);
-        return interface.enforce(decision.reason);
+        return Ruling::of(interface.enforce(decision.reason), interface);
     }
     if let Some(decision) = syn_at_once(frame, direction, interface, &maps) {
         let kind = match decision.reason {
@@ -127,22 +166,24 @@ fn judge<P: Packet>(
         };
         if !events::are_wanted(kind) {
             counters::count_frame(interface.slot, direction, decision, frame);
-            return interface.enforce(decision.reason);
+            return Ruling::of(interface.enforce(decision.reason), interface);
         }
     }
     job.interface = place;
     if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
-        return stages::conclude(job, interface, direction, decision);
+        let verdict = stages::conclude(job, interface, direction, decision);
+        return Ruling::of(verdict, interface);
     }
     job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
     job.direction = direction.number();
     let refusal = read(job);
     job.refusal = refusal;
-    if stages::judge_desk(job) == 0 {
+    let verdict = if stages::judge_desk(job) == 0 {
         Verdict::Drop
     } else {
         Verdict::Pass
-    }
+    };
+    Ruling::of(verdict, interface)
 }
 
 /// Leaves the kernel's `jiffies64` in a map, for readers of deadlines; run by the controller through

@@ -31,7 +31,8 @@ const LONG: Duration = PATIENCE.saturating_mul(TRIES);
 const CAPACITY: u64 = 262_144;
 
 /// Nothing goes out but replies, so that every flow is tracked, open as its rule is. A connection
-/// that is forgotten is not picked up again, so that it ends.
+/// that is forgotten is not picked up again, so that it ends. What is dropped on its way out is told to
+/// the socket that sent it, which counts it.
 const POLICY: &str = "
 groups:
   g:
@@ -40,7 +41,7 @@ groups:
       - {protocol: udp, ports: 53, from: [0.0.0.0/0, '::/0']}
     egress: []
 interfaces:
-  eth0: {groups: [g], tcp_pickup: falseMORE}
+  eth0: {groups: [g], tcp_pickup: false, egress_drops: toldMORE}
 ";
 
 /// A machine behind sg with a thousand connections, and one or more worlds around it.

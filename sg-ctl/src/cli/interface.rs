@@ -10,7 +10,7 @@ use crate::controller::{
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::defaults::create_vpc;
-use crate::policy::model::{Hook, Interface, Policy, Side, Timeouts};
+use crate::policy::model::{EgressDrops, Hook, Interface, Policy, Side, Timeouts};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 use crate::policy::prefix::parse_address;
 use crate::show;
@@ -52,6 +52,9 @@ pub(super) struct Attach {
     /// Whether a later fragment may pass before its first one, or only after it
     #[arg(long, value_enum, default_value_t)]
     fragments: FragmentsWord,
+    /// What a sender on this machine is told when its packet is dropped
+    #[arg(long, value_enum, default_value_t)]
+    egress_drops: EgressDropsWord,
     /// Judge and count every packet, but let all of them pass; alone, it changes nothing else
     #[arg(long, conflicts_with = "enforce")]
     audit: bool,
@@ -98,6 +101,15 @@ enum FragmentsWord {
     #[default]
     Early,
     Strict,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum EgressDropsWord {
+    /// Nothing, as if the packet had been lost further on
+    #[default]
+    Silent,
+    /// That it was not sent: a connection is given up within seconds
+    Told,
 }
 
 fn parse_ethertype(text: &str) -> Result<u16, String> {
@@ -221,6 +233,10 @@ impl Attach {
             replace_xdp: self.replace_xdp,
             tcp_pickup: !self.no_tcp_pickup,
             strict_fragments: matches!(self.fragments, FragmentsWord::Strict),
+            egress_drops: match self.egress_drops {
+                EgressDropsWord::Silent => EgressDrops::Silent,
+                EgressDropsWord::Told => EgressDrops::Told,
+            },
             audit: self.audit,
             timeouts: Timeouts {
                 tcp_established_s: self.tcp_established,

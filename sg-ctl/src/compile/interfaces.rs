@@ -16,7 +16,7 @@ use super::identities::PRESENT;
 use super::image::{Image, InstalledInterface, ScopedPrefix};
 use super::limits::{CompileError, Entries, Subject};
 use super::numbers::Numbers;
-use crate::policy::model::{self, Policy, Side, Timeouts, Vpc};
+use crate::policy::model::{self, EgressDrops, Policy, Side, Timeouts, Vpc};
 use crate::policy::names::{InterfaceName, VpcName};
 
 /// An interface of the policy that this machine has.
@@ -237,6 +237,10 @@ fn flags(protected: &Protected<'_>) -> InterfaceFlags {
             protected.interface.strict_fragments,
         )
         .with(InterfaceFlags::AUDIT, protected.interface.audit)
+        .with(
+            InterfaceFlags::TOLD,
+            protected.interface.egress_drops == EgressDrops::Told,
+        )
         .with(
             InterfaceFlags::LINK_LOCAL_KNOWN,
             protected

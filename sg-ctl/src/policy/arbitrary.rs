@@ -11,8 +11,8 @@ use proptest::sample::{select, subsequence};
 use sg_common::packet::Direction;
 
 use super::model::{
-    Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, Policy, PortRange, Rule,
-    Side, Timeouts, Traffic, Vpc,
+    EgressDrops, Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, Policy,
+    PortRange, Rule, Side, Timeouts, Traffic, Vpc,
 };
 use super::names::{GroupId, InterfaceName, RuleId};
 
@@ -143,6 +143,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
         any::<bool>(),
         any::<bool>(),
         any::<bool>(),
+        select(vec![EgressDrops::Silent, EgressDrops::Told]),
         60..=432_000u32,
         30..=60u32,
         60..=180u32,
@@ -154,6 +155,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
             tcp_pickup,
             strict_fragments,
             audit,
+            egress_drops,
             tcp_established_s,
             udp_s,
             udp_stream_s,
@@ -172,6 +174,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
             replace_xdp,
             tcp_pickup,
             strict_fragments,
+            egress_drops,
             audit,
             timeouts: Timeouts {
                 tcp_established_s,

@@ -11,8 +11,8 @@ use sg_common::packet::Direction;
 use super::defaults::{self, DEFAULT_GROUP_DESCRIPTION};
 use super::fan_out;
 use super::model::{
-    Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange, Side, Timeouts,
-    Traffic, Vpc,
+    EgressDrops, Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange,
+    Side, Timeouts, Traffic, Vpc,
 };
 use super::names::{GroupName, VpcName};
 
@@ -303,6 +303,9 @@ fn interface_item(interface: &Interface) -> String {
     }
     if interface.strict_fragments {
         parts.push("fragments: strict".to_owned());
+    }
+    if interface.egress_drops == EgressDrops::Told {
+        parts.push("egress_drops: told".to_owned());
     }
     if interface.audit {
         parts.push("audit: true".to_owned());

@@ -173,6 +173,8 @@ pub struct Interface {
     pub tcp_pickup: bool,
     /// Whether a later fragment passes only behind its first one.
     pub strict_fragments: bool,
+    /// What a sender on this machine is told when its packet is dropped.
+    pub egress_drops: EgressDrops,
     /// Judge, count and tell, but let everything pass.
     pub audit: bool,
     /// How long idle flows live.
@@ -203,6 +205,16 @@ pub enum Hook {
     Tc,
     /// XDP, run by the kernel above the driver.
     XdpGeneric,
+}
+
+/// What a sender on this machine is told when a packet that leaves by the interface is dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EgressDrops {
+    /// Nothing, as if the packet had been lost further on.
+    #[default]
+    Silent,
+    /// That it was not sent: a connection is given up within seconds, and `sendto` fails.
+    Told,
 }
 
 /// Idle timeouts in seconds, with AWS's names and bounds.
@@ -238,6 +250,7 @@ impl Default for Interface {
             replace_xdp: false,
             tcp_pickup: true,
             strict_fragments: false,
+            egress_drops: EgressDrops::default(),
             audit: false,
             timeouts: Timeouts::default(),
             max_flows: None,

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use super::style::Style;
 use super::words::list;
 use crate::policy::change::{Change, Edit};
-use crate::policy::model::{Hook, Interface, OnRuleRemoval, Policy, Rule, Side, Vpc};
+use crate::policy::model::{EgressDrops, Hook, Interface, OnRuleRemoval, Policy, Rule, Side, Vpc};
 use crate::policy::names::{GroupName, RuleId, VpcName};
 
 /// One line a change, `+` for what comes, `-` for what goes and `~` for what becomes another.
@@ -181,6 +181,9 @@ impl Line<'_> {
         }
         if interface.strict_fragments {
             parts.push("strict fragments".to_owned());
+        }
+        if interface.egress_drops == EgressDrops::Told {
+            parts.push("egress drops told".to_owned());
         }
         if interface.audit {
             parts.push("only audited".to_owned());

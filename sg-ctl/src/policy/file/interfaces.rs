@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::findings::Place;
-use super::super::model::{Hook, Interface, Side};
+use super::super::model::{EgressDrops, Hook, Interface, Side};
 use super::super::names::{GroupName, InterfaceName};
 use super::super::prefix::check_member;
 use super::read::Reader;
@@ -89,6 +89,11 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
         interface.strict_fragments = reader
             .word(node, "fragments", &words, "early or strict")
             .unwrap_or_default();
+    }
+    if let Some(node) = fields.get("egress_drops") {
+        let words = [("silent", EgressDrops::Silent), ("told", EgressDrops::Told)];
+        let drops = reader.word(node, "egress_drops", &words, "silent or told");
+        interface.egress_drops = drops.unwrap_or_default();
     }
     if let Some(node) = fields.get("audit") {
         interface.audit = reader.boolean(node, "audit").unwrap_or_default();

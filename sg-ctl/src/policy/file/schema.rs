@@ -373,6 +373,17 @@ pub static INTERFACE: Table = Table {
                     protocol some rule admits between the two addresses.",
         },
         Key {
+            name: "egress_drops",
+            kind: Kind::Words(&["silent", "told"]),
+            default: Preset::Value("silent"),
+            example: "egress_drops: told",
+            about: "What a sender on this machine hears of a packet that is dropped on its way \
+                    out. With `silent` nothing, as if it had been lost further on: connections \
+                    wait, and survive a drop that is taken back. With `told` the kernel says that \
+                    it was not sent: connections end within seconds, and programs may see \
+                    \"No buffer space available\".",
+        },
+        Key {
             name: "audit",
             kind: Kind::Boolean,
             default: Preset::Value("false"),

@@ -273,7 +273,7 @@ fn every_setting_of_an_interface_is_read() {
     let text =
         "interfaces: {eth0: {groups: [default, sg:Default], side: GUEST, hook: tc, netns: blue,
         addresses: 10.0.0.1, ethertypes: [0x8915, 35093], replace_xdp: true, tcp_pickup: false,
-        fragments: strict, audit: true, timeouts: {tcp_established: 60, udp: 31, udp_stream: 61}, max_flows: 9}}";
+        fragments: strict, egress_drops: Told, audit: true, timeouts: {tcp_established: 60, udp: 31, udp_stream: 61}, max_flows: 9}}";
     let vpc = PolicyFile::parse("p", text).unwrap().to_vpc(None).unwrap();
     let wanted = Interface {
         groups: BTreeSet::from([GroupName::default_group()]),
@@ -285,6 +285,7 @@ fn every_setting_of_an_interface_is_read() {
         replace_xdp: true,
         tcp_pickup: false,
         strict_fragments: true,
+        egress_drops: super::super::model::EgressDrops::Told,
         audit: true,
         timeouts: super::super::model::Timeouts {
             tcp_established_s: 60,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
 use sg_common::packet::Direction;
 
-use crate::policy::model::{Hook, IcmpMatch, OnRuleRemoval, PortRange, Side, Traffic};
+use crate::policy::model::{EgressDrops, Hook, IcmpMatch, OnRuleRemoval, PortRange, Side, Traffic};
 
 /// A value that is stored as it is spelt.
 pub(super) struct Text<T>(pub(super) T);
@@ -56,6 +56,10 @@ impl Choice for Side {
 
 impl Choice for Hook {
     const ALL: &'static [Self] = &[Self::Auto, Self::Xdp, Self::Tc, Self::XdpGeneric];
+}
+
+impl Choice for EgressDrops {
+    const ALL: &'static [Self] = &[Self::Silent, Self::Told];
 }
 
 impl Choice for OnRuleRemoval {

@@ -294,14 +294,15 @@ impl<'a> Rows<'a> {
 
     fn put_interface(&self, vpc: i64, name: &InterfaceName, given: &Interface) -> Result {
         let sql = "INSERT INTO interface (vpc, name, side, hook, netns, replace_xdp, tcp_pickup, \
-                   strict_fragments, audit, tcp_established_s, udp_s, udp_stream_s, max_flows) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                   strict_fragments, audit, tcp_established_s, udp_s, udp_stream_s, max_flows, egress_drops) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (vpc, name) DO UPDATE SET side = excluded.side, \
                    hook = excluded.hook, netns = excluded.netns, \
                    replace_xdp = excluded.replace_xdp, tcp_pickup = excluded.tcp_pickup, \
                    strict_fragments = excluded.strict_fragments, audit = excluded.audit, \
                    tcp_established_s = excluded.tcp_established_s, udp_s = excluded.udp_s, \
-                   udp_stream_s = excluded.udp_stream_s, max_flows = excluded.max_flows \
+                   udp_stream_s = excluded.udp_stream_s, max_flows = excluded.max_flows, \
+                   egress_drops = excluded.egress_drops \
                    RETURNING id";
         let interface: i64 = self.db.prepare_cached(sql)?.query_row(
             params![
@@ -318,6 +319,7 @@ impl<'a> Rows<'a> {
                 given.timeouts.udp_s,
                 given.timeouts.udp_stream_s,
                 given.max_flows,
+                Code(given.egress_drops),
             ],
             |row| row.get(0),
         )?;

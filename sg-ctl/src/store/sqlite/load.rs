@@ -185,7 +185,7 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     each(
         db,
         "SELECT id, vpc, name, side, hook, netns, replace_xdp, tcp_pickup, audit, tcp_established_s, \
-         udp_s, udp_stream_s, max_flows, strict_fragments FROM interface",
+         udp_s, udp_stream_s, max_flows, strict_fragments, egress_drops FROM interface",
         |row| {
             let interface = Interface {
                 groups: Default::default(),
@@ -204,6 +204,7 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
                     udp_stream_s: row.get(11)?,
                 },
                 max_flows: row.get(12)?,
+                egress_drops: row.get::<_, Code<_>>(14)?.0,
             };
             let name = row.get::<_, Text<InterfaceName>>(2)?.0;
             interfaces.insert(row.get(0)?, (row.get(1)?, name, interface));

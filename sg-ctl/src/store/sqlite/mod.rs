@@ -32,7 +32,7 @@ pub use part::{Asked, Draft};
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 const SCHEMA: &str = include_str!("schema.sql");
 /// What makes a file of each earlier version one of the next, from version 1 on.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
@@ -42,6 +42,7 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
      CREATE INDEX rule_by_prefix ON rule (security_group, peer_address, peer_length)
          WHERE peer_address IS NOT NULL;",
     "ALTER TABLE interface ADD COLUMN strict_fragments INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE interface ADD COLUMN egress_drops INTEGER NOT NULL DEFAULT 0",
 ];
 
 /// How long to wait for another process's commit.

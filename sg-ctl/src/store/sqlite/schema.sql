@@ -98,6 +98,7 @@ CREATE TABLE interface (
     tcp_pickup INTEGER NOT NULL,
     strict_fragments INTEGER NOT NULL,
     audit INTEGER NOT NULL,
+    egress_drops INTEGER NOT NULL DEFAULT 0,
     tcp_established_s INTEGER NOT NULL,
     udp_s INTEGER NOT NULL,
     udp_stream_s INTEGER NOT NULL,

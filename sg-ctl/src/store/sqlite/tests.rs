@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::policy::change::Edit;
 use crate::policy::model::{
-    Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange, Rule, Side, Timeouts,
-    Traffic,
+    EgressDrops, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange, Rule,
+    Side, Timeouts, Traffic,
 };
 use crate::policy::names::{GroupId, GroupName, InterfaceName, NameError, RuleId};
 
@@ -574,7 +574,14 @@ fn any_rule() -> impl Strategy<Value = Rule> {
 
 fn interface() -> impl Strategy<Value = Interface> {
     let groups = prop::collection::btree_set(group_name(), 1..3);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let told = prop::sample::select(vec![EgressDrops::Silent, EgressDrops::Told]);
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        told,
+    );
     let choices = (any::<bool>(), 0..3_usize, flags);
     let netns = prop::option::of("[a-c]{1,3}");
     let addresses = prop::collection::btree_set(address(), 0..3);
@@ -587,7 +594,7 @@ fn interface() -> impl Strategy<Value = Interface> {
     let ethertypes = prop::collection::btree_set(prop::sample::select(vec![0x8915, 0x88b5]), 0..2);
     (groups, choices, netns, addresses, numbers, ethertypes).prop_map(
         |(groups, (is_guest, hook, flags), netns, addresses, numbers, types)| {
-            let (replace_xdp, tcp_pickup, strict_fragments, audit) = flags;
+            let (replace_xdp, tcp_pickup, strict_fragments, audit, egress_drops) = flags;
             let (tcp_established_s, udp_s, udp_stream_s, max_flows) = numbers;
             Interface {
                 groups,
@@ -599,6 +606,7 @@ fn interface() -> impl Strategy<Value = Interface> {
                 replace_xdp,
                 tcp_pickup,
                 strict_fragments,
+                egress_drops,
                 audit,
                 timeouts: Timeouts {
                     tcp_established_s,
