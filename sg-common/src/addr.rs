@@ -49,6 +49,19 @@ impl Addr {
         ])
     }
 
+    /// Holds a link-layer address where sets of addresses have such, from its first four bytes and
+    /// the other two.
+    #[inline(always)]
+    pub const fn from_mac(first: u32, last: u16) -> Self {
+        Self::from_words([0, 1, first, last as u32])
+    }
+
+    /// Holds the number of a VLAN where sets of addresses have such.
+    #[inline(always)]
+    pub const fn from_vlan(number: u16) -> Self {
+        Self::from_words([0, 2, 0, number as u32])
+    }
+
     /// Holds an IPv6 address from its four words as numbers.
     #[inline(always)]
     pub const fn from_words(words: [u32; 4]) -> Self {

@@ -220,6 +220,11 @@ pub enum Stage {
     Admit,
     /// Opens a flow that this rule admits.
     Open(RuleSlot),
+    /// What of its link layer does a guest not send or get, and is ARP about it? Otherwise
+    /// [`Reason::NoRule`].
+    Link,
+    /// What does a guest not send or get, because of its addresses? Otherwise [`Reason::NoRule`].
+    Guard,
     /// Neighbor discovery, DHCP and others that groups never filter; otherwise [`Reason::NoRule`].
     Exempt,
     /// What became of the first fragment? Of the first one itself: [`Reason::FragmentOverlap`] when it
@@ -278,6 +283,9 @@ pub fn run_stage<T: Tables, R: Trace>(
             rule = admitted;
             question.open(desk, &mut rule)
         }
+        Stage::Link => question.link(&desk.headers),
+        Stage::Guard if question.is_guarded(&desk.headers) => Reason::NoRule,
+        Stage::Guard => question.guard_reason(&desk.headers),
         Stage::Exempt => question.exempt(&desk.headers),
         Stage::Carried(way) if question.is_carried(&desk.headers, way) => Reason::Rule,
         Stage::Carried(_) => Reason::NoRule,
@@ -305,11 +313,17 @@ struct Question<'a, T, R> {
 impl<T: Tables, R: Trace> Question<'_, T, R> {
     #[inline(always)]
     fn judge(&self, desk: &mut Desk, refusal: Reason) -> Judgement {
+        if self.is_guest() && !matches!(desk.headers.content, Content::Refused) {
+            let link = self.stage(Stage::Link, desk);
+            if link.reason != Reason::NoRule {
+                return Ok(link);
+            }
+        }
         let headers = &desk.headers;
         match headers.content {
             Content::Refused => return Err(refusal),
             Content::Ip => {}
-            Content::Arp => return Err(self.arp(headers)),
+            Content::Arp => return Err(Reason::LinkProtocol),
             Content::OtherArp => return Err(self.other_arp()),
             Content::LinkProtocol => return Err(self.link_protocol()),
             Content::Other => return Err(self.other_ethertype(headers)),
@@ -328,10 +342,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 return Ok(self.remembered(desk, exempt));
             }
         }
-        let headers = &desk.headers;
-        if self.is_guest() && !self.is_guarded(headers) {
-            return Err(self.guard_reason());
+        if self.is_guest() {
+            let guard = self.stage(Stage::Guard, desk);
+            if guard.reason != Reason::NoRule {
+                return Ok(guard);
+            }
         }
+        let headers = &desk.headers;
         if let Part::Later = headers.part {
             return Ok(self.later_fragment(desk));
         }
@@ -373,25 +390,64 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         self.tables.set(scope, address).is_some()
     }
 
+    /// Whether the guest has this link-layer address, or is in this VLAN.
+    #[inline(always)]
+    fn is_guests_on_link(&self, address: &Addr) -> bool {
+        let scope = Scope::guest_link(self.interface.slot);
+        self.tables.set(scope, address).is_some()
+    }
+
+    /// A guest sends from its own link-layer addresses, so that no switch looks for its neighbors'
+    /// behind it, and neither sends nor gets a tag that it was not given.
+    #[inline(always)]
+    fn link(&self, headers: &Headers) -> Reason {
+        let flags = self.interface.flags;
+        let is_in_vlan = headers.tags == 0
+            || (headers.tags == 1
+                && flags.has(InterfaceFlags::VLANS)
+                && self.is_guests_on_link(&Addr::from_vlan(headers.vlan)));
+        if !is_in_vlan {
+            return Reason::GuestVlan;
+        }
+        let is_own = self.direction == Direction::Ingress
+            || !flags.has(InterfaceFlags::MACS_KNOWN)
+            || self.is_guests_on_link(&Addr::from_mac(headers.mac, headers.mac_end));
+        if !is_own {
+            return Reason::GuestMac;
+        }
+        match headers.content {
+            Content::Arp => self.arp(headers),
+            _ => Reason::NoRule,
+        }
+    }
+
+    /// Whether an ARP packet or neighbor message of the guest names a link-layer address that its
+    /// neighbors shall not look for behind it.
+    #[inline(always)]
+    fn names_foreign_mac(&self, headers: &Headers) -> bool {
+        headers.names_other_mac != 0 && self.interface.flags.has(InterfaceFlags::MACS_KNOWN)
+    }
+
     #[inline(always)]
     fn arp(&self, headers: &Headers) -> Reason {
-        if !self.is_guest() {
-            return Reason::LinkProtocol;
-        }
         let (sender, target) = (&headers.source, &headers.destination);
-        let speaks_for_guest = match self.direction {
+        let (concerns_guest, otherwise) = match self.direction {
             // A probe (RFC 5227 §2.1.1) has no sender address yet.
             Direction::Egress => {
-                self.is_guests(sender)
-                    || (*sender == Addr::V4_UNSPECIFIED && self.is_guests(target))
+                let is_own = self.is_guests(sender)
+                    || (*sender == Addr::V4_UNSPECIFIED && self.is_guests(target));
+                (is_own && !self.names_foreign_mac(headers), Reason::GuestArp)
             }
             // Others ask for the guest, answer it, or announce themselves.
-            Direction::Ingress => sender == target || self.is_guests(target),
+            Direction::Ingress => {
+                let concerns_guest = sender == target || self.is_guests(target);
+                (concerns_guest, Reason::NotForGuest)
+            }
         };
-        if speaks_for_guest {
+        if concerns_guest {
             Reason::LinkProtocol
         } else {
-            Reason::GuestArp
+            otherwise
         }
     }
 
@@ -498,6 +554,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     fn exempt_icmpv6(&self, headers: &Headers) -> Reason {
         const ROUTER_SOLICITATION: u8 = 133;
         const ROUTER_ADVERTISEMENT: u8 = 134;
+        const NEIGHBOR_SOLICITATION: u8 = 135;
         const NEIGHBOR_ADVERTISEMENT: u8 = 136;
         const REDIRECT: u8 = 137;
         const QUERY: u8 = 130;
@@ -521,7 +578,16 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 if from_router {
                     return Reason::GuestRouter;
                 }
-                if headers.icmp_type == NEIGHBOR_ADVERTISEMENT && !self.is_guests(&headers.target) {
+                let may_claim = match headers.icmp_type {
+                    NEIGHBOR_ADVERTISEMENT => self.is_guests(&headers.target),
+                    // Duplicate address detection (RFC 4862 §5.4): a neighbor that has the address
+                    // gives it up.
+                    NEIGHBOR_SOLICITATION if *source == Addr::UNSPECIFIED => {
+                        self.may_be_on_link(&headers.target)
+                    }
+                    _ => true,
+                };
+                if !may_claim || self.names_foreign_mac(headers) {
                     return Reason::GuestDiscovery;
                 }
                 // On its own link a guest also speaks from `::` and from its link-local address.
@@ -589,10 +655,11 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     #[inline(always)]
-    fn guard_reason(&self) -> Reason {
+    fn guard_reason(&self, headers: &Headers) -> Reason {
         match self.direction {
             Direction::Egress => Reason::GuestSource,
-            Direction::Ingress => Reason::GuestDestination,
+            Direction::Ingress if self.is_guests(&headers.destination) => Reason::GuestDestination,
+            Direction::Ingress => Reason::NotForGuest,
         }
     }
 

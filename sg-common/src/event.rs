@@ -37,10 +37,10 @@ impl EventKind {
     /// The kind of event that a judged packet is, if it is one.
     #[inline(always)]
     pub const fn of(reason: Reason, headers: &Headers) -> Option<Self> {
-        if let Verdict::Drop = reason.verdict() {
-            return Some(Self::Drop);
-        }
         match reason {
+            // Each broadcast and flooded frame of the guest's link: nothing that was asked of it.
+            Reason::NotForGuest => None,
+            _ if matches!(reason.verdict(), Verdict::Drop) => Some(Self::Drop),
             Reason::Rule => Some(Self::NewFlow),
             // An untracked flow has no first packet but the one that asks for a connection.
             Reason::Untracked if headers.protocol == TCP && headers.tcp_flags.is_plain_syn() => {

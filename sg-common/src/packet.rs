@@ -73,6 +73,9 @@ pub trait Packet {
     /// that way, XDP sees it inline.
     fn tags_beside(&self) -> u32;
 
+    /// The number of the VLAN of the tag that is kept beside the frame.
+    fn vlan_beside(&self) -> u16;
+
     /// How many packets of the wire this one stands for (GSO), at least 1. Each of them repeats the
     /// headers, which are the first so many bytes of the frame.
     fn segments(&self, headers: u32) -> u32;
@@ -141,6 +144,11 @@ impl Packet for [u8] {
 
     #[inline(always)]
     fn tags_beside(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn vlan_beside(&self) -> u16 {
         0
     }
 

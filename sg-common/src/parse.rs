@@ -183,6 +183,19 @@ pub struct Headers {
     pub window_scale: u8,
     /// What the frame carries.
     pub content: Content,
+    /// The sender's link-layer address: its first four bytes.
+    pub mac: u32,
+    /// The other two.
+    pub mac_end: u16,
+    /// The number of the VLAN of its innermost tag.
+    pub vlan: u16,
+    /// How many tags it has.
+    pub tags: u8,
+    /// Whether an ARP packet or neighbor message names another link-layer address as its sender's
+    /// than the frame has, or hides what it names. Not zero is yes.
+    pub names_other_mac: u8,
+    /// Always zero.
+    pub padding: [u8; 2],
 }
 
 impl Headers {
@@ -381,11 +394,15 @@ fn parse<P: Packet + ?Sized>(
     let mut offset = 0;
     let mut ethertype = packet.protocol_beside();
     if let Framing::Ethernet = framing {
-        let [.., high, low] = packet.load::<14>(0).ok_or(Reason::MalformedEthernet)?;
+        let [_, _, _, _, _, _, a, b, c, d, e, f, high, low] =
+            packet.load::<14>(0).ok_or(Reason::MalformedEthernet)?;
+        headers.mac = u32::from_be_bytes([a, b, c, d]);
+        headers.mac_end = u16::from_be_bytes([e, f]);
         ethertype = u16::from_be_bytes([high, low]);
         offset = 14;
     }
     let mut tags = packet.tags_beside();
+    headers.vlan = packet.vlan_beside();
     for _ in 0..=MAX_TAGS {
         if !matches!(ethertype, 0x8100 | 0x88a8 | 0x9100) {
             break;
@@ -394,13 +411,15 @@ fn parse<P: Packet + ?Sized>(
         if tags > MAX_TAGS {
             return Err(Reason::VlanDepth);
         }
-        let [_, _, high, low] = packet.load::<4>(offset).ok_or(Reason::MalformedEthernet)?;
+        let [tag, number, high, low] = packet.load::<4>(offset).ok_or(Reason::MalformedEthernet)?;
+        headers.vlan = u16::from_be_bytes([tag & 0x0f, number]);
         ethertype = u16::from_be_bytes([high, low]);
         offset += 4;
     }
     if tags > MAX_TAGS {
         return Err(Reason::VlanDepth);
     }
+    headers.tags = tags as u8;
     headers.ethertype = ethertype;
     headers.l3 = packet.forget(offset);
     match ethertype {
@@ -643,10 +662,42 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Result<(), Reaso
                     .ok_or(Reason::MalformedIcmp)?;
                 headers.target = Addr::from_words(target);
             }
+            if headers.protocol == ICMPV6 && matches!(headers.icmp_type, 133 | 135 | 136) {
+                headers.names_other_mac = u8::from(names_other_mac(packet, headers));
+            }
             Ok(())
         }
         _ => Ok(()),
     }
+}
+
+/// Whether a link-layer option of a neighbor message (RFC 4861 §4.6.1) names another address than
+/// the frame comes from, or its options are more than are looked at.
+#[inline(always)]
+fn names_other_mac<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> bool {
+    // A solicitation with a nonce (RFC 3971 §5.3.2) has two.
+    const OPTIONS: u32 = 3;
+    let mut at = headers.l4 + if headers.icmp_type == 133 { 8 } else { 24 };
+    for _ in 0..OPTIONS {
+        at = packet.forget(at);
+        if at >= headers.end {
+            return false;
+        }
+        let Some([head, rest]) = packet.load_words::<2>(at) else {
+            return true;
+        };
+        let (kind, length) = (head >> 24, head >> 16 & 0xff);
+        if length == 0 {
+            return true;
+        }
+        let is_own = head as u16 == (headers.mac >> 16) as u16
+            && rest == headers.mac << 16 | headers.mac_end as u32;
+        if matches!(kind, 1 | 2) && !is_own {
+            return true;
+        }
+        at += length * 8;
+    }
+    at < headers.end
 }
 
 impl Headers {
@@ -815,8 +866,11 @@ fn arp<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<Content>
         return None;
     };
     #[rustfmt::skip]
-    let [_, _, _, _, _, _, s3, s2, s1, s0, _, _, _, _, _, _, t3, t2, t1, t0] =
+    let [a, b, c, d, e, f, s3, s2, s1, s0, _, _, _, _, _, _, t3, t2, t1, t0] =
         packet.load::<20>(headers.l3 + 8)?;
+    let is_own = u32::from_be_bytes([a, b, c, d]) == headers.mac
+        && u16::from_be_bytes([e, f]) == headers.mac_end;
+    headers.names_other_mac = u8::from(!is_own);
     headers.source = Addr::from_v4([s3, s2, s1, s0]);
     headers.destination = Addr::from_v4([t3, t2, t1, t0]);
     Some(Content::Arp)

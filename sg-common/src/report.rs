@@ -96,10 +96,13 @@ reasons! {
     FragmentOverlap = Drop "fragment-overlap" "It would overwrite what the first fragment was judged by.",
 
     GuestSource = Drop "guest-source" "The guest sends from an address that is not its own.",
-    GuestDestination = Drop "guest-destination" "It is not for an address of the guest.",
-    GuestArp = Drop "guest-arp" "The ARP packet speaks of an address that is not the guest's.",
-    GuestDiscovery = Drop "guest-neighbor-discovery" "The guest advertises an address that is not its own.",
+    GuestDestination = Drop "guest-destination" "It comes to the guest from an address of the guest.",
+    GuestArp = Drop "guest-arp" "The guest's ARP packet speaks of an address that is not its own.",
+    GuestDiscovery = Drop "guest-neighbor-discovery" "The guest claims an address that is not its own.",
     GuestRouter = Drop "guest-router" "A guest may not act as a router, nor ask who listens to multicast.",
+    GuestMac = Drop "guest-mac" "The guest sends from a link-layer address that is not its own.",
+    GuestVlan = Drop "guest-vlan" "It is in a VLAN that the guest is not in.",
+    NotForGuest = Drop "not-for-guest" "It is on the guest's link, but for an address of another.",
     GuestDhcpServer = Drop "guest-dhcp-server" "A guest may not act as a DHCP server.",
 }
 

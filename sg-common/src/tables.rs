@@ -169,6 +169,16 @@ impl Interface {
         direction_policy(self.policy, direction)
     }
 
+    /// The same for a packet of which no link-layer address is known.
+    #[must_use]
+    pub const fn without_macs(&self) -> Self {
+        let InterfaceFlags(flags) = self.flags;
+        Self {
+            flags: InterfaceFlags(flags & !InterfaceFlags::MACS_KNOWN.0),
+            ..*self
+        }
+    }
+
     /// What happens to a packet that was judged: its verdict, unless the interface is only audited.
     #[inline(always)]
     pub const fn enforce(&self, reason: Reason) -> Verdict {
@@ -226,6 +236,10 @@ impl InterfaceFlags {
     pub const STRICT_FRAGMENTS: Self = Self(256);
     /// The guest's own addresses have its link-local one among them, so that any other is not its own.
     pub const LINK_LOCAL_KNOWN: Self = Self(16);
+    /// The guest's link-layer addresses are known: it sends from no others.
+    pub const MACS_KNOWN: Self = Self(64);
+    /// The guest is in VLANs.
+    pub const VLANS: Self = Self(128);
     /// A sender on this machine is told that its packet was dropped.
     pub const TOLD: Self = Self(32);
 
@@ -456,6 +470,12 @@ impl Scope {
     #[inline(always)]
     pub const fn guest(interface_slot: u32, family: Family) -> Self {
         Self((interface_slot << 1 | family as u32) << Self::KIND_BITS | 1)
+    }
+
+    /// The link-layer addresses and VLANs of the guest behind an interface.
+    #[inline(always)]
+    pub const fn guest_link(interface_slot: u32) -> Self {
+        Self((interface_slot << 1) << Self::KIND_BITS | 3)
     }
 
     /// The link-local services of a VPC.

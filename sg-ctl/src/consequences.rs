@@ -125,7 +125,7 @@ impl<'a> Side<'a> {
         let decision = decide(
             frame.as_slice(),
             question.direction,
-            interface,
+            &interface.without_macs(),
             &self.tables,
             &mut Desk::default(),
             &(),

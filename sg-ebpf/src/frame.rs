@@ -17,6 +17,9 @@ const MAX_OFFSET: u32 = 0x7fff;
 /// What `__sk_buff::pkt_type` says of a copy of the machine's own packet (`linux/if_packet.h`).
 const PACKET_LOOPBACK: u32 = 5;
 
+/// The VLAN's number in a tag.
+const VLAN_NUMBER: u32 = 0x0fff;
+
 /// Reads a word wherever it lies. The kernels this runs on allow that for packets, yet LLVM would
 /// read it byte by byte.
 ///
@@ -80,6 +83,7 @@ pub(crate) trait Context {
     /// Bytes of the whole frame, from whoever knows.
     fn whole_length(&self) -> u32;
     fn tags_beside(&self) -> u32;
+    fn vlan_beside(&self) -> u16;
     fn segments(&self, headers: u32) -> u32;
     fn is_merged(&self) -> bool;
     fn is_own_copy(&self) -> bool;
@@ -232,6 +236,11 @@ impl<C: Context> Packet for Frame<'_, C> {
     }
 
     #[inline(always)]
+    fn vlan_beside(&self) -> u16 {
+        self.context.vlan_beside()
+    }
+
+    #[inline(always)]
     fn segments(&self, headers: u32) -> u32 {
         self.context.segments(headers)
     }
@@ -281,6 +290,11 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
+    fn vlan_beside(&self) -> u16 {
+        0
+    }
+
+    #[inline(always)]
     fn segments(&self, _headers: u32) -> u32 {
         1
     }
@@ -318,6 +332,12 @@ impl Context for TcContext {
     fn tags_beside(&self) -> u32 {
         // SAFETY: the context lives as long as the program runs.
         unsafe { (*self.skb.skb).vlan_present }
+    }
+
+    #[inline(always)]
+    fn vlan_beside(&self) -> u16 {
+        // SAFETY: the context lives as long as the program runs.
+        (unsafe { (*self.skb.skb).vlan_tci } & VLAN_NUMBER) as u16
     }
 
     #[inline(always)]

@@ -22,6 +22,9 @@ pub use wires::Linear;
 
 use crate::corpus::{FlowIs, Flows};
 
+/// The link-layer address of each guest, that frames come from if their words say no other.
+pub(crate) const GUEST_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// The addresses that are read from the interfaces of a policy.
 pub fn addresses(policy: &Policy) -> ReadAddresses {
     let mut read: BTreeMap<InterfaceName, BTreeSet<IpAddr>> = BTreeMap::new();

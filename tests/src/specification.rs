@@ -14,12 +14,13 @@ use anyhow::{Context, Result, ensure};
 use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
 use sg_ctl::policy::allows::{FirstPacket, L4, ReadAddresses};
-use sg_ctl::policy::model::{Interface, Policy, Side, Vpc};
+use sg_ctl::policy::mac::MacAddress;
+use sg_ctl::policy::model::{Interface, Macs, Policy, Side, Vpc};
 use sg_ctl::policy::names::{InterfaceName, VpcName};
 
 use self::naive::{Fragment, Ip};
 use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
-use crate::evaluators::addresses;
+use crate::evaluators::{GUEST_MAC, addresses};
 
 /// For how long what became of a first fragment counts, or nearly.
 const FRAGMENTS_S: u64 = 29;
@@ -126,6 +127,9 @@ impl<E: Evaluator> Evaluator for Specified<E> {
             return Ok(Some(reason));
         }
         let refused = || format!("it passes as {}", reason.name());
+        if place.is_guest() && !is_bare(interface) {
+            place.on_its_link(frame).with_context(refused)?;
+        }
         let Some(ip) = ip else {
             let ethertype = link.with_context(refused)?.ethertype;
             place
@@ -197,6 +201,10 @@ impl<E: Evaluator> Evaluator for Specified<E> {
     }
 }
 
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 /// Where a packet is met.
 struct Place<'a> {
     policy: &'a Policy,
@@ -238,6 +246,45 @@ impl<'a> Place<'a> {
 
     fn is_guest(&self) -> bool {
         self.interface.side == Side::Guest
+    }
+
+    /// The guest's link-layer addresses; none where they are not known.
+    fn macs(&self) -> Vec<MacAddress> {
+        match &self.interface.macs {
+            Macs::Peer => MacAddress::new(GUEST_MAC).into_iter().collect(),
+            Macs::Any => Vec::new(),
+            listed @ Macs::Listed(_) => listed.listed().collect(),
+        }
+    }
+
+    /// Whether the address is the guest's: declared, or derived from its link-layer address unless a
+    /// link-local one is declared.
+    fn owns(&self, address: IpAddr) -> bool {
+        let declared = &self.interface.addresses;
+        let derived = || self.macs().iter().any(|mac| mac.link_local() == address);
+        declared.contains(&address) || (!declared.iter().any(is_link_local) && derived())
+    }
+
+    /// What a guest sends and gets on its link.
+    fn on_its_link(&self, frame: &[u8]) -> Result<()> {
+        let tag = |at| {
+            let ethertype = naive::number(frame, at)?;
+            let number = naive::number(frame, at + 2)? & 0x0fff;
+            [0x8100, 0x88a8, 0x9100]
+                .contains(&ethertype)
+                .then_some(number)
+        };
+        if let Some(vlan) = tag(12) {
+            ensure!(self.interface.vlans.contains(&vlan), "VLAN {vlan}");
+            ensure!(tag(16).is_none(), "two tags");
+        }
+        let macs = self.macs();
+        let is_own = macs.iter().any(|mac| frame[6..12] == mac.bytes());
+        ensure!(
+            self.direction == Direction::Ingress || macs.is_empty() || is_own,
+            "it comes from another link-layer address"
+        );
+        Ok(())
     }
 
     fn may_pass_beside_ip(&self, reason: Reason, ethertype: u16) -> Result<()> {
@@ -390,7 +437,7 @@ impl<'a> Place<'a> {
     /// A guest sends from its own addresses, and gets what is for them.
     fn guard(&self, ip: &Ip) -> Result<()> {
         ensure!(
-            !self.is_guest() || self.interface.addresses.contains(&self.local(ip)),
+            !self.is_guest() || self.owns(self.local(ip)),
             "{} is not the guest's",
             self.local(ip)
         );
@@ -409,13 +456,26 @@ impl<'a> Place<'a> {
         if !self.is_guest() || self.direction == Direction::Ingress {
             return Ok(());
         }
-        let owns = |address| self.interface.addresses.contains(&address);
         ensure!(!matches!(kind, 134 | 137), "a guest is no router");
-        ensure!(
-            kind != 136 || owns(ip.target().context("no target")?),
-            "another's address"
-        );
-        ensure!(link_local || ip.source.is_unspecified() || owns(ip.source));
+        // Of a guest without a known link-layer address any link-local address may be its own.
+        let may_own = |address| {
+            let known =
+                !self.macs().is_empty() || self.interface.addresses.iter().any(is_link_local);
+            self.owns(address) || (is_link_local(&address) && !known)
+        };
+        if kind == 136 {
+            ensure!(
+                self.owns(ip.target().context("no target")?),
+                "another's address"
+            );
+        }
+        if kind == 135 && ip.source.is_unspecified() {
+            ensure!(
+                may_own(ip.target().context("no target")?),
+                "another's address"
+            );
+        }
+        ensure!(ip.source.is_unspecified() || may_own(ip.source));
         Ok(())
     }
 

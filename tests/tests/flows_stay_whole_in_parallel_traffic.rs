@@ -61,6 +61,7 @@ fn compiled(settings: &Settings) -> Result<Image> {
         bare: false,
         incarnation: 1,
         addresses: BTreeSet::from([HOST.parse::<IpAddr>()?]),
+        peer_mac: None,
         judge_again_before: None,
     };
     Ok(compile(&policy, &[attached], None, settings)?)

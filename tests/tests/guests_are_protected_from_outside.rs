@@ -1,5 +1,8 @@
 //! A guest behind a veth is protected from outside it, where it cannot switch that off.
 
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use tests::lab::Lab;
 use tests::sg::Sg;
@@ -75,16 +78,81 @@ fn a_guest_is_protected(hook: &str) -> Result<()> {
         !matches!(reached, Ok(Connected)),
         "an address that is not the guest's answers"
     );
-    let stats = sg.json(&["stats"])?;
-    let reasons = stats["interfaces"][0]["reasons"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
-    let dropped = |reason: &str| reasons.iter().any(|counted| counted["reason"] == reason);
+    let reasons = reasons(&sg)?;
     ensure!(
-        dropped("guest-source") || dropped("guest-arp"),
+        reasons.contains("guest-source") || reasons.contains("guest-arp"),
         "the address guard counted nothing: {reasons:?}"
     );
+    ensure!(
+        reasons.contains("not-for-guest"),
+        "the world's questions for another are not counted: {reasons:?}"
+    );
+    Ok(())
+}
+
+fn reasons(sg: &Sg) -> Result<BTreeSet<String>> {
+    let stats = sg.json(&["stats"])?;
+    let counted = stats["interfaces"][0]["reasons"].as_array().cloned();
+    let counted = counted.unwrap_or_default().into_iter();
+    let named = counted.filter_map(|counted| counted["reason"].as_str().map(str::to_owned));
+    Ok(named.collect())
+}
+
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn a_guest_has_its_mac_address(hook: &str) -> Result<()> {
+    let lab = Lab::guest_behind_veth()?;
+    let sg = Sg::on(&lab.machine)?;
+    sg.apply(&GUEST.replace("HOOK", hook))?;
+    expect("its own", ping(&lab.guest, "10.0.0.1")?, Connected)?;
+
+    // Where the switch believes the guest, the world gets nothing any more.
+    let (own, worlds) = (lab.guest.mac("eth0")?, mac_text(lab.world.mac("eth0")?));
+    lab.guest.ip(&format!("link set eth0 address {worlds}"))?;
+    expect("its neighbor's", ping(&lab.guest, "10.0.0.1")?, TimedOut)?;
+    let ports = lab.machine.run("bridge", &["fdb", "show", "br", "br0"])?;
+    let port = ports.lines().find(|line| line.starts_with(&worlds));
+    ensure!(
+        port.is_none_or(|port| port.contains("uplink")),
+        "the world is looked for behind {port:?}"
+    );
+    ensure!(
+        reasons(&sg)?.contains("guest-mac"),
+        "guest-mac is not counted"
+    );
+
+    lab.guest
+        .ip(&format!("link set eth0 address {}", mac_text(own)))?;
+    expect("its own again", ping(&lab.guest, "10.0.0.1")?, Connected)
+}
+
+#[test]
+fn a_guest_has_its_mac_address_at_tc() -> Result<()> {
+    a_guest_has_its_mac_address("tc")
+}
+
+#[test]
+fn a_guest_has_its_mac_address_at_xdp() -> Result<()> {
+    a_guest_has_its_mac_address("xdp")
+}
+
+/// Duplicate address detection for an address of the world, by a guest that would have it.
+#[test]
+fn a_guest_takes_no_address_by_asking_for_it() -> Result<()> {
+    let lab = Lab::guest_behind_veth()?;
+    let sg = Sg::on(&lab.machine)?;
+    sg.apply(&GUEST.replace("HOOK", "tc"))?;
+    lab.guest
+        .run("sysctl", &["-qw", "net.ipv6.conf.eth0.accept_dad=1"])?;
+    lab.guest
+        .run("sysctl", &["-qw", "net.ipv6.conf.eth0.dad_transmits=1"])?;
+    lab.guest.ip("address add 2001:db8::77/64 dev eth0")?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !reasons(&sg)?.contains("guest-neighbor-discovery") {
+        ensure!(Instant::now() < deadline, "its question is not dropped");
+    }
     Ok(())
 }
 

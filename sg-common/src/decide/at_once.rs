@@ -5,6 +5,7 @@
 //! tables, and remembers no fragment.
 
 use super::{Desk, Question, is_plain_syn, may_be_exempt};
+use crate::addr::Addr;
 use crate::flow::FlowState;
 use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, TCP, read_plain};
@@ -31,10 +32,23 @@ pub fn at_once<P: Packet + ?Sized, T: Tables>(
         tables,
         trace: &(),
     };
+    if question.has_known_macs() {
+        let [first, last] = packet.linear_words::<2>(6)?;
+        if !question.is_guests_on_link(&Addr::from_mac(first, (last >> 16) as u16)) {
+            return None;
+        }
+    }
     question.at_once(desk)
 }
 
 impl<T: Tables> Question<'_, T, ()> {
+    /// Whether the packet is a guest's whose link-layer addresses are known.
+    #[inline(always)]
+    fn has_known_macs(&self) -> bool {
+        let known = InterfaceFlags(InterfaceFlags::GUEST.0 | InterfaceFlags::MACS_KNOWN.0);
+        self.interface.flags.has(known) && matches!(self.direction, Direction::Egress)
+    }
+
     #[inline(always)]
     fn at_once(&self, desk: &mut Desk) -> Option<Decision> {
         let Desk {

@@ -1,6 +1,7 @@
 //! Protecting interfaces.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
@@ -10,7 +11,8 @@ use crate::controller::{
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::defaults::create_vpc;
-use crate::policy::model::{EgressDrops, Hook, Interface, Policy, Side, Timeouts};
+use crate::policy::mac::{MacAddress, MacError};
+use crate::policy::model::{EgressDrops, Hook, Interface, Macs, Policy, Side, Timeouts};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 use crate::policy::prefix::parse_address;
 use crate::show;
@@ -37,6 +39,12 @@ pub(super) struct Attach {
     /// An address of the guest; repeat for several
     #[arg(long = "address", value_name = "ADDRESS", value_delimiter = ',')]
     addresses: Vec<String>,
+    /// A MAC address of the guest; repeat for several, or say `any` [default: that of the other end]
+    #[arg(long = "mac", value_name = "MAC|any", value_delimiter = ',')]
+    macs: Vec<MacWord>,
+    /// A VLAN that the guest is in; repeat for several
+    #[arg(long = "vlan", value_name = "NUMBER", value_delimiter = ',')]
+    vlans: Vec<u16>,
     /// Which hook receives
     #[arg(long, value_enum, default_value_t)]
     hook: HookWord,
@@ -94,6 +102,35 @@ enum HookWord {
     Xdp,
     Tc,
     XdpGeneric,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum MacWord {
+    Any,
+    One(MacAddress),
+}
+
+impl FromStr for MacWord {
+    type Err = MacError;
+
+    fn from_str(text: &str) -> Result<Self, MacError> {
+        match text.eq_ignore_ascii_case("any") {
+            true => Ok(Self::Any),
+            false => text.parse().map(Self::One),
+        }
+    }
+}
+
+fn macs(words: &[MacWord]) -> Macs {
+    let listed = words.iter().map(|word| match word {
+        MacWord::Any => None,
+        MacWord::One(mac) => Some(*mac),
+    });
+    match listed.collect::<Option<BTreeSet<_>>>() {
+        None => Macs::Any,
+        Some(macs) if macs.is_empty() => Macs::Peer,
+        Some(macs) => Macs::Listed(macs),
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
@@ -229,6 +266,8 @@ impl Attach {
             },
             netns: recorded_namespace(self.netns.as_deref())?,
             addresses: addresses.collect::<Result<_, _>>()?,
+            macs: macs(&self.macs),
+            vlans: self.vlans.iter().copied().collect(),
             ethertypes: self.ethertypes.iter().copied().collect(),
             replace_xdp: self.replace_xdp,
             tcp_pickup: !self.no_tcp_pickup,

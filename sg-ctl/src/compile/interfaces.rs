@@ -16,7 +16,8 @@ use super::identities::PRESENT;
 use super::image::{Image, InstalledInterface, ScopedPrefix};
 use super::limits::{CompileError, Entries, Subject};
 use super::numbers::Numbers;
-use crate::policy::model::{self, EgressDrops, Policy, Side, Timeouts, Vpc};
+use crate::policy::mac::MacAddress;
+use crate::policy::model::{self, EgressDrops, Macs, Policy, Side, Timeouts, Vpc};
 use crate::policy::names::{InterfaceName, VpcName};
 
 /// An interface of the policy that this machine has.
@@ -37,6 +38,9 @@ pub struct AttachedInterface {
     pub incarnation: u32,
     /// The addresses read from it. Count for [`Side::Host`] only.
     pub addresses: BTreeSet<IpAddr>,
+    /// The link-layer address of its other end, where that can be seen. Counts for [`Side::Guest`]
+    /// only.
+    pub peer_mac: Option<MacAddress>,
     /// Flows admitted before this generation are judged again. `None` leaves what is in force.
     pub judge_again_before: Option<Generation>,
 }
@@ -51,6 +55,25 @@ pub(super) struct Protected<'a> {
 }
 
 impl Protected<'_> {
+    /// The link-layer addresses that a guest sends from; none where it sends from any.
+    fn macs(&self) -> BTreeSet<MacAddress> {
+        match &self.interface.macs {
+            Macs::Peer => self.attached.peer_mac.into_iter().collect(),
+            Macs::Any => BTreeSet::new(),
+            Macs::Listed(macs) => macs.clone(),
+        }
+    }
+
+    /// What a guest may send from: besides its addresses the link-local ones that it derives from its
+    /// link-layer addresses, unless one is among its addresses.
+    fn guest_addresses(&self) -> BTreeSet<IpAddr> {
+        let mut addresses = self.interface.addresses.clone();
+        if !addresses.iter().any(is_link_local) {
+            addresses.extend(self.macs().into_iter().map(MacAddress::link_local));
+        }
+        addresses
+    }
+
     fn subject(&self) -> Subject {
         Subject::Interface(self.vpc_name.clone(), self.name.clone())
     }
@@ -224,12 +247,14 @@ fn zone(protected: &Protected<'_>, vpc: u32) -> Result<u32, CompileError> {
     }
 }
 
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 fn flags(protected: &Protected<'_>) -> InterfaceFlags {
+    let is_guest = protected.interface.side == Side::Guest;
     InterfaceFlags::default()
-        .with(
-            InterfaceFlags::GUEST,
-            protected.interface.side == Side::Guest,
-        )
+        .with(InterfaceFlags::GUEST, is_guest)
         .with(InterfaceFlags::BARE, protected.attached.bare)
         .with(InterfaceFlags::TCP_PICKUP, protected.interface.tcp_pickup)
         .with(
@@ -243,12 +268,13 @@ fn flags(protected: &Protected<'_>) -> InterfaceFlags {
         )
         .with(
             InterfaceFlags::LINK_LOCAL_KNOWN,
-            protected
-                .interface
-                .addresses
-                .iter()
-                .any(|address| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())),
+            is_guest && protected.guest_addresses().iter().any(is_link_local),
         )
+        .with(
+            InterfaceFlags::MACS_KNOWN,
+            is_guest && !protected.attached.bare && !protected.macs().is_empty(),
+        )
+        .with(InterfaceFlags::VLANS, !protected.interface.vlans.is_empty())
 }
 
 /// The machine itself may hold half of all assured flows, one guest an eighth.
@@ -302,7 +328,10 @@ fn timeouts(set: Timeouts, jiffies_per_second: u32) -> TimeoutTicks {
     }
 }
 
-/// Writes the addresses that each guest may use.
+/// Bits of a key's address.
+const ADDRESS_BITS: u32 = 128;
+
+/// Writes what each guest may use: its addresses, those of the link layer, and its VLANs.
 pub(super) fn guest_addresses(
     protected: &[Protected<'_>],
     installed: &BTreeMap<u32, InstalledInterface>,
@@ -321,9 +350,18 @@ pub(super) fn guest_addresses(
             continue;
         };
         entries.begin(guest.subject());
-        for address in &guest.interface.addresses {
-            let scope = Scope::guest(*slot, Addr::from(*address).family());
-            let whole = Prefix::from(*address);
+        let macs = guest.macs().into_iter().map(|mac| {
+            let [a, b, c, d, e, f] = mac.bytes();
+            Addr::from_mac(u32::from_be_bytes([a, b, c, d]), u16::from_be_bytes([e, f]))
+        });
+        let vlans = guest.interface.vlans.iter().copied().map(Addr::from_vlan);
+        for key in macs.chain(vlans) {
+            let scope = Scope::guest_link(*slot);
+            entries.add(ScopedPrefix::new(scope, key, ADDRESS_BITS), PRESENT);
+        }
+        for address in guest.guest_addresses() {
+            let scope = Scope::guest(*slot, Addr::from(address).family());
+            let whole = Prefix::from(address);
             entries.add(
                 ScopedPrefix::new(scope, whole.address(), whole.bits()),
                 PRESENT,

@@ -151,14 +151,15 @@ impl Standpoint<'_> {
         &self.interface
     }
 
-    /// Judges a packet as the interface's programs would now.
+    /// Judges a packet as the interface's programs would now, if it came from a link-layer address of
+    /// the guest.
     pub fn judge(&self, packet: &[u8], direction: Direction) -> Result<Judged, Error> {
         let recorder = Recorder::default();
         let mut desk = Desk::default();
         let decision = decide(
             packet,
             direction,
-            &self.interface,
+            &self.interface.without_macs(),
             self,
             &mut desk,
             &recorder,

@@ -88,6 +88,7 @@ use self::wire::Wire;
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
+use crate::policy::mac::MacAddress;
 use crate::policy::model::{self, OnRuleRemoval, Policy, Side};
 use crate::policy::names::{InterfaceName, RuleId, VpcName};
 
@@ -361,6 +362,15 @@ fn put_back(path: &Path) -> &'static str {
         true => "",
         false => "; its pin was removed, and `sg-ctl restore` puts it back",
     }
+}
+
+/// The link-layer address of a guest's end of the wire, where it counts and can be seen.
+fn peer_mac(device: &Device, interface: &model::Interface) -> Option<MacAddress> {
+    if interface.side == Side::Host || interface.macs != model::Macs::Peer {
+        return None;
+    }
+    let mac = interfaces::peer_mac(&device.netns, &device.link)?;
+    MacAddress::new(mac).ok()
 }
 
 impl Error {
@@ -729,6 +739,7 @@ impl Dataplane {
                     .iter()
                     .map(ipnet::IpNet::addr)
                     .collect(),
+                peer_mac: peer_mac(device, interface),
                 // What an earlier device of that name has opened is nothing to this one.
                 judge_again_before: judge_again.then_some(generation),
             });

@@ -37,6 +37,8 @@ pub struct Link {
     pub parent: Option<u32>,
     /// Its Ethernet address, where it has one.
     pub mac: Option<[u8; 6]>,
+    /// Its other end, where it is one end of a pair.
+    pub peer: Option<Peer>,
     /// The largest packet it sends, in bytes.
     pub mtu: u32,
     /// Whether it is administratively up.
@@ -48,6 +50,15 @@ pub struct Link {
     pub xdp_program: Option<u32>,
     /// The driver of a physical device.
     pub driver: Option<String>,
+}
+
+/// The other end of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its number.
+    pub ifindex: u32,
+    /// How the namespace of this end calls that of the other; `None` when they are in one.
+    pub netns: Option<i32>,
 }
 
 /// What made an interface.
@@ -126,6 +137,14 @@ pub fn link(netns: &Netns, name: &str) -> Result<Link> {
     }
 }
 
+/// The Ethernet address of the other end of a pair, in whichever namespace it is; `None` when there
+/// is no other end, or this process may not look.
+pub fn peer_mac(netns: &Netns, link: &Link) -> Option<[u8; 6]> {
+    let peer = link.peer?;
+    let asked = netns.enter(|| ask_for(peer)).ok()?.ok()?;
+    Link::from_message(asked, Vec::new()).mac
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -196,6 +215,7 @@ impl Link {
         let (mut info_kind, mut info_data) = (None, None);
         let mut parent = None;
         let mut bus = None;
+        let mut linked_netns = None;
         let mut link = Self {
             ifindex: message.header.index,
             name: String::new(),
@@ -204,6 +224,7 @@ impl Link {
             master: None,
             parent: None,
             mac: None,
+            peer: None,
             mtu: 0,
             is_up: message.header.flags.contains(LinkFlags::Up),
             addresses,
@@ -216,6 +237,7 @@ impl Link {
                 LinkAttribute::Address(bytes) if link_layer == LinkLayer::Ethernet => {
                     link.mac = bytes.try_into().ok();
                 }
+                LinkAttribute::LinkNetNsId(netns) => linked_netns = Some(netns),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(ifindex) => link.master = Some(ifindex),
                 LinkAttribute::Link(ifindex) => link.parent = Some(ifindex),
@@ -235,6 +257,12 @@ impl Link {
             }
         }
         link.kind = Kind::new(info_kind.as_ref(), info_data.as_ref(), link_layer);
+        if matches!(link.kind, Kind::Veth | Kind::Netkit) {
+            link.peer = link.parent.take().map(|ifindex| Peer {
+                ifindex,
+                netns: linked_netns,
+            });
+        }
         link.driver = bus
             .zip(parent)
             .and_then(|(bus, device)| driver_of(&bus, &device));
@@ -323,6 +351,26 @@ fn ask() -> Result<(Vec<LinkMessage>, Vec<AddressMessage>)> {
                 source,
             })?;
         Ok((links, addresses))
+    })
+}
+
+fn ask_for(peer: Peer) -> Result<LinkMessage> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|source| Error::system("start an event loop", source))?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|source| Error::system("open a netlink socket", source))?;
+        tokio::spawn(connection);
+        let mut question = handle.link().get().match_index(peer.ifindex);
+        let attributes = &mut question.message_mut().attributes;
+        attributes.extend(peer.netns.map(LinkAttribute::IfNetnsId));
+        let doing = "ask for the other end of a pair";
+        let answer = question.execute().try_next().await;
+        answer
+            .map_err(|source| Error::Netlink { doing, source })?
+            .ok_or_else(|| Error::system(doing, std::io::ErrorKind::NotFound))
     })
 }
 

@@ -9,6 +9,6 @@ mod netns;
 mod xdp_features;
 
 pub use error::{Error, Result};
-pub use link::{Kind, Link, LinkLayer, link, links};
+pub use link::{Kind, Link, LinkLayer, Peer, link, links, peer_mac};
 pub use netns::{Netns, NetnsId, every_namespace};
 pub use xdp_features::has_native_xdp;

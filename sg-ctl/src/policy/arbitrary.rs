@@ -11,7 +11,7 @@ use proptest::sample::{select, subsequence};
 use sg_common::packet::Direction;
 
 use super::model::{
-    EgressDrops, Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, Policy,
+    EgressDrops, Group, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission, Policy,
     PortRange, Rule, Side, Timeouts, Traffic, Vpc,
 };
 use super::names::{GroupId, InterfaceName, RuleId};
@@ -148,8 +148,24 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
         30..=60u32,
         60..=180u32,
     );
-    (settings, more, option::of(1..1000u32)).prop_map(|(settings, more, max_flows)| {
+    let macs = prop_oneof![
+        Just(Macs::Peer),
+        Just(Macs::Any),
+        btree_set(
+            select(vec![parse("52:54:00:00:00:01"), parse("02:00:00:00:00:ff")]),
+            1..3
+        )
+        .prop_map(Macs::Listed),
+    ];
+    let link = (macs, btree_set(select(vec![0, 5, 4094u16]), 0..3));
+    let parts = (settings, more, link, option::of(1..1000u32));
+    parts.prop_map(|(settings, more, link, max_flows)| {
         let (groups, guest, hook, netns, ethertypes) = settings;
+        let (macs, vlans) = if guest.is_some() {
+            link
+        } else {
+            Default::default()
+        };
         let (
             replace_xdp,
             tcp_pickup,
@@ -170,6 +186,8 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
             addresses: guest.unwrap_or_default(),
             hook,
             netns: netns.map(str::to_owned),
+            macs,
+            vlans,
             ethertypes,
             replace_xdp,
             tcp_pickup,

@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::change::Touched;
 use super::findings::{Findings, Problem, Subject};
-use super::model::{Group, Interface, Peer, Policy, Side, Timeouts, Traffic, Vpc};
+use super::model::{Group, Interface, Macs, Peer, Policy, Side, Timeouts, Traffic, Vpc};
 use super::names::{GroupName, InterfaceName, PrefixListName, VpcName, check_description};
 use super::prefix::{check_link_local_service, check_member, check_prefix};
 use super::suggest::closest;
 
+/// The highest number of a VLAN (IEEE 802.1Q §9.6).
+const LAST_VLAN: u16 = 4094;
 /// The room an interface has for further EtherTypes.
 const MAX_ETHERTYPES: usize = 8;
 
@@ -287,6 +289,16 @@ impl VpcCheck<'_> {
             }
             Side::Host | Side::Guest => {}
         }
+        if interface.side == Side::Host {
+            if interface.macs != Macs::default() {
+                problems.push(Problem::GuestOnly("macs"));
+            }
+            if !interface.vlans.is_empty() {
+                problems.push(Problem::GuestOnly("vlans"));
+            }
+        }
+        let wrong_vlans = interface.vlans.iter().filter(|vlan| **vlan > LAST_VLAN);
+        problems.extend(wrong_vlans.map(|vlan| Problem::Vlan(*vlan)));
         let refused = interface
             .addresses
             .iter()

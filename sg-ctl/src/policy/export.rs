@@ -11,8 +11,8 @@ use sg_common::packet::Direction;
 use super::defaults::{self, DEFAULT_GROUP_DESCRIPTION};
 use super::fan_out;
 use super::model::{
-    EgressDrops, Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange,
-    Side, Timeouts, Traffic, Vpc,
+    EgressDrops, Group, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission,
+    PortRange, Side, Timeouts, Traffic, Vpc,
 };
 use super::names::{GroupName, VpcName};
 
@@ -284,6 +284,18 @@ fn interface_item(interface: &Interface) -> String {
             "addresses: [{}]",
             addresses.collect::<Vec<_>>().join(", ")
         ));
+    }
+    match &interface.macs {
+        Macs::Peer => {}
+        Macs::Any => parts.push("macs: any".to_owned()),
+        Macs::Listed(macs) => {
+            let macs = macs.iter().map(|mac| scalar(&mac.to_string()));
+            parts.push(format!("macs: [{}]", macs.collect::<Vec<_>>().join(", ")));
+        }
+    }
+    if !interface.vlans.is_empty() {
+        let vlans = interface.vlans.iter().map(u16::to_string);
+        parts.push(format!("vlans: [{}]", vlans.collect::<Vec<_>>().join(", ")));
     }
     if !interface.ethertypes.is_empty() {
         let ethertypes = interface

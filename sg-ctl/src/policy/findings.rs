@@ -186,6 +186,17 @@ pub enum Problem {
          or set side to guest"
     )]
     AddressesOnHost,
+    /// Only guests have link-layer addresses and VLANs of their own.
+    #[error(
+        "protects this machine and lists {0}, which guests have; leave them out, or set side to guest"
+    )]
+    GuestOnly(&'static str),
+    /// A number that no tag has.
+    #[error("lists VLAN {0}; use numbers from 0 to 4094")]
+    Vlan(u16),
+    /// No link-layer address of a device.
+    #[error(transparent)]
+    Mac(#[from] super::mac::MacError),
     /// A timeout outside AWS's bounds.
     #[error("has {name} at {seconds} s; use {least} to {most} s")]
     Timeout {

@@ -12,6 +12,7 @@ pub mod export;
 pub mod fan_out;
 pub mod file;
 pub mod findings;
+pub mod mac;
 pub mod model;
 pub mod names;
 pub mod prefix;

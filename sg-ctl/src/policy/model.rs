@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use sg_common::packet::Direction;
 
+use super::mac::MacAddress;
 use super::names::{GroupId, GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 
 /// Everything one machine is told.
@@ -165,6 +166,10 @@ pub struct Interface {
     pub netns: Option<String>,
     /// The guest's own addresses; only for [`Side::Guest`].
     pub addresses: BTreeSet<IpAddr>,
+    /// The guest's link-layer addresses; only for [`Side::Guest`].
+    pub macs: Macs,
+    /// The VLANs that the guest is in; only for [`Side::Guest`].
+    pub vlans: BTreeSet<u16>,
     /// EtherTypes that pass unjudged besides the usual ones; at most eight.
     pub ethertypes: BTreeSet<u16>,
     /// Take over a foreign XDP program.
@@ -207,6 +212,29 @@ pub enum Hook {
     XdpGeneric,
 }
 
+/// The link-layer addresses that a guest sends from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Macs {
+    /// That of the device's other end, where the machine can see it; else any.
+    #[default]
+    Peer,
+    /// Any.
+    Any,
+    /// These; never empty.
+    Listed(BTreeSet<MacAddress>),
+}
+
+impl Macs {
+    /// Those that are listed.
+    pub fn listed(&self) -> impl Iterator<Item = MacAddress> {
+        let listed = match self {
+            Self::Listed(macs) => Some(macs),
+            Self::Peer | Self::Any => None,
+        };
+        listed.into_iter().flatten().copied()
+    }
+}
+
 /// What a sender on this machine is told when a packet that leaves by the interface is dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EgressDrops {
@@ -246,6 +274,8 @@ impl Default for Interface {
             hook: Hook::default(),
             netns: None,
             addresses: BTreeSet::new(),
+            macs: Macs::default(),
+            vlans: BTreeSet::new(),
             ethertypes: BTreeSet::new(),
             replace_xdp: false,
             tcp_pickup: true,

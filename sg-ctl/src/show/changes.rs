@@ -6,7 +6,9 @@ use std::fmt::Display;
 use super::style::Style;
 use super::words::list;
 use crate::policy::change::{Change, Edit};
-use crate::policy::model::{EgressDrops, Hook, Interface, OnRuleRemoval, Policy, Rule, Side, Vpc};
+use crate::policy::model::{
+    EgressDrops, Hook, Interface, Macs, OnRuleRemoval, Policy, Rule, Side, Vpc,
+};
 use crate::policy::names::{GroupName, RuleId, VpcName};
 
 /// One line a change, `+` for what comes, `-` for what goes and `~` for what becomes another.
@@ -156,6 +158,14 @@ impl Line<'_> {
         let mut parts = vec![list(&interface.groups)];
         if interface.side == Side::Guest {
             parts.push(format!("guest {}", list(&interface.addresses)));
+        }
+        match &interface.macs {
+            Macs::Peer => {}
+            Macs::Any => parts.push("any MAC address".to_owned()),
+            Macs::Listed(macs) => parts.push(format!("MAC {}", list(macs))),
+        }
+        if !interface.vlans.is_empty() {
+            parts.push(format!("VLANs {}", list(&interface.vlans)));
         }
         match interface.hook {
             Hook::Auto => {}

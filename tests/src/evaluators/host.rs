@@ -10,9 +10,10 @@ use sg_common::tables::{Generation, Interface, InterfaceFlags};
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
 use sg_ctl::compile::{AttachedInterface, Limits, Settings, compile};
+use sg_ctl::policy::mac::MacAddress;
 use sg_ctl::policy::model::{OnRuleRemoval, Policy};
 
-use super::addresses;
+use super::{GUEST_MAC, addresses};
 use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
 
 const NETNS: u32 = 1;
@@ -88,6 +89,9 @@ impl Evaluator for HostEvaluator {
                     bare: is_bare(name.as_str()),
                     incarnation: number,
                     addresses: read.get(name).cloned().unwrap_or_default(),
+                    peer_mac: (!is_bare(name.as_str()))
+                        .then(|| MacAddress::new(GUEST_MAC).ok())
+                        .flatten(),
                     judge_again_before: terminates.then_some(self.generation),
                 });
             }

@@ -17,10 +17,11 @@ use sg_ctl::dataplane::{
 };
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Link, Netns};
+use sg_ctl::policy::mac::MacAddress;
 use sg_ctl::policy::model::{Hook, Policy};
 
-use super::addresses;
 use super::wires::{Linear, Wires};
+use super::{GUEST_MAC, addresses};
 use crate::corpus::{Evaluator, Flows, PolicyText, is_bare};
 use crate::lab::{Host, Lab};
 use crate::tap::Tap;
@@ -124,7 +125,8 @@ pub fn in_kernel<T: Send>(
 fn make_device(host: &Host, hooks: Hooks, name: &str, number: u32) -> Result<()> {
     let far = far_end(number);
     host.ip(&format!(
-        "link add {name} numrxqueues 1 type veth peer name {far} numtxqueues 2"
+        "link add {name} numrxqueues 1 type veth peer name {far} address {} numtxqueues 2",
+        MacAddress::new(GUEST_MAC)?
     ))?;
     if hooks == Hooks::XdpGeneric {
         host.run("ethtool", &["-L", &far, "tx", "2"])?;

@@ -347,8 +347,7 @@ fn the_world_asked_by_a_host() -> Result<()> {
     way.check(&sg, "eth0: {groups: [g], hook: xdp}")
 }
 
-const GUEST: &str =
-    "guest0: {groups: [g], side: guest, addresses: [10.0.0.10, '2001:db8::10'], hook: HOOK}";
+const GUEST: &str = "guest0: {groups: [g], side: guest, addresses: [10.0.0.10, '2001:db8::10'], macs: any, hook: HOOK}";
 
 fn widen(machine: &Host) -> Result<()> {
     for interface in ["uplink", "guest0", "br0"] {

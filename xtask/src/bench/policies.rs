@@ -130,6 +130,7 @@ fn interface(vpc: &VpcName, name: &InterfaceName, ifindex: u32) -> AttachedInter
         bare: false,
         incarnation: 1,
         addresses: BTreeSet::from([IpAddr::from(HOST)]),
+        peer_mac: None,
         judge_again_before: None,
     }
 }

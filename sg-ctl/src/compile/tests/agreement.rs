@@ -230,6 +230,7 @@ impl World {
                 bare: false,
                 incarnation: number,
                 addresses: self.read[name].clone(),
+                peer_mac: None,
                 judge_again_before: None,
             })
             .collect()

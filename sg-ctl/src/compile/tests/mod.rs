@@ -42,6 +42,7 @@ fn attached(policy: &Policy) -> Vec<AttachedInterface> {
             netns: 1,
             ifindex: number,
             bare: false,
+            peer_mac: None,
             incarnation: number,
             addresses: BTreeSet::from([format!("10.1.0.{number}").parse().unwrap()]),
             judge_again_before: None,

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::super::findings::Place;
-use super::super::model::{EgressDrops, Hook, Interface, Side};
+use super::super::mac::MacAddress;
+use super::super::model::{EgressDrops, Hook, Interface, Macs, Side};
 use super::super::names::{GroupName, InterfaceName};
 use super::super::prefix::check_member;
 use super::read::Reader;
 use super::schema;
-use super::tree::Node;
+use super::tree::{Node, Value};
 
 /// An interface as a file describes it.
 pub(super) struct FileInterface {
@@ -75,6 +76,16 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
     if let Some(node) = fields.get("addresses") {
         interface.addresses = reader.addresses(node, "addresses", check_member);
     }
+    if let Some(node) = fields.get("macs") {
+        interface.macs = read_macs(reader, node);
+    }
+    if let Some(node) = fields.get("vlans") {
+        let wanted = "a list of VLANs like [10, 20]";
+        for item in reader.one_or_more(node, "vlans", wanted) {
+            let number = reader.number::<u16>(item, "a VLAN", "a number from 0 to 4094");
+            interface.vlans.extend(number);
+        }
+    }
     if let Some(node) = fields.get("ethertypes") {
         interface.ethertypes = read_ethertypes(reader, node);
     }
@@ -122,6 +133,30 @@ fn read_groups(reader: &mut Reader, node: &Node<'_>) -> Vec<(GroupName, Place)> 
         );
     }
     groups
+}
+
+fn read_macs(reader: &mut Reader, node: &Node<'_>) -> Macs {
+    let words = [("any", Macs::Any), ("peer", Macs::Peer)];
+    if let Value::Text(text) = &node.value
+        && let Some((_, macs)) = words
+            .iter()
+            .find(|(word, _)| text.eq_ignore_ascii_case(word))
+    {
+        return macs.clone();
+    }
+    let wanted = "a list of MAC addresses like [52:54:00:12:34:56], peer or any";
+    let mut macs = BTreeSet::new();
+    for item in reader.one_or_more(node, "macs", wanted) {
+        let Some(text) = reader.text(item, "a MAC address", "one like 52:54:00:12:34:56") else {
+            continue;
+        };
+        let mac = text.parse::<MacAddress>();
+        macs.extend(reader.parsed(item.place, mac));
+    }
+    match macs.is_empty() {
+        true => Macs::default(),
+        false => Macs::Listed(macs),
+    }
 }
 
 fn read_ethertypes(reader: &mut Reader, node: &Node<'_>) -> BTreeSet<u16> {

@@ -333,6 +333,34 @@ pub static INTERFACE: Table = Table {
                     of a host are read from the interface.",
         },
         Key {
+            name: "macs",
+            kind: Kind::OneOrMore(
+                &Kind::Text(
+                    "a MAC address like 52:54:00:12:34:56; or the word peer or any instead",
+                ),
+                "MAC addresses; refused for hosts",
+            ),
+            default: Preset::Words("`peer`"),
+            example: "side: guest, addresses: [10.0.3.7], macs: [\"52:54:00:12:34:56\"]",
+            about: "The MAC addresses that a guest sends from. `peer` is that of the other end of a \
+                    veth or netkit pair; the guest of a tap, which has no other end, then sends \
+                    from any. `any` is every MAC address.",
+        },
+        Key {
+            name: "vlans",
+            kind: Kind::OneOrMore(
+                &Kind::Number {
+                    least: 0,
+                    most: 4094,
+                },
+                "VLANs; refused for hosts",
+            ),
+            default: Preset::Value("[]"),
+            example: "side: guest, addresses: [10.0.3.7], vlans: [10, 20]",
+            about: "The VLANs of a guest. Frames with another tag are dropped both ways, and so \
+                    are all with two tags.",
+        },
+        Key {
             name: "ethertypes",
             kind: Kind::OneOrMore(
                 &Kind::Number {
@@ -644,6 +672,9 @@ mod tests {
         // A guest has addresses, and a host has none.
         let around = |value: String| match value.as_str() {
             "side: guest" => format!("{value}, addresses: [10.0.0.1]"),
+            vlans if vlans.starts_with("vlans:") => {
+                format!("side: guest, addresses: [10.0.0.1], {vlans}")
+            }
             _ => value,
         };
         for (table, key) in keys() {

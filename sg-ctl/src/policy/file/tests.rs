@@ -273,6 +273,7 @@ fn every_setting_of_an_interface_is_read() {
     let text =
         "interfaces: {eth0: {groups: [default, sg:Default], side: GUEST, hook: tc, netns: blue,
         addresses: 10.0.0.1, ethertypes: [0x8915, 35093], replace_xdp: true, tcp_pickup: false,
+        macs: 52:54:00:00:00:AB, vlans: [5, 4094],
         fragments: strict, egress_drops: Told, audit: true, timeouts: {tcp_established: 60, udp: 31, udp_stream: 61}, max_flows: 9}}";
     let vpc = PolicyFile::parse("p", text).unwrap().to_vpc(None).unwrap();
     let wanted = Interface {
@@ -281,6 +282,10 @@ fn every_setting_of_an_interface_is_read() {
         hook: Hook::Tc,
         netns: Some("blue".to_owned()),
         addresses: BTreeSet::from(["10.0.0.1".parse().unwrap()]),
+        macs: super::super::model::Macs::Listed(BTreeSet::from(["52:54:00:00:00:ab"
+            .parse()
+            .unwrap()])),
+        vlans: BTreeSet::from([5, 4094]),
         ethertypes: BTreeSet::from([0x8915]),
         replace_xdp: true,
         tcp_pickup: false,

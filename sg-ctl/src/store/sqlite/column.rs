@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, Value, ValueRef};
 use sg_common::packet::Direction;
 
+use crate::policy::mac::MacAddress;
 use crate::policy::model::{EgressDrops, Hook, IcmpMatch, OnRuleRemoval, PortRange, Side, Traffic};
 
 /// A value that is stored as it is spelt.
@@ -85,6 +86,24 @@ impl<T: Choice> ToSql for Code<T> {
         Ok(ToSqlOutput::Owned(Value::from(
             number.map(|(number, _)| number),
         )))
+    }
+}
+
+/// Six bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mac(pub(super) MacAddress);
+
+impl FromSql for Mac {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let bytes = <[u8; 6]>::column_result(value)?;
+        let mac = MacAddress::new(bytes).map_err(|error| FromSqlError::Other(Box::new(error)))?;
+        Ok(Self(mac))
+    }
+}
+
+impl ToSql for Mac {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Owned(Value::from(self.0.bytes().to_vec())))
     }
 }
 

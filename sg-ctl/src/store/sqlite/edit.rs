@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, params};
 
-use super::column::{Address, Code, Text, prefix};
+use super::column::{Address, Code, Mac, Text, prefix};
 use super::rule_rows;
 use crate::policy::change::{Change, Edit};
-use crate::policy::model::{Group, Interface, OnRuleRemoval, Policy, Vpc};
+use crate::policy::model::{Group, Interface, Macs, OnRuleRemoval, Policy, Vpc};
 use crate::policy::names::{GroupId, GroupName, InterfaceName, PrefixListName, VpcName};
 
 /// Why an edit could not be made.
@@ -294,15 +294,16 @@ impl<'a> Rows<'a> {
 
     fn put_interface(&self, vpc: i64, name: &InterfaceName, given: &Interface) -> Result {
         let sql = "INSERT INTO interface (vpc, name, side, hook, netns, replace_xdp, tcp_pickup, \
-                   strict_fragments, audit, tcp_established_s, udp_s, udp_stream_s, max_flows, egress_drops) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                   strict_fragments, audit, tcp_established_s, udp_s, udp_stream_s, max_flows, egress_drops, \
+                   any_mac) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (vpc, name) DO UPDATE SET side = excluded.side, \
                    hook = excluded.hook, netns = excluded.netns, \
                    replace_xdp = excluded.replace_xdp, tcp_pickup = excluded.tcp_pickup, \
                    strict_fragments = excluded.strict_fragments, audit = excluded.audit, \
                    tcp_established_s = excluded.tcp_established_s, udp_s = excluded.udp_s, \
                    udp_stream_s = excluded.udp_stream_s, max_flows = excluded.max_flows, \
-                   egress_drops = excluded.egress_drops \
+                   egress_drops = excluded.egress_drops, any_mac = excluded.any_mac \
                    RETURNING id";
         let interface: i64 = self.db.prepare_cached(sql)?.query_row(
             params![
@@ -320,12 +321,17 @@ impl<'a> Rows<'a> {
                 given.timeouts.udp_stream_s,
                 given.max_flows,
                 Code(given.egress_drops),
+                Code(given.macs == Macs::Any),
             ],
             |row| row.get(0),
         )?;
         let addresses = given.addresses.iter().copied().map(Address).collect();
         let place = ("guest_address", "interface", "address");
         self.put_set(place, interface, addresses, None)?;
+        let macs = given.macs.listed().map(Mac).collect();
+        self.put_set(("guest_mac", "interface", "mac"), interface, macs, None)?;
+        let place = ("guest_vlan", "interface", "number");
+        self.put_set(place, interface, given.vlans.clone(), None)?;
         let place = ("ethertype", "interface", "number");
         self.put_set(place, interface, given.ethertypes.clone(), None)?;
         // Few, and spelt as they are given: comparing them would keep the old spelling.

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use rusqlite::types::FromSqlError;
 use rusqlite::{Connection, Row};
 
-use super::column::{Address, Code, Text, TrafficColumns, prefix};
-use crate::policy::model::{Group, Interface, Peer, Permission, Policy, Rule, Timeouts, Vpc};
+use super::column::{Address, Code, Mac, Text, TrafficColumns, prefix};
+use crate::policy::model::{Group, Interface, Macs, Peer, Permission, Policy, Rule, Timeouts, Vpc};
 use crate::policy::names::{GroupName, InterfaceName, PrefixListName, VpcName};
 
 pub(super) fn policy(db: &Connection) -> rusqlite::Result<Policy> {
@@ -185,7 +185,8 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     each(
         db,
         "SELECT id, vpc, name, side, hook, netns, replace_xdp, tcp_pickup, audit, tcp_established_s, \
-         udp_s, udp_stream_s, max_flows, strict_fragments, egress_drops FROM interface",
+         udp_s, udp_stream_s, max_flows, strict_fragments, egress_drops, \
+         any_mac FROM interface",
         |row| {
             let interface = Interface {
                 groups: Default::default(),
@@ -205,6 +206,11 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
                 },
                 max_flows: row.get(12)?,
                 egress_drops: row.get::<_, Code<_>>(14)?.0,
+                macs: match row.get::<_, Code<bool>>(15)?.0 {
+                    true => Macs::Any,
+                    false => Macs::Peer,
+                },
+                vlans: Default::default(),
             };
             let name = row.get::<_, Text<InterfaceName>>(2)?.0;
             interfaces.insert(row.get(0)?, (row.get(1)?, name, interface));
@@ -223,6 +229,22 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     each(db, "SELECT interface, address FROM guest_address", |row| {
         let (_, _, interface) = interfaces.get_mut(&row.get(0)?).ok_or_else(orphan)?;
         interface.addresses.insert(row.get::<_, Address>(1)?.0);
+        Ok(())
+    })?;
+    each(db, "SELECT interface, mac FROM guest_mac", |row| {
+        let (_, _, interface) = interfaces.get_mut(&row.get(0)?).ok_or_else(orphan)?;
+        let mac = row.get::<_, Mac>(1)?.0;
+        match &mut interface.macs {
+            Macs::Listed(macs) => {
+                macs.insert(mac);
+            }
+            unlisted => *unlisted = Macs::Listed([mac].into()),
+        }
+        Ok(())
+    })?;
+    each(db, "SELECT interface, number FROM guest_vlan", |row| {
+        let (_, _, interface) = interfaces.get_mut(&row.get(0)?).ok_or_else(orphan)?;
+        interface.vlans.insert(row.get(1)?);
         Ok(())
     })?;
     each(db, "SELECT interface, number FROM ethertype", |row| {

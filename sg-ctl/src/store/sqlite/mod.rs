@@ -32,7 +32,7 @@ pub use part::{Asked, Draft};
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 5;
+const SCHEMA_VERSION: i64 = 6;
 const SCHEMA: &str = include_str!("schema.sql");
 /// What makes a file of each earlier version one of the next, from version 1 on.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
@@ -43,6 +43,17 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
          WHERE peer_address IS NOT NULL;",
     "ALTER TABLE interface ADD COLUMN strict_fragments INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE interface ADD COLUMN egress_drops INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE interface ADD COLUMN any_mac INTEGER NOT NULL DEFAULT 0;
+     CREATE TABLE guest_mac (
+         interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
+         mac BLOB NOT NULL,
+         PRIMARY KEY (interface, mac)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TABLE guest_vlan (
+         interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
+         number INTEGER NOT NULL,
+         PRIMARY KEY (interface, number)
+     ) STRICT, WITHOUT ROWID;",
 ];
 
 /// How long to wait for another process's commit.

@@ -99,6 +99,7 @@ CREATE TABLE interface (
     strict_fragments INTEGER NOT NULL,
     audit INTEGER NOT NULL,
     egress_drops INTEGER NOT NULL DEFAULT 0,
+    any_mac INTEGER NOT NULL DEFAULT 0,
     tcp_established_s INTEGER NOT NULL,
     udp_s INTEGER NOT NULL,
     udp_stream_s INTEGER NOT NULL,
@@ -124,6 +125,18 @@ CREATE TABLE guest_address (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE ethertype (
+    interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    PRIMARY KEY (interface, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE guest_mac (
+    interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
+    mac BLOB NOT NULL,
+    PRIMARY KEY (interface, mac)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE guest_vlan (
     interface INTEGER NOT NULL REFERENCES interface ON DELETE CASCADE,
     number INTEGER NOT NULL,
     PRIMARY KEY (interface, number)

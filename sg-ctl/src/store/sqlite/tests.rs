@@ -17,8 +17,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::policy::change::Edit;
 use crate::policy::model::{
-    EgressDrops, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, PortRange, Rule,
-    Side, Timeouts, Traffic,
+    EgressDrops, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission, PortRange,
+    Rule, Side, Timeouts, Traffic,
 };
 use crate::policy::names::{GroupId, GroupName, InterfaceName, NameError, RuleId};
 
@@ -594,6 +594,18 @@ fn interface() -> impl Strategy<Value = Interface> {
     let ethertypes = prop::collection::btree_set(prop::sample::select(vec![0x8915, 0x88b5]), 0..2);
     (groups, choices, netns, addresses, numbers, ethertypes).prop_map(
         |(groups, (is_guest, hook, flags), netns, addresses, numbers, types)| {
+            let macs = match hook {
+                0 => Macs::Peer,
+                1 => Macs::Any,
+                _ => Macs::Listed(["02:00:00:00:00:01".parse().unwrap()].into()),
+            };
+            let guest_only = if is_guest { macs } else { Macs::Peer };
+            let vlans = if is_guest {
+                types.clone()
+            } else {
+                BTreeSet::new()
+            };
+            let vlans = vlans.into_iter().map(|number: u16| number & 0xff).collect();
             let (replace_xdp, tcp_pickup, strict_fragments, audit, egress_drops) = flags;
             let (tcp_established_s, udp_s, udp_stream_s, max_flows) = numbers;
             Interface {
@@ -606,6 +618,8 @@ fn interface() -> impl Strategy<Value = Interface> {
                 replace_xdp,
                 tcp_pickup,
                 strict_fragments,
+                macs: guest_only,
+                vlans,
                 egress_drops,
                 audit,
                 timeouts: Timeouts {
