@@ -2,12 +2,16 @@
 
 use anyhow::Result;
 
-use crate::{budget, lint, test, tidy};
+use crate::{budget, kernels, lint, test, tidy};
 
-/// Runs tidy, lint, test and budget; the first that fails ends it.
+/// The kernels besides the one that runs: today's stable release of Debian, and its newest.
+const KERNELS: [&str; 2] = ["6.12", kernels::NEWEST];
+
+/// Runs tidy, lint, test, budget and kernels; the first that fails ends it.
 pub(crate) fn run() -> Result<()> {
     tidy::run()?;
     lint::run()?;
     test::run(&[])?;
-    budget::run(false)
+    budget::run(false)?;
+    kernels::run(&kernels::Arguments::gate(&KERNELS))
 }

@@ -29,7 +29,7 @@ use report::{Matrix, Ran};
 use steps::{Choice, Promise, Step};
 
 /// Stands for the newest kernel that Debian has.
-const NEWEST: &str = "newest";
+pub(crate) const NEWEST: &str = "newest";
 
 /// Kernels that are tried when none is named: the oldest that must protect, today's stable release,
 /// and the newest; and one that must be refused.
@@ -83,6 +83,29 @@ pub(crate) struct Arguments {
     /// Print JSON at the end, and steps to standard error
     #[arg(long)]
     json: bool,
+}
+
+impl Arguments {
+    /// What the gate asks of these kernels, in half of the time that a gate may take.
+    pub(crate) fn gate(versions: &[&str]) -> Self {
+        Self {
+            versions: versions
+                .iter()
+                .map(|version| (*version).to_owned())
+                .collect(),
+            arch: Arch::native(),
+            generic: false,
+            quick: true,
+            steps: Vec::new(),
+            program: None,
+            patience: 1,
+            minutes: 45,
+            cpus: CPUS,
+            memory: false,
+            update: false,
+            json: false,
+        }
+    }
 }
 
 /// Boots each kernel; a step that fails on any is an error.

@@ -90,7 +90,7 @@ enum Task {
     Lint,
     /// Checks the invariants that a reader of the text can check
     Tidy,
-    /// The gate: tidy, lint, test and budget
+    /// The gate: tidy, lint, test, budget and kernels
     Ci,
 }
 
