@@ -111,6 +111,14 @@ const PROTECTS: &[Listed] = &[
         "guests_are_protected_from_outside",
         "guests behind tap and veth",
     ),
+    Listed {
+        generic: true,
+        ..test(
+            "devices",
+            "every_device_is_judged_or_refused",
+            "every kind of device is judged or refused",
+        )
+    },
     test("changes", "changes_apply_live", "changes under traffic"),
     test(
         "updates",
