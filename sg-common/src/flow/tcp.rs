@@ -96,6 +96,12 @@ impl FlowState {
         self.marks & mark << leg as u8 != 0
     }
 
+    /// Whether a leg of a TCP flow has sent a FIN that its receiver has accepted, or may yet.
+    #[must_use]
+    pub const fn has_sent_fin(&self, leg: Leg) -> bool {
+        self.is_marked(CLOSED | FIN, leg)
+    }
+
     /// What a segment does to an embryonic flow.
     #[inline(always)]
     pub(super) fn grow_tcp(&mut self, headers: &Headers, leg: Leg, from_initiator: bool) -> Growth {

@@ -79,6 +79,7 @@ mod tests {
             master: None,
             parent: None,
             mac: None,
+            peer: None,
             mtu: 1500,
             is_up: true,
             addresses: Vec::new(),

@@ -155,11 +155,10 @@ pub(super) fn flow_report(
 }
 
 fn marks(state: &FlowState) -> TcpMarks {
-    let has_closed = |leg: Leg| state.fins & 1 << leg as u8 != 0;
     TcpMarks {
         answered: !matches!(state.phase, Phase::SYN_SENT | Phase::PICKED_UP),
-        fin_in: has_closed(Leg::Peer),
-        fin_out: has_closed(Leg::Local),
+        fin_in: state.has_sent_fin(Leg::Peer),
+        fin_out: state.has_sent_fin(Leg::Local),
         reset: state.phase == Phase::RESET,
     }
 }
