@@ -398,14 +398,16 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     /// A guest sends from its own link-layer addresses, so that no switch looks for its neighbors'
-    /// behind it, and neither sends nor gets a tag that it was not given.
+    /// behind it, and neither sends nor gets the tag of a VLAN that it was not given. A tag with number
+    /// 0 has a priority and no VLAN (IEEE 802.1Q §9.6).
     #[inline(always)]
     fn link(&self, headers: &Headers) -> Reason {
         let flags = self.interface.flags;
         let is_in_vlan = headers.tags == 0
             || (headers.tags == 1
-                && flags.has(InterfaceFlags::VLANS)
-                && self.is_guests_on_link(&Addr::from_vlan(headers.vlan)));
+                && (headers.vlan == 0
+                    || (flags.has(InterfaceFlags::VLANS)
+                        && self.is_guests_on_link(&Addr::from_vlan(headers.vlan)))));
         if !is_in_vlan {
             return Reason::GuestVlan;
         }

@@ -275,7 +275,8 @@ impl<'a> Place<'a> {
                 .then_some(number)
         };
         if let Some(vlan) = tag(12) {
-            ensure!(self.interface.vlans.contains(&vlan), "VLAN {vlan}");
+            let is_own = vlan == 0 || self.interface.vlans.contains(&vlan);
+            ensure!(is_own, "VLAN {vlan}");
             ensure!(tag(16).is_none(), "two tags");
         }
         let macs = self.macs();

@@ -157,7 +157,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
         )
         .prop_map(Macs::Listed),
     ];
-    let link = (macs, btree_set(select(vec![0, 5, 4094u16]), 0..3));
+    let link = (macs, btree_set(select(vec![1, 5, 4094u16]), 0..3));
     let parts = (settings, more, link, option::of(1..1000u32));
     parts.prop_map(|(settings, more, link, max_flows)| {
         let (groups, guest, hook, netns, ethertypes) = settings;

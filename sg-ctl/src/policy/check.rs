@@ -4,6 +4,7 @@
 //! naming what has gone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::RangeInclusive;
 
 use super::change::Touched;
 use super::findings::{Findings, Problem, Subject};
@@ -12,8 +13,8 @@ use super::names::{GroupName, InterfaceName, PrefixListName, VpcName, check_desc
 use super::prefix::{check_link_local_service, check_member, check_prefix};
 use super::suggest::closest;
 
-/// The highest number of a VLAN (IEEE 802.1Q §9.6).
-const LAST_VLAN: u16 = 4094;
+/// The numbers of VLANs (IEEE 802.1Q §9.6); a tag with 0 has a priority only.
+const VLAN_NUMBERS: RangeInclusive<u16> = 1..=4094;
 /// The room an interface has for further EtherTypes.
 const MAX_ETHERTYPES: usize = 8;
 
@@ -297,7 +298,8 @@ impl VpcCheck<'_> {
                 problems.push(Problem::GuestOnly("vlans"));
             }
         }
-        let wrong_vlans = interface.vlans.iter().filter(|vlan| **vlan > LAST_VLAN);
+        let wrong_vlans = interface.vlans.iter();
+        let wrong_vlans = wrong_vlans.filter(|vlan| !VLAN_NUMBERS.contains(vlan));
         problems.extend(wrong_vlans.map(|vlan| Problem::Vlan(*vlan)));
         let refused = interface
             .addresses

@@ -192,7 +192,7 @@ pub enum Problem {
     )]
     GuestOnly(&'static str),
     /// A number that no tag has.
-    #[error("lists VLAN {0}; use numbers from 0 to 4094")]
+    #[error("lists VLAN {0}; use numbers from 1 to 4094")]
     Vlan(u16),
     /// No link-layer address of a device.
     #[error(transparent)]

@@ -82,7 +82,7 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
     if let Some(node) = fields.get("vlans") {
         let wanted = "a list of VLANs like [10, 20]";
         for item in reader.one_or_more(node, "vlans", wanted) {
-            let number = reader.number::<u16>(item, "a VLAN", "a number from 0 to 4094");
+            let number = reader.number::<u16>(item, "a VLAN", "a number from 1 to 4094");
             interface.vlans.extend(number);
         }
     }

@@ -350,7 +350,7 @@ pub static INTERFACE: Table = Table {
             name: "vlans",
             kind: Kind::OneOrMore(
                 &Kind::Number {
-                    least: 0,
+                    least: 1,
                     most: 4094,
                 },
                 "VLANs; refused for hosts",
