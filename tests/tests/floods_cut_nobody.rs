@@ -355,7 +355,7 @@ fn one_interfaces_flood_leaves_anothers_quota_alone() -> Result<()> {
     let other = scene.lab.host("other")?;
     scene.lab.join((&other, "eth1"), (&scene.host, "eth1"))?;
     scene.host.add_addresses("eth1", &["10.9.0.10/24"])?;
-    let second = format!("}}\n  eth1: {{groups: [g], max_flows: {QUOTA}");
+    let second = format!("}}\n  eth1: {{groups: [g], egress_drops: told, max_flows: {QUOTA}");
     scene.sg.apply(&POLICY.replace("MORE", &second))?;
 
     let answered = Talk::with(&other, &scene.host, "eth1", "10.9.0.10")?.go_on(OTHERS)?;

@@ -12,7 +12,7 @@ use sg_common::packet::Direction;
 use sg_ctl::policy::model::{IcmpMatch, Interface, Peer, Permission, Side, Traffic, Vpc};
 use sg_ctl::policy::names::{GroupName, InterfaceName};
 
-use super::policy::{HostAddresses, ICMP_TYPES, PORTS};
+use super::policy::{HostAddresses, ICMP_TYPES, PORTS, SOURCES};
 use super::{address, ipv4, ipv6, other_protocol, percent, pick, without_header};
 use crate::packets::ethernet::{self, Ethernet};
 use crate::packets::{Extension, Fragment, Packet, control, flags};
@@ -440,6 +440,7 @@ fn decorated(rng: &mut Rng, packet: Packet) -> Packet {
         3 => packet.extension(Extension::destination(&[1, 2, 0, 0])),
         4 => packet.extension(Extension::hop_by_hop(&[5, 2, 0, 0])),
         5 => packet.tcp_options(&[2, 4, 5, 180, 1, 3, 3, 7]),
+        6 => packet.from_mac(pick(rng, &SOURCES)),
         _ => packet,
     };
     match rng.u8(..20) {

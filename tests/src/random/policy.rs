@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use fastrand::Rng;
 use sg_common::packet::Direction;
 use sg_ctl::policy::defaults;
+use sg_ctl::policy::mac::MacAddress;
 use sg_ctl::policy::model::{
-    Group, Hook, IcmpMatch, Interface, OnRuleRemoval, Peer, Permission, Policy, PortRange, Rule,
-    Side, Traffic, Vpc,
+    Group, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission, Policy, PortRange,
+    Rule, Side, Traffic, Vpc,
 };
 use sg_ctl::policy::names::{GroupId, GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 
@@ -19,6 +20,13 @@ pub const PORTS: [u16; 8] = [0, 22, 53, 80, 443, 8080, 65_534, 65_535];
 
 /// ICMP types that rules and frames share: echo, errors, discovery, and a few of no meaning.
 pub const ICMP_TYPES: [u8; 12] = [0, 3, 8, 11, 13, 1, 2, 128, 129, 135, 200, 255];
+
+/// Where frames come from, most of them from the first.
+pub const SOURCES: [[u8; 6]; 3] = [
+    [2, 0, 0, 0, 0, 1],
+    [2, 0, 0, 0, 0, 3],
+    [0x52, 0x54, 0, 0, 0, 7],
+];
 
 /// What the host-side interfaces of a policy have, as the kernel would tell.
 pub type HostAddresses = BTreeMap<InterfaceName, BTreeSet<IpAddr>>;
@@ -56,6 +64,17 @@ pub fn host_addresses(rng: &mut Rng, policy: &Policy) -> HostAddresses {
     host_side
         .map(|(name, _)| (name.clone(), some(rng, 1..=4, address)))
         .collect()
+}
+
+/// Any, or mostly those that random frames come from.
+fn macs(rng: &mut Rng) -> Macs {
+    match rng.u8(..10) {
+        0 => Macs::Peer,
+        1..5 => Macs::Any,
+        _ => Macs::Listed(some(rng, 1..=3, |rng| {
+            MacAddress::new(pick(rng, &SOURCES)).expect("a device may have it")
+        })),
+    }
 }
 
 struct Draft<'rng> {
@@ -142,6 +161,14 @@ impl Draft<'_> {
             addresses: match side {
                 Side::Host => BTreeSet::new(),
                 Side::Guest => some(rng, 1..=4, address),
+            },
+            macs: match side {
+                Side::Host => Macs::default(),
+                Side::Guest => macs(rng),
+            },
+            vlans: match side {
+                Side::Host => BTreeSet::new(),
+                Side::Guest => some(rng, 0..=2, |rng| pick(rng, &[5, 7])),
             },
             ethertypes: some(rng, 0..=2, |rng| pick(rng, &[0x8915, 0x88f8, 0xffff])),
             tcp_pickup: percent(rng, 80),

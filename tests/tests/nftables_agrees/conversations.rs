@@ -21,7 +21,7 @@ groups:
     egress:
       - {protocol: udp, ports: 53, to: [198.51.100.0/24, 240.0.0.0/4, '2001:db8:7::/64']}
 interfaces:
-  guest0: {groups: [always, g], side: guest, hook: tc, addresses: [10.0.0.5, '2001:db8::5']}
+  guest0: {groups: [always, g], side: guest, hook: tc, addresses: [10.0.0.5, '2001:db8::5'], macs: any}
 ";
 
 /// Where the names of the conversations are.
@@ -123,6 +123,92 @@ pub(crate) const CONVERSATIONS: &[(&str, &[&str])] = &[
             "in icmp echo w > g id 7",
             "out icmp reply g > w id 7",
             "out icmp echo g > w id 7",
+        ],
+    ),
+    (
+        "an answer to SYN with another number",
+        &[
+            "in tcp w:4010 > g:22 syn seq 1000",
+            "out tcp g:22 > w:4010 syn ack seq 5000 ackno 1001",
+            "in tcp w:4010 > g:22 syn seq 1000",
+            "out tcp g:22 > w:4010 syn ack seq 9000 ackno 1001",
+            "in tcp w:4010 > g:22 ack seq 1001 ackno 9001",
+            "in tcp w:4010 > g:22 ack psh seq 1001 ackno 9001 payload 10",
+            "out tcp g:22 > w:4010 ack seq 9001 ackno 1011 payload 10",
+        ],
+    ),
+    (
+        "a connection is reset by its peer",
+        &[
+            "in tcp w6:4011 > g6:22 syn seq 1000",
+            "out tcp g6:22 > w6:4011 syn ack seq 5000 ackno 1001",
+            "in tcp w6:4011 > g6:22 ack seq 1001 ackno 5001",
+            "out tcp g6:22 > w6:4011 ack seq 5001 ackno 1001 payload 10",
+            "in tcp w6:4011 > g6:22 rst seq 1001",
+            "in tcp w6:4011 > g6:22 syn seq 800000",
+            "out tcp g6:22 > w6:4011 syn ack seq 900000 ackno 800001",
+            "in tcp w6:4011 > g6:22 ack seq 800001 ackno 900001 payload 10",
+        ],
+    ),
+    (
+        "a reset elsewhere in the window, which is answered",
+        &[
+            "in tcp w:4012 > g:22 syn seq 1000",
+            "out tcp g:22 > w:4012 syn ack seq 5000 ackno 1001",
+            "in tcp w:4012 > g:22 ack seq 1001 ackno 5001",
+            "in tcp w:4012 > g:22 rst seq 1500",
+            "out tcp g:22 > w:4012 ack seq 5001 ackno 1001",
+            "in tcp w:4012 > g:22 ack seq 1001 ackno 5001 payload 10",
+            "out tcp g:22 > w:4012 ack seq 5001 ackno 1011 payload 10",
+        ],
+    ),
+    (
+        "a SYN within a connection, which is answered by a challenge",
+        &[
+            "in tcp w:4013 > g:22 syn seq 1000",
+            "out tcp g:22 > w:4013 syn ack seq 5000 ackno 1001",
+            "in tcp w:4013 > g:22 ack seq 1001 ackno 5001",
+            "in tcp w:4013 > g:22 syn seq 700000000",
+            "out tcp g:22 > w:4013 ack seq 5001 ackno 1001",
+            "in tcp w:4013 > g:22 ack seq 1001 ackno 5001 payload 10",
+            "out tcp g:22 > w:4013 ack seq 5001 ackno 1011",
+        ],
+    ),
+    (
+        "a connection over one that only the guest remembers",
+        &[
+            "in tcp w6:4014 > g6:22 syn seq 1000",
+            "out tcp g6:22 > w6:4014 syn ack seq 5000 ackno 1001",
+            "in tcp w6:4014 > g6:22 ack seq 1001 ackno 5001",
+            "in tcp w6:4014 > g6:22 syn seq 700000000",
+            "out tcp g6:22 > w6:4014 ack seq 5001 ackno 1001",
+            "in tcp w6:4014 > g6:22 rst seq 1001",
+            "in tcp w6:4014 > g6:22 syn seq 700000000",
+            "out tcp g6:22 > w6:4014 syn ack seq 90000 ackno 700000001",
+            "in tcp w6:4014 > g6:22 ack seq 700000001 ackno 90001 payload 10",
+            "out tcp g6:22 > w6:4014 ack seq 90001 ackno 700000011 payload 10",
+        ],
+    ),
+    (
+        "a connection of the same ports as one that has ended",
+        &[
+            "in tcp w:4015 > g:22 syn seq 1000",
+            "out tcp g:22 > w:4015 syn ack seq 5000 ackno 1001",
+            "in tcp w:4015 > g:22 ack fin seq 1001 ackno 5001",
+            "out tcp g:22 > w:4015 ack fin seq 5001 ackno 1002",
+            "in tcp w:4015 > g:22 ack seq 1002 ackno 5002",
+            "in tcp w:4015 > g:22 syn seq 700000",
+            "out tcp g:22 > w:4015 syn ack seq 900000 ackno 700001",
+            "in tcp w:4015 > g:22 ack seq 700001 ackno 900001 payload 10",
+            "out tcp g:22 > w:4015 ack seq 900001 ackno 700011 payload 10",
+        ],
+    ),
+    (
+        "answers of a guest that was never asked",
+        &[
+            "out tcp g:22 > w:4016 syn ack seq 5000 ackno 1001",
+            "out tcp g:22 > w:4016 rst seq 5000",
+            "out tcp g:22 > w:4016 ack fin seq 5000 ackno 1001",
         ],
     ),
 ];

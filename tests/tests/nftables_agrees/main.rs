@@ -24,7 +24,7 @@ use sg_ctl::dataplane::Dataplane;
 use sg_ctl::policy::export::export;
 use sg_ctl::policy::file::PolicyFile;
 use sg_ctl::policy::model::{
-    Group, Hook, Interface, OnRuleRemoval, Peer, Permission, Policy, PortRange, Rule, Side,
+    Group, Hook, Interface, Macs, OnRuleRemoval, Peer, Permission, Policy, PortRange, Rule, Side,
     Traffic, Vpc,
 };
 use sg_ctl::policy::names::{InterfaceName, VpcName};
@@ -266,6 +266,7 @@ fn guest_policy(rng: &mut Rng) -> Result<(Vpc, InterfaceName, Interface)> {
             .iter()
             .map(|own| own.parse())
             .collect::<Result<_, _>>()?,
+        macs: Macs::Any,
         ..Interface::default()
     };
     let name: InterfaceName = "guest0".parse()?;
