@@ -311,7 +311,7 @@ pub struct FlowState {
     pub owner: u32,
     /// TCP: one past the highest sequence number each leg has sent in its peer's window.
     pub end: [u32; 2],
-    /// TCP: the highest acknowledgment each leg has sent; [`tcp`] says what it is until then.
+    /// TCP: the highest acknowledgment each leg has sent; the module `tcp` says what it is until then.
     pub ack: [u32; 2],
     /// TCP: the window each leg last offered, unscaled.
     pub window: [u16; 2],
@@ -319,7 +319,7 @@ pub struct FlowState {
     pub phase: Phase,
     /// [`Direction`] of its first packet.
     pub initiator: u8,
-    /// TCP: what else is remembered of its legs, as [`tcp`] has it.
+    /// TCP: what else is remembered of its legs, as the module `tcp` has it.
     pub marks: u8,
     /// TCP window scales: the low nibble is the local leg's, the high the peer's.
     pub scales: u8,
