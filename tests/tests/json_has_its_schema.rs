@@ -269,6 +269,7 @@ fn every_field_is_described() -> Result<()> {
         "group show ssh",
         "group dependents ssh",
         "group members ssh",
+        "vpc list",
         "rule list",
         "prefix-list list",
         "prefix-list show office",

@@ -87,7 +87,7 @@ pub(super) fn interface<'a>(
 }
 
 /// By the name first, because a namespace that has gone can still be named.
-fn is_in(interface: &Interface, netns: &str) -> bool {
+pub(super) fn is_in(interface: &Interface, netns: &str) -> bool {
     if interface.netns.as_deref() == Some(netns) {
         return true;
     }

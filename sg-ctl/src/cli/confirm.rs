@@ -12,6 +12,7 @@ use super::Answer;
 use super::error::Result;
 use super::output::{tell, warn};
 use super::progress::Progress;
+use super::time::time;
 
 /// The shortest and the longest time there is for a confirmation.
 const BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(86_400)];
@@ -20,7 +21,7 @@ const BOUNDS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(86_40
 #[derive(Debug, Default, Args)]
 pub(super) struct Confirm {
     /// Roll the change back unless `sg-ctl confirm` follows within this time, like 60s or 5m
-    #[arg(long = "confirm", value_name = "TIME", value_parser = parse_time)]
+    #[arg(long = "confirm", value_name = "TIME", value_parser = time(BOUNDS[0], BOUNDS[1]))]
     within: Option<Duration>,
 }
 
@@ -56,25 +57,6 @@ pub(super) fn next_step(done: &Done) -> String {
         .unwrap_or_default()
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let (digits, factor) = match text.strip_suffix(['s', 'm', 'h']) {
-        Some(digits) if text.ends_with('m') => (digits, 60),
-        Some(digits) if text.ends_with('h') => (digits, 3_600),
-        Some(digits) => (digits, 1),
-        None => (text, 1),
-    };
-    let seconds = digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(factor));
-    let time = seconds.map(Duration::from_secs);
-    let [shortest, longest] = BOUNDS;
-    time.filter(|time| (shortest..=longest).contains(time))
-        .ok_or_else(|| {
-            format!("{text:?} is not a time from 1s to 24h; write one like 60s, 5m or 1h")
-        })
-}
-
 /// Keeps the change that waits.
 pub(super) fn confirm(dirs: &DirOptions) -> Result<Answer> {
     Controller::open(dirs)?.confirm()?;
@@ -93,30 +75,4 @@ pub(super) fn rollback(dirs: &DirOptions) -> Result<Answer> {
 pub(super) fn wait(dirs: &DirOptions) -> Result<Answer> {
     await_confirmation(dirs)?;
     Ok(Answer::Yes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_has_a_unit_and_bounds() {
-        let seconds = |text| parse_time(text).map(|time| time.as_secs());
-        assert_eq!(seconds("60s"), Ok(60));
-        assert_eq!(seconds("90"), Ok(90));
-        assert_eq!(seconds("5m"), Ok(300));
-        assert_eq!(seconds("24h"), Ok(86_400));
-        for refused in [
-            "0s",
-            "25h",
-            "1d",
-            "",
-            "s",
-            "-1s",
-            "1.5m",
-            "99999999999999999999h",
-        ] {
-            assert!(seconds(refused).is_err(), "{refused}");
-        }
-    }
 }

@@ -56,7 +56,7 @@ pub(super) enum Error {
     Encoding { file: String, byte: usize },
     #[error("cannot write the output: {0}")]
     Write(io::Error),
-    #[error("there is no VPC \"{name}\"{}", Meant(.meant, "; `sg-ctl group list` shows those there are"))]
+    #[error("there is no VPC \"{name}\"{}", Meant(.meant, "; `sg-ctl vpc list` shows those there are"))]
     NoVpc {
         name: VpcName,
         meant: Option<String>,
@@ -80,13 +80,20 @@ pub(super) enum Error {
     )]
     AttachedOften { name: InterfaceName, places: String },
     #[error(
-        "VPC \"{vpc}\" protects an interface \"{name}\" in {place} already; detach that one first, \
-         or put this one into another VPC"
+        "VPC \"{vpc}\" has another interface \"{name}\", in {place}; change that one with --netns, or \
+         put this one into another VPC with --vpc"
     )]
     OtherDevice {
         vpc: VpcName,
         name: InterfaceName,
         place: String,
+    },
+    #[error(
+        "interface \"{interface}\" is not in group \"{group}\"; `sg-ctl status` shows its groups"
+    )]
+    NotInGroup {
+        interface: InterfaceName,
+        group: GroupName,
     },
     #[error("say what the rule allows: --service NAME, or --protocol with --ports, or with --type")]
     NoTraffic,

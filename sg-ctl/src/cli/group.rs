@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::controller::View;
 use crate::dirs::DirOptions;
+use crate::observe;
 use crate::policy::change::{Change, Edit};
 use crate::policy::defaults::{create_group, create_vpc};
 use crate::policy::model::Policy;
@@ -33,7 +34,7 @@ pub(super) enum Command {
     List(List),
     /// Show what uses a group
     Dependents(Shown),
-    /// Show or change the static members of a group
+    /// Show the members of a group, or change its static ones
     Members(Members),
 }
 
@@ -210,13 +211,13 @@ impl Members {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let Named { group, vpc } = &self.named;
         if self.add.is_empty() && self.remove.is_empty() && self.set.is_none() {
-            let policy = View::open(dirs)?.policy;
-            let (vpc, _, name, group) = choose::vpc_of_group(&policy, vpc.as_ref(), group)?;
+            let view = View::open(dirs)?;
+            let (vpc_name, vpc, name, group) =
+                choose::vpc_of_group(&view.policy, vpc.as_ref(), group)?;
+            let members = observe::Members::of((vpc_name, vpc), (name, group), &view.devices()?);
             match self.json {
-                true => {
-                    print_json(&json!({ "vpc": vpc, "group": name, "members": group.members }))?
-                }
-                false => print(&show::members(name, &group.members))?,
+                true => print_json(&members)?,
+                false => print(&show::members(&members, Style::of_stdout()))?,
             }
             return Ok(Answer::Yes);
         }

@@ -205,7 +205,10 @@ pub(super) static PAGES: &[Page] = &[
     page(
         "group members",
         &[
-            ("sg-ctl group members app", "who is in a group"),
+            (
+                "sg-ctl group members app",
+                "its addresses, and where each comes from",
+            ),
             (
                 "sg-ctl group members app --add 10.0.0.13",
                 "add another machine",
@@ -362,11 +365,48 @@ pub(super) static PAGES: &[Page] = &[
         &["sg-ctl-prefix-list-list(1)"],
     ),
     page(
+        "vpc",
+        &[
+            ("sg-ctl vpc list", "all VPCs, with their interfaces"),
+            ("sg-ctl vpc delete lab", "one that has no interfaces"),
+        ],
+        None,
+        &["sg-ctl-group(1)", "sg-policy(5)"],
+    ),
+    page(
+        "vpc list",
+        &[
+            ("sg-ctl vpc list", "all VPCs, with their interfaces"),
+            ("sg-ctl vpc list --json", "the same for a program"),
+        ],
+        None,
+        &["sg-ctl-vpc-delete(1)", "sg-ctl-export(1)"],
+    ),
+    page(
+        "vpc delete",
+        &[
+            (
+                "sg-ctl vpc delete lab",
+                "delete a VPC that has no interfaces, with its groups",
+            ),
+            (
+                "sg-ctl vpc delete lab --confirm 60s",
+                "for a minute, unless confirmed",
+            ),
+        ],
+        None,
+        &["sg-ctl-vpc-list(1)", "sg-ctl-detach(1)"],
+    ),
+    page(
         "attach",
         &[
             (
-                "sg-ctl attach eth0 --group web,ssh",
-                "protect this machine on an interface",
+                "sg-ctl attach eth0 eth1 --group web,ssh",
+                "protect this machine on two interfaces",
+            ),
+            (
+                "sg-ctl attach eth0 --add-group db --max-flows 20000",
+                "change a group and the quota, and keep the rest",
             ),
             (
                 "sg-ctl attach vnet0 --group web --side guest --address 10.0.3.7",
@@ -640,6 +680,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "group",
             "rule",
             "prefix-list",
+            "vpc",
         ],
     ),
     (

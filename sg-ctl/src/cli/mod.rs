@@ -3,6 +3,7 @@
 //! Each family of commands has a file. None of them formats for people, which is for
 //! [`crate::show`], or decides what a policy means.
 
+mod attach;
 mod check;
 mod choose;
 mod complete;
@@ -28,9 +29,11 @@ mod prefix_list;
 mod progress;
 mod reference;
 mod rule;
+mod time;
 mod top;
 mod uniform;
 mod verify;
+mod vpc;
 mod watch;
 
 use std::process::ExitCode;
@@ -71,7 +74,7 @@ enum Command {
     #[command(subcommand)]
     Import(import::Command),
     /// Protect an interface, or change how it is protected
-    Attach(interface::Attach),
+    Attach(attach::Attach),
     /// Stop protecting interfaces
     Detach(interface::Detach),
     /// Make the kernel match the stored policy: after boot, or after an interrupted command
@@ -120,6 +123,9 @@ enum Command {
     /// Work with prefix lists
     #[command(subcommand)]
     PrefixList(prefix_list::Command),
+    /// Work with VPCs: each has groups, prefix lists and interfaces of its own
+    #[command(subcommand)]
+    Vpc(vpc::Command),
 }
 
 /// What a command that succeeded has to say by its exit code.
@@ -181,6 +187,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Group(command) => command.run(dirs),
         Command::Rule(command) => command.run(dirs),
         Command::PrefixList(command) => command.run(dirs),
+        Command::Vpc(command) => command.run(dirs),
     }
 }
 

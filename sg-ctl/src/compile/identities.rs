@@ -19,7 +19,7 @@ use super::limits::{CompileError, Entries, Subject};
 use super::numbers::Numbers;
 use super::ranges::{RangeTables, Spans};
 use crate::policy::model::Side;
-use crate::policy::prefix::is_link_local;
+use crate::policy::prefix::names_one_machine;
 
 /// The identity of whatever is in a set that is asked by yes or no.
 pub(super) const PRESENT: Identity = Identity(1);
@@ -287,12 +287,4 @@ impl Sources {
         }
         sources
     }
-}
-
-/// Whether an address read from an interface is a peer's for others.
-fn names_one_machine(address: &IpAddr) -> bool {
-    !(is_link_local(*address)
-        || address.is_loopback()
-        || address.is_multicast()
-        || address.is_unspecified())
 }

@@ -6,6 +6,7 @@
 mod events;
 pub mod flow_log;
 mod flows;
+mod members;
 mod overview;
 mod rates;
 mod stats;
@@ -18,6 +19,7 @@ use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter, FlowWithRule, RuleNames};
+pub use members::{Member, Members};
 pub use overview::{InterfaceKey, InterfaceLoad, Load, Overview, PeerDrops, ReasonLoad, Watcher};
 pub use rates::{Growth, InterfaceRates, Rates, ReasonRate, RuleRate};
 pub use stats::{InterfaceStats, ReasonStats, RuleStats, Stats};

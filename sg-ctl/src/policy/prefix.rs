@@ -164,6 +164,14 @@ fn plain_prefix(v6: Ipv6Net) -> Option<Ipv4Net> {
     Ipv4Net::new(v6.network().to_ipv4_mapped()?, length).ok()
 }
 
+/// Whether an address read from an interface is a peer's for others.
+pub fn names_one_machine(address: &IpAddr) -> bool {
+    !(is_link_local(*address)
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_unspecified())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

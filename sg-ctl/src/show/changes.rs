@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::style::Style;
-use super::words::list;
+use super::words::{list, number};
 use crate::policy::change::{Change, Edit};
 use crate::policy::model::{
     EgressDrops, Hook, Interface, Macs, OnRuleRemoval, Policy, Rule, Side, Vpc,
@@ -122,12 +122,12 @@ impl Line<'_> {
             Edit::PutInterface(name, interface) => {
                 match self.old.and_then(|vpc| vpc.interfaces.get(name)) {
                     Some(old) => {
-                        let (old, new) = (self.interface(old), self.interface(interface));
-                        (Sign::Becomes, format!("interface {name}: {old} → {new}"))
+                        let change = interface_change(old, interface);
+                        (Sign::Becomes, format!("interface {name}: {change}"))
                     }
                     None => (
                         Sign::Comes,
-                        format!("interface {name}: {}", self.interface(interface)),
+                        format!("interface {name}: {}", new_interface(interface)),
                     ),
                 }
             }
@@ -152,71 +152,132 @@ impl Line<'_> {
             None => format!("rule {group}: {id}"),
         }
     }
+}
 
-    /// What an interface is in, then what differs from the defaults.
-    fn interface(&self, interface: &Interface) -> String {
-        let mut parts = vec![list(&interface.groups)];
-        if interface.side == Side::Guest {
-            parts.push(format!("guest {}", list(&interface.addresses)));
+/// What an interface is in, then what differs from the defaults.
+fn new_interface(interface: &Interface) -> String {
+    let defaults = settings(&Interface::default());
+    let differing = settings(interface).into_iter().zip(defaults);
+    let differing = differing.filter(|(setting, default)| setting != default);
+    let parts = differing.map(|((name, value), _)| match name {
+        "groups" => value.in_words(),
+        _ => format!("{name} {}", value.in_words()),
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// What differs of an interface that was attached before.
+fn interface_change(old: &Interface, new: &Interface) -> String {
+    let differing = settings(old).into_iter().zip(settings(new));
+    let differing = differing.filter(|(old, new)| old != new);
+    let parts = differing.map(|((name, old), (_, new))| match (&old, &new) {
+        (Setting::List(old), Setting::List(new)) => {
+            format!("{name} {}", difference(Some(old), new))
         }
-        match &interface.macs {
-            Macs::Peer => {}
-            Macs::Any => parts.push("any MAC address".to_owned()),
-            Macs::Listed(macs) => parts.push(format!("MAC {}", list(macs))),
-        }
-        if !interface.vlans.is_empty() {
-            parts.push(format!("VLANs {}", list(&interface.vlans)));
-        }
-        match interface.hook {
-            Hook::Auto => {}
-            Hook::Xdp => parts.push("hook xdp".to_owned()),
-            Hook::Tc => parts.push("hook tc".to_owned()),
-            Hook::XdpGeneric => parts.push("hook xdp-generic".to_owned()),
-        }
-        if let Some(netns) = &interface.netns {
-            parts.push(format!("netns {netns}"));
-        }
-        if !interface.ethertypes.is_empty() {
-            let ethertypes = interface
-                .ethertypes
-                .iter()
-                .map(|number| format!("{number:#06x}"));
-            parts.push(format!("ethertypes {}", list(ethertypes)));
-        }
-        if interface.replace_xdp {
-            parts.push("replacing XDP programs".to_owned());
-        }
-        if !interface.tcp_pickup {
-            parts.push("no TCP pickup".to_owned());
-        }
-        if interface.strict_fragments {
-            parts.push("strict fragments".to_owned());
-        }
-        if interface.egress_drops == EgressDrops::Told {
-            parts.push("egress drops told".to_owned());
-        }
-        if interface.audit {
-            parts.push("only audited".to_owned());
-        }
-        let (timeouts, standard) = (interface.timeouts, Interface::default().timeouts);
-        for (name, seconds, standard) in [
-            (
-                "tcp_established",
-                timeouts.tcp_established_s,
-                standard.tcp_established_s,
-            ),
-            ("udp", timeouts.udp_s, standard.udp_s),
-            ("udp_stream", timeouts.udp_stream_s, standard.udp_stream_s),
-        ] {
-            if seconds != standard {
-                parts.push(format!("{name} {seconds} s"));
-            }
-        }
-        if let Some(flows) = interface.max_flows {
-            parts.push(format!("at most {flows} flows"));
-        }
-        parts.join("; ")
+        _ => format!("{name} {} → {}", old.in_words(), new.in_words()),
+    });
+    parts.collect::<Vec<_>>().join("; ")
+}
+
+/// One setting of an interface.
+#[derive(PartialEq, Eq)]
+enum Setting {
+    Word(String),
+    List(BTreeSet<String>),
+}
+
+impl Setting {
+    fn list<T: Display>(items: impl IntoIterator<Item = T>) -> Self {
+        Self::List(items.into_iter().map(|item| item.to_string()).collect())
     }
+
+    fn yes(yes: bool) -> Self {
+        Self::Word(if yes { "yes" } else { "no" }.to_owned())
+    }
+
+    fn in_words(&self) -> String {
+        match self {
+            Self::Word(word) => word.clone(),
+            Self::List(items) => list(items),
+        }
+    }
+}
+
+/// Everything that is set of an interface, in an order that is always the same.
+fn settings(interface: &Interface) -> Vec<(&'static str, Setting)> {
+    let word = |word: &str| Setting::Word(word.to_owned());
+    let seconds = |seconds: u32| Setting::Word(format!("{seconds} s"));
+    let timeouts = interface.timeouts;
+    vec![
+        ("groups", Setting::list(&interface.groups)),
+        (
+            "side",
+            word(match interface.side {
+                Side::Host => "host",
+                Side::Guest => "guest",
+            }),
+        ),
+        ("addresses", Setting::list(&interface.addresses)),
+        (
+            "MAC",
+            match &interface.macs {
+                Macs::Peer => word("that of the other end"),
+                Macs::Any => word("any"),
+                Macs::Listed(macs) => Setting::Word(list(macs)),
+            },
+        ),
+        ("VLANs", Setting::list(&interface.vlans)),
+        (
+            "hook",
+            word(match interface.hook {
+                Hook::Auto => "auto",
+                Hook::Xdp => "xdp",
+                Hook::Tc => "tc",
+                Hook::XdpGeneric => "xdp-generic",
+            }),
+        ),
+        (
+            "netns",
+            word(interface.netns.as_deref().unwrap_or("that of the machine")),
+        ),
+        (
+            "ethertypes",
+            Setting::list(
+                interface
+                    .ethertypes
+                    .iter()
+                    .map(|number| format!("{number:#06x}")),
+            ),
+        ),
+        ("replace XDP programs", Setting::yes(interface.replace_xdp)),
+        ("TCP pickup", Setting::yes(interface.tcp_pickup)),
+        (
+            "fragments",
+            word(if interface.strict_fragments {
+                "strict"
+            } else {
+                "early"
+            }),
+        ),
+        (
+            "egress drops",
+            word(match interface.egress_drops {
+                EgressDrops::Silent => "silent",
+                EgressDrops::Told => "told",
+            }),
+        ),
+        ("audit", Setting::yes(interface.audit)),
+        ("tcp_established", seconds(timeouts.tcp_established_s)),
+        ("udp", seconds(timeouts.udp_s)),
+        ("udp_stream", seconds(timeouts.udp_stream_s)),
+        (
+            "max_flows",
+            match interface.max_flows {
+                Some(flows) => Setting::Word(number(flows.into())),
+                None => word("the default share"),
+            },
+        ),
+    ]
 }
 
 /// More items than this would bury the line they stand in.
@@ -282,7 +343,7 @@ mod tests {
 ~ prefix list office: +192.0.2.0/24
 ~ group web: members +192.0.2.7
 + rule web: ingress tcp 22 from pl:office
-~ interface eth0: web → web; hook tc
+~ interface eth0: hook auto → tc
 - rule web: ingress tcp 443 from pl:office
 - group old
 ",

@@ -34,7 +34,7 @@ pub use events::EventLines;
 pub use explain::explanation;
 pub use flows::{FlowLines, flow, flows_ended, flows_left};
 pub use limits::{limit_changes, limits};
-pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules};
+pub use policy::{dependents, group, groups, members, prefix_list, prefix_lists, rules, vpcs};
 pub use policy_keys::{
     manual as policy_manual, manual_sections, markdown as policy_keys, services_markdown,
 };

@@ -1,7 +1,6 @@
 //! Groups, rules and prefix lists as they are.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sg_common::packet::Direction;
@@ -9,6 +8,7 @@ use sg_common::packet::Direction;
 use super::columns::{Align, Columns};
 use super::style::Style;
 use super::words::{list, number};
+use crate::observe::Members;
 use crate::policy::findings::Dependents;
 use crate::policy::model::{Group, Peer, Policy, Rule, Vpc};
 use crate::policy::names::{GroupName, PrefixListName, VpcName};
@@ -133,18 +133,53 @@ pub fn dependents(group: &GroupName, dependents: &Dependents) -> String {
     }
 }
 
-/// The static members of a group.
-pub fn members(group: &GroupName, members: &BTreeSet<IpAddr>) -> String {
-    if members.is_empty() {
-        return format!(
-            "{group} has no static members; add some with `sg-ctl group members {group} --add \
-             ADDRESS`\n"
-        );
+/// The members of a group, with where each comes from.
+pub fn members(found: &Members, style: Style) -> String {
+    let group = &found.group;
+    let mut columns = Columns::titles([Align::Left; 2], ["ADDRESS", "FROM"]);
+    for member in &found.addresses {
+        let from = match (&member.interface, member.from) {
+            (Some(interface), "guest") => format!("the guest behind {interface}"),
+            (Some(interface), _) => format!("interface {interface}"),
+            (None, _) => "static".to_owned(),
+        };
+        columns.line([member.address.to_string(), from]);
     }
-    members
-        .iter()
-        .map(|address| format!("{address}\n"))
-        .collect()
+    let mut text = match found.addresses.is_empty() {
+        true => format!(
+            "{group} has no members; attach an interface with `sg-ctl attach IFACE --add-group \
+             {group}`, or add an address with `sg-ctl group members {group} --add ADDRESS`\n"
+        ),
+        false => columns.finish(style, 0),
+    };
+    for interface in &found.without_address {
+        text.push_str(&format!(
+            "interface {interface} is in the group, but has no address on this machine\n"
+        ));
+    }
+    text
+}
+
+/// A line for each VPC.
+pub fn vpcs(policy: &Policy, style: Style) -> String {
+    let (left, right) = (Align::Left, Align::Right);
+    let mut columns = Columns::titles(
+        [left, right, right, left],
+        ["VPC", "GROUPS", "PREFIX LISTS", "INTERFACES"],
+    );
+    for (name, vpc) in &policy.vpcs {
+        columns.line([
+            name.to_string(),
+            number(vpc.groups.len() as u64),
+            number(vpc.prefix_lists.len() as u64),
+            list(vpc.interfaces.keys()),
+        ]);
+    }
+    match policy.vpcs.is_empty() {
+        true => "there is no VPC yet; the first `apply`, `attach` or `group create` makes one\n"
+            .to_owned(),
+        false => columns.finish(style, 0),
+    }
 }
 
 /// A line for each prefix list.
