@@ -101,6 +101,69 @@ fn one_command_enforces_and_changes_nothing_else() -> Result<()> {
     Ok(())
 }
 
+/// Ingress packets that no rule allows: those that passed while audited, and those dropped.
+fn refused(sg: &Sg) -> Result<[u64; 2]> {
+    let stats = sg.json(&["stats", "eth0"])?;
+    let reasons = stats["interfaces"][0]["reasons"].as_array();
+    let reasons = reasons.context("no reasons")?;
+    let packets = |audit| {
+        let counted = reasons.iter().filter(|counted| {
+            counted["direction"] == "ingress"
+                && counted["reason"] == "no-rule"
+                && counted["audit"] == audit
+        });
+        let packets = counted.map(|counted| counted["packets"].as_u64());
+        packets.sum::<Option<u64>>().context("no number")
+    };
+    Ok([packets(true)?, packets(false)?])
+}
+
+#[test]
+fn what_would_be_dropped_and_what_is_are_counted_apart() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(&POLICY.replace("HOOK", "auto"))?;
+    let knock = || tcp_connects(&pair.world, "10.0.0.10:82").map(drop);
+    knock()?;
+    let [audited, dropped] = refused(&sg)?;
+    ensure!(audited > 0 && dropped == 0, "{audited} and {dropped}");
+
+    sg.run(&["attach", "eth0", "--enforce"])?.succeeded()?;
+    ensure!(refused(&sg)? == [audited, 0], "{:?}", refused(&sg)?);
+    knock()?;
+    let [still, dropped] = refused(&sg)?;
+    ensure!(still == audited && dropped > 0, "{still} and {dropped}");
+    let shown = sg.run(&["stats", "eth0"])?.stdout;
+    ensure!(shown.contains("  would drop  no-rule"), "{shown}");
+    ensure!(shown.contains("While audited: "), "{shown}");
+    ensure!(shown.contains("  drop        no-rule"), "{shown}");
+
+    // A change of something else, and a table that grows, keep them apart.
+    sg.run(&[
+        "rule",
+        "add",
+        "web",
+        "--ingress",
+        "--service",
+        "ssh",
+        "--from",
+        "::/0",
+    ])?
+    .succeeded()?;
+    sg.run(&["limits", "set", "rules=200000"])?.succeeded()?;
+    ensure!(refused(&sg)? == [audited, dropped], "{:?}", refused(&sg)?);
+    sg.run(&["attach", "eth0", "--audit"])?.succeeded()?;
+    knock()?;
+    let [more, still] = refused(&sg)?;
+    ensure!(more > audited && still == dropped, "{more} and {still}");
+
+    // One that is attached anew begins with nothing.
+    sg.run(&["detach", "eth0"])?.succeeded()?;
+    sg.run(&["attach", "eth0", "--group", "web"])?.succeeded()?;
+    ensure!(refused(&sg)? == [0, 0], "{:?}", refused(&sg)?);
+    Ok(())
+}
+
 #[test]
 fn fragments_follow_what_their_first_was_judged_and_pass() -> Result<()> {
     let pair = Lab::pair()?;

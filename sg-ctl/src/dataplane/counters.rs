@@ -5,9 +5,10 @@ use std::path::Path;
 
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
-use sg_common::tables::{ReasonCounter, ReasonCounters, RuleCounter, reasons_index};
+use sg_common::tables::{ReasonCounters, RuleCounter, reasons_index};
 
 use super::Error;
+use super::audited::{AuditMarks, Count};
 use super::clock::Clock;
 use super::maps::{layout_folder, open, open_reasons};
 use super::per_cpu::PerCpu;
@@ -16,29 +17,46 @@ use super::state::Record;
 use crate::compile::image::Image;
 use crate::policy::names::RuleId;
 
+/// The counters of reasons, summed up over all CPUs.
+pub(super) struct ReasonTotals(PerCpu<ReasonCounters>);
+
+impl ReasonTotals {
+    pub(super) fn open(bpffs: &Path, record: &Record) -> Result<Self, Error> {
+        let counters = open_reasons(&layout_folder(bpffs, record.layout))?;
+        Ok(Self(PerCpu::open(&counters)?))
+    }
+
+    /// Those of an interface in a direction.
+    pub(super) fn of(&self, slot: u32, direction: Direction) -> Result<ReasonCounters, Error> {
+        self.0.total(reasons_index(slot, direction))
+    }
+}
+
 pub(super) fn reason_counts(
-    bpffs: &Path,
-    record: &Record,
+    totals: &ReasonTotals,
+    marks: &AuditMarks,
     image: &Image,
 ) -> Result<Vec<ReasonCount>, Error> {
-    let counters = open_reasons(&layout_folder(bpffs, record.layout))?;
-    let counters: PerCpu<ReasonCounters> = PerCpu::open(&counters)?;
     let mut counts = Vec::new();
     for (slot, installed) in &image.interfaces {
         for direction in Direction::ALL {
-            let counted = counters.total(reasons_index(*slot, direction))?;
+            let counted = totals.of(*slot, direction)?;
             for reason in Reason::ALL {
-                let ReasonCounter { packets, bytes } = counted.of(*reason);
-                if packets > 0 {
-                    counts.push(ReasonCount {
+                let total = Count::of(counted.of(*reason));
+                let audited = marks.audited((*slot, installed), direction, *reason, total);
+                let parts = [(false, total.without(audited)), (true, audited)];
+                let parts = parts.into_iter().filter(|(_, part)| part.packets > 0);
+                counts.extend(
+                    parts.map(|(audited, Count { packets, bytes })| ReasonCount {
                         vpc: installed.vpc.clone(),
                         interface: installed.name.clone(),
                         direction,
                         reason: *reason,
+                        audited,
                         packets,
                         bytes,
-                    });
-                }
+                    }),
+                );
             }
         }
     }

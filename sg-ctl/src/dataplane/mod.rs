@@ -6,6 +6,7 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod amending;
+mod audited;
 mod budget;
 mod clock;
 mod counters;
@@ -62,7 +63,9 @@ use sg_common::tables::{ABI, Generation, Globals, reasons_index};
 use thiserror::Error;
 
 pub use self::amending::Amendable;
+use self::audited::AuditMarks;
 pub use self::budget::{Budget, MapCost, ProgramCost};
+use self::counters::ReasonTotals;
 pub use self::ending::Ender;
 pub use self::events::EventStream;
 use self::filters::{Failure, Refused};
@@ -937,6 +940,7 @@ impl Dataplane {
                 .iter()
                 .any(|prefix| link.starts_with(prefix.as_str()))
         })?;
+        self.mark_audited(&prepared.image)?;
         // What is known of the kernel stays known until something newer is.
         let (record, flows_left) = match &self.installed {
             Some((record, image)) if fits => (self.update(record.clone(), image, &prepared)?, 0),
@@ -953,6 +957,22 @@ impl Dataplane {
             generation,
             flows_left,
         })
+    }
+
+    /// Writes down what was counted so far for interfaces that begin or end to be audited.
+    fn mark_audited(&self, next: &Image) -> Result<(), Error> {
+        let before = self.files.read_audit_marks();
+        let marks = match &self.installed {
+            Some((record, image)) => {
+                let totals = ReasonTotals::open(&self.bpffs, record)?;
+                before.follow(image, next, &totals)?
+            }
+            None => AuditMarks::default(),
+        };
+        match marks == before {
+            true => Ok(()),
+            false => self.files.write_audit_marks(&marks),
+        }
     }
 
     /// Begins the books of what was just installed, by which the next edit finds its way. Without
@@ -1342,7 +1362,11 @@ impl Dataplane {
     /// How often each reason applied; only those that did.
     pub fn reason_counts(&self) -> Result<Vec<ReasonCount>, Error> {
         match &self.installed {
-            Some((record, image)) => counters::reason_counts(&self.bpffs, record, image),
+            Some((record, image)) => counters::reason_counts(
+                &ReasonTotals::open(&self.bpffs, record)?,
+                &self.files.read_audit_marks(),
+                image,
+            ),
             None => Ok(Vec::new()),
         }
     }

@@ -105,6 +105,8 @@ pub struct ReasonCount {
     pub direction: Direction,
     /// Why.
     pub reason: Reason,
+    /// Whether the packets passed all the same, because the interface was only audited.
+    pub audited: bool,
     /// Packets of the wire.
     pub packets: u64,
     /// Bytes of their frames.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sg_common::tables::ABI;
 
+use super::audited::AuditMarks;
 use super::flow_tables::FlowRoom;
 use super::report::{ReceiveHook, TcHook};
 use super::seal::{self, Opened, checksum};
@@ -34,6 +35,8 @@ const IMAGE: seal::Kind = *b"sgIm";
 const IMAGE_FORMAT: u32 = 1;
 const OWNER: seal::Kind = *b"sgOw";
 const OWNER_FORMAT: u32 = 1;
+const AUDITED: seal::Kind = *b"sgAu";
+const AUDITED_FORMAT: u32 = 1;
 
 /// The record.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -184,6 +187,8 @@ pub(super) struct Files {
     amendments: PathBuf,
     mark: PathBuf,
     owner: PathBuf,
+    /// What was counted while interfaces were audited.
+    audited: PathBuf,
 }
 
 /// Whose policy is installed.
@@ -208,6 +213,7 @@ impl Files {
             amendments: run.join("amendments"),
             mark: run.join("updating"),
             owner: run.join("owner"),
+            audited: run.join("audited"),
         }
     }
 
@@ -439,6 +445,28 @@ impl Files {
         )
     }
 
+    /// What was counted when interfaces last began or ended to be audited. Where that cannot be read
+    /// it is as if none ever had: packets depend on it in nothing.
+    pub(super) fn read_audit_marks(&self) -> AuditMarks {
+        let bytes = self.read_file(&self.audited).ok().flatten();
+        let marks = bytes.and_then(|bytes| match seal::open(AUDITED, &bytes) {
+            Opened::Whole { format, content } if format == AUDITED_FORMAT => {
+                postcard::from_bytes(content).ok()
+            }
+            _ => None,
+        });
+        marks.unwrap_or_default()
+    }
+
+    pub(super) fn write_audit_marks(&self, marks: &AuditMarks) -> Result<(), Error> {
+        let bytes = postcard::to_allocvec(marks).map_err(|error| Error::Folder {
+            path: self.audited.clone(),
+            source: io::Error::other(error),
+        })?;
+        let header = seal::header(AUDITED, AUDITED_FORMAT, &bytes);
+        self.replace(&self.audited, &header, &bytes)
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&self) -> Result<(), Error> {
         self.forget()?;
@@ -450,6 +478,7 @@ impl Files {
         remove(&self.record)?;
         remove(&self.image)?;
         remove(&self.amendments)?;
+        remove(&self.audited)?;
         self.unmark()
     }
 

@@ -142,7 +142,8 @@ pub struct Watcher {
     options: DirOptions,
     events: Result<EventSource, String>,
     before: Option<(Stats, Instant)>,
-    history: HashMap<(InterfaceKey, Direction, Reason), VecDeque<f64>>,
+    /// Whether it was audited is part of what was counted.
+    history: HashMap<(InterfaceKey, (Direction, Reason, bool)), VecDeque<f64>>,
     peers: BTreeMap<(InterfaceKey, IpAddr), PeerDrops>,
     unseen_drops: u64,
     flows: FlowsStatus,
@@ -202,7 +203,10 @@ impl Watcher {
             for counted in reasons.iter().filter(|counted| counted.interface == key) {
                 match counted.reason.verdict() {
                     Verdict::Pass => pass.add(&counted.load),
-                    Verdict::Drop => drop.add(&counted.load),
+                    Verdict::Drop if counted.audit == interface.stats.audit => {
+                        drop.add(&counted.load);
+                    }
+                    Verdict::Drop => {}
                 }
             }
             InterfaceLoad {
@@ -246,7 +250,8 @@ impl Watcher {
             let key = (interface.stats.vpc.clone(), interface.stats.name.clone());
             for rate in &interface.rates {
                 let (total, growth) = (&rate.total, &rate.growth);
-                let place = (key.clone(), total.direction, total.reason);
+                let kind = (total.direction, total.reason, total.audit);
+                let place = (key.clone(), kind);
                 let mut history = self.history.remove(&place).unwrap_or_default();
                 history.push_back(growth.packets_per_second);
                 if history.len() > HISTORY {
@@ -255,7 +260,7 @@ impl Watcher {
                 kept.insert(place, history.clone());
                 reasons.push(ReasonLoad {
                     interface: key.clone(),
-                    audit: interface.stats.audit,
+                    audit: total.audit,
                     direction: total.direction,
                     reason: total.reason,
                     load: Load {

@@ -89,8 +89,7 @@ impl Rates {
                 let key = (
                     &interface.vpc,
                     &interface.name,
-                    count.direction,
-                    count.reason,
+                    (count.direction, count.reason, count.audit),
                 );
                 reasons.insert(key, (count.packets, count.bytes));
             }
@@ -102,7 +101,8 @@ impl Rates {
             .collect();
         let interface = |stats: InterfaceStats| {
             let rate = |count: &ReasonStats| {
-                let key = (&stats.vpc, &stats.name, count.direction, count.reason);
+                let kind = (count.direction, count.reason, count.audit);
+                let key = (&stats.vpc, &stats.name, kind);
                 let before = reasons.get(&key).copied().unwrap_or_default();
                 ReasonRate {
                     total: count.clone(),
@@ -144,6 +144,7 @@ mod tests {
                 reasons: vec![ReasonStats {
                     direction: Direction::Ingress,
                     reason: Reason::NoRule,
+                    audit: false,
                     packets,
                     bytes: packets * 60,
                 }],

@@ -30,7 +30,7 @@ pub struct InterfaceStats {
     pub vpc: VpcName,
     /// The groups it is in.
     pub groups: BTreeSet<GroupName>,
-    /// Whether what counts as dropped has passed all the same.
+    /// Whether everything passes now, whatever the verdict.
     pub audit: bool,
     /// What has been counted at least once.
     pub reasons: Vec<ReasonStats>,
@@ -45,6 +45,8 @@ pub struct ReasonStats {
     /// Why.
     #[serde(serialize_with = "reason_name")]
     pub reason: Reason,
+    /// Whether the packets passed whatever the verdict, because the interface was only audited.
+    pub audit: bool,
     /// Packets of the wire.
     pub packets: u64,
     /// Bytes of their frames.
@@ -111,6 +113,7 @@ impl Stats {
             let counted = ReasonStats {
                 direction: count.direction,
                 reason: count.reason,
+                audit: count.audited,
                 packets: count.packets,
                 bytes: count.bytes,
             };
@@ -133,7 +136,7 @@ impl Stats {
                 let mut reasons = reasons
                     .remove(&(vpc_name.clone(), name.clone()))
                     .unwrap_or_default();
-                reasons.sort_by_key(|count| (count.direction, count.reason));
+                reasons.sort_by_key(|count| (count.direction, count.reason, count.audit));
                 stats.interfaces.push(InterfaceStats {
                     name: name.clone(),
                     vpc: vpc_name.clone(),
@@ -195,6 +198,7 @@ mod tests {
             interface: "eth0".parse().unwrap(),
             direction: Direction::Ingress,
             reason: Reason::NoRule,
+            audited: false,
             packets: 2,
             bytes: 120,
         }
@@ -223,7 +227,7 @@ mod tests {
                 "interfaces": [{
                     "name": "eth0", "vpc": "default", "groups": ["web"], "audit": false,
                     "reasons": [{
-                        "direction": "ingress", "reason": "no-rule", "packets": 2, "bytes": 120,
+                        "direction": "ingress", "reason": "no-rule", "audit": false, "packets": 2, "bytes": 120,
                     }],
                 }],
                 "rules": [{

@@ -41,7 +41,7 @@ fn of_interface(interface: &InterfaceRates, style: Style) -> String {
         let (total, growth) = (&rate.total, &rate.growth);
         let parts = [
             total.direction.name().to_owned(),
-            verdict(total.reason, stats.audit).to_owned(),
+            verdict(total.reason, total.audit).to_owned(),
             total.reason.name().to_owned(),
             format!("{}/s", per_second(growth.packets_per_second)),
             format!("{}/s", bytes(growth.bytes_per_second as u64)),
@@ -120,7 +120,7 @@ fn rate_lines_at(rates: &Rates, time: Timestamp, zone: TimeZone) -> String {
                 time.clone(),
                 interface.stats.name.to_string(),
                 total.direction.name().to_owned(),
-                verdict(total.reason, interface.stats.audit).to_owned(),
+                verdict(total.reason, total.audit).to_owned(),
                 total.reason.name().to_owned(),
                 format!("+{}", packets(growth.new_packets)),
                 bytes(growth.new_bytes),
@@ -146,6 +146,7 @@ mod tests {
 
     fn stats(packets: u64) -> Stats {
         let reason = |reason, packets| ReasonStats {
+            audit: false,
             direction: Direction::Ingress,
             reason,
             packets,

@@ -3,6 +3,7 @@
 use sg_common::report::Verdict;
 
 use super::columns::{Align, Columns};
+use super::rates::verdict;
 use super::style::Style;
 use super::words::{ago, bytes, count, list, number};
 use crate::observe::{InterfaceStats, RuleStats, Stats};
@@ -36,10 +37,10 @@ fn of_interface(interface: &InterfaceStats, style: Style) -> String {
     let (left, right) = (Align::Left, Align::Right);
     let mut columns = Columns::new([left, left, left, right, right, left]);
     for counted in &interface.reasons {
-        let (verdict, sentence) = match counted.reason.verdict() {
-            Verdict::Pass => ("pass", ""),
-            Verdict::Drop if interface.audit => ("would drop", counted.reason.sentence()),
-            Verdict::Drop => ("drop", counted.reason.sentence()),
+        let sentence = match (counted.reason.verdict(), counted.audit && !interface.audit) {
+            (Verdict::Pass, _) => String::new(),
+            (Verdict::Drop, false) => counted.reason.sentence().to_owned(),
+            (Verdict::Drop, true) => format!("While audited: {}", counted.reason.sentence()),
         };
         let packets = match counted.packets {
             1 => "1 packet ".to_owned(),
@@ -47,11 +48,11 @@ fn of_interface(interface: &InterfaceStats, style: Style) -> String {
         };
         let parts = [
             counted.direction.name().to_owned(),
-            verdict.to_owned(),
+            verdict(counted.reason, counted.audit).to_owned(),
             counted.reason.name().to_owned(),
             packets,
             bytes(counted.bytes),
-            sentence.to_owned(),
+            sentence,
         ];
         match counted.reason.verdict() {
             Verdict::Pass => columns.line(parts),
@@ -127,6 +128,7 @@ mod tests {
         ReasonStats {
             direction,
             reason,
+            audit: false,
             packets,
             bytes: packets * 60,
         }
