@@ -137,13 +137,15 @@ pub struct PeerDrops {
     pending_bytes: u64,
 }
 
+/// What a counter counts; the last is whether the interface was only audited.
+type Counted = (Direction, Reason, bool);
+
 /// Looks again and again.
 pub struct Watcher {
     options: DirOptions,
     events: Result<EventSource, String>,
     before: Option<(Stats, Instant)>,
-    /// Whether it was audited is part of what was counted.
-    history: HashMap<(InterfaceKey, (Direction, Reason, bool)), VecDeque<f64>>,
+    history: HashMap<(InterfaceKey, Counted), VecDeque<f64>>,
     peers: BTreeMap<(InterfaceKey, IpAddr), PeerDrops>,
     unseen_drops: u64,
     flows: FlowsStatus,
