@@ -1,5 +1,7 @@
 //! What the decision needs to know of a packet's bytes, and which way it goes.
 
+use core::ops::ControlFlow;
+
 /// Which way a packet goes, relative to the protected interface and never to the kernel's hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -102,6 +104,26 @@ pub trait Packet {
     fn forget(&self, number: u32) -> u32 {
         number
     }
+
+    /// Takes turns until one breaks off. In the kernel each other one ends with a jump back: the
+    /// verifier of Linux 6.1 takes no loop that is entered again by falling into it.
+    #[inline(always)]
+    fn repeat<T: Turns>(&self, mut turns: T) -> T::Result {
+        loop {
+            if let ControlFlow::Break(result) = turns.turn() {
+                return result;
+            }
+        }
+    }
+}
+
+/// A loop over something in a packet. No closure: LLVM may make a function of that.
+pub trait Turns {
+    /// What comes out of it.
+    type Result;
+
+    /// Takes one turn.
+    fn turn(&mut self) -> ControlFlow<Self::Result>;
 }
 
 /// How a device frames its packets.

@@ -5,11 +5,13 @@
 
 mod plain;
 
+use core::ops::ControlFlow;
+
 use network_types::ip::IpProto;
 
 use crate::addr::{Addr, Family};
 use crate::flow::FlowKey;
-use crate::packet::{Direction, Framing, Packet};
+use crate::packet::{Direction, Framing, Packet, Turns};
 use crate::report::Reason;
 use crate::tables::Service;
 
@@ -34,7 +36,7 @@ const NO_NEXT_HEADER: u8 = IpProto::Ipv6NoNxt as u8;
 const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
 
 /// More extension headers than any sender needs (RFC 8504 §5.3 lets a node limit them).
-const MAX_EXTENSIONS: u32 = 8;
+const MAX_EXTENSIONS: u64 = 8;
 /// One VLAN tag, or two (802.1ad).
 const MAX_TAGS: u32 = 2;
 
@@ -569,14 +571,58 @@ fn extensions<P: Packet + ?Sized>(
     start: u32,
     is_quoted: bool,
 ) -> Result<(), Reason> {
-    let mut next = packet.forget(u32::from(first)) as u8;
-    let mut offset = packet.forget(start);
-    let mut index = 0;
-    // The verifier of Linux 6.1 takes a loop only where its last instruction is a jump: what decides
-    // whether it goes on is worked out last.
-    while is_extension(next) {
+    packet.repeat(Chain {
+        packet,
+        headers,
+        is_quoted,
+        next: packet.forget(u32::from(first)) as u8,
+        offset: packet.forget(start),
+        followed: 0,
+    })
+}
+
+/// How far a chain of extension headers has been followed.
+struct Chain<'a, P: ?Sized> {
+    packet: &'a P,
+    headers: &'a mut Headers,
+    is_quoted: bool,
+    /// What comes next.
+    next: u8,
+    /// Where it begins.
+    offset: u32,
+    /// How many headers came before.
+    followed: u64,
+}
+
+impl<P: Packet + ?Sized> Turns for Chain<'_, P> {
+    type Result = Result<(), Reason>;
+
+    #[inline(always)]
+    fn turn(&mut self) -> ControlFlow<Self::Result> {
+        match self.follow() {
+            Ok(true) => ControlFlow::Continue(()),
+            Ok(false) => ControlFlow::Break(self.end()),
+            Err(refusal) => ControlFlow::Break(Err(refusal)),
+        }
+    }
+}
+
+impl<P: Packet + ?Sized> Chain<'_, P> {
+    /// Follows one header; false where there is none to follow.
+    #[inline(always)]
+    fn follow(&mut self) -> Result<bool, Reason> {
+        let Self {
+            packet,
+            next,
+            offset,
+            ..
+        } = *self;
+        let headers = &mut *self.headers;
+        if !is_extension(next) {
+            return Ok(false);
+        }
         // Whatever follows the fixed part of the longest header read here: 8 bytes.
-        if index == MAX_EXTENSIONS || offset + 8 > headers.end {
+        if self.followed == MAX_EXTENSIONS || offset + 8 > headers.end {
             return Err(Reason::MalformedExtension);
         }
         let [head, identification] = packet
@@ -585,7 +631,7 @@ fn extensions<P: Packet + ?Sized>(
         let following = (head >> 24) as u8;
         let length = head >> 16 & 0xff;
         let size = match next {
-            HOP_BY_HOP if index != 0 => return Err(Reason::MalformedExtension),
+            HOP_BY_HOP if self.followed != 0 => return Err(Reason::MalformedExtension),
             // Routing type 0 is a traffic amplifier (RFC 5095).
             ROUTING if head >> 8 & 0xff == 0 => return Err(Reason::MalformedExtension),
             // Only such a header says where the fragment begins.
@@ -597,26 +643,33 @@ fn extensions<P: Packet + ?Sized>(
         if offset + size > headers.end {
             return Err(Reason::MalformedExtension);
         }
-        offset = packet.forget(offset + size);
+        self.offset = packet.forget(offset + size);
         if next == FRAGMENT {
             headers.fragment_protocol = following;
             headers.fragment_id = identification;
-            headers.fragment_start = offset;
-            fragment(headers, head & 0xfff8, head & 1 != 0, is_quoted)?;
+            headers.fragment_start = self.offset;
+            fragment(headers, head & 0xfff8, head & 1 != 0, self.is_quoted)?;
             if let Part::Later = headers.part {
-                next = following;
-                break;
+                self.next = following;
+                return Ok(false);
             }
         }
-        index += 1;
-        next = packet.forget(u32::from(following)) as u8;
+        self.followed += 1;
+        self.next = packet.forget(u32::from(following)) as u8;
+        Ok(true)
     }
-    if next == NO_NEXT_HEADER && headers.part != Part::Later {
-        return Err(Reason::MalformedExtension);
+
+    /// What follows the last of them is the upper protocol.
+    #[inline(always)]
+    fn end(&mut self) -> Result<(), Reason> {
+        let is_later = matches!(self.headers.part, Part::Later);
+        if self.next == NO_NEXT_HEADER && !is_later {
+            return Err(Reason::MalformedExtension);
+        }
+        self.headers.protocol = self.next;
+        self.headers.l4 = self.offset;
+        Ok(())
     }
-    headers.protocol = next;
-    headers.l4 = offset;
-    Ok(())
 }
 
 /// Reads the L4 header of whole packets and first fragments.
@@ -773,30 +826,55 @@ fn window_scale<P: Packet + ?Sized>(packet: &P, headers: &Headers) -> u8 {
     let Some(options) = packet.window(headers.l4 + 20, end) else {
         return 0;
     };
-    let (mut at, mut read) = (0, 0);
-    loop {
-        let (kind, mut length) = (options(at), options(at + 1));
+    packet.repeat(TcpOptions {
+        packet,
+        options,
+        end,
+        at: 0,
+        read: 0,
+    })
+}
+
+/// How far the options of a TCP header have been read.
+struct TcpOptions<'a, P: ?Sized, O> {
+    packet: &'a P,
+    options: O,
+    end: u32,
+    /// Where the next one begins.
+    at: u32,
+    /// How many came before.
+    read: u64,
+}
+
+impl<P: Packet + ?Sized, O: Fn(u32) -> u8> Turns for TcpOptions<'_, P, O> {
+    type Result = u8;
+
+    #[inline(always)]
+    fn turn(&mut self) -> ControlFlow<u8> {
+        // No SYN has more in its 40 bytes but for padding.
+        const MOST: u64 = 12;
+        let Self { at, end, .. } = *self;
+        let (kind, mut length) = ((self.options)(at), (self.options)(at + 1));
         if at >= end || kind == 0 {
-            return 0;
+            return ControlFlow::Break(0);
         }
         if kind == 1 {
             length = 1;
         } else if at + 1 >= end || length < 2 {
-            return 0;
+            return ControlFlow::Break(0);
         } else if kind == 3 && length == 3 {
-            return if at + 2 < end {
-                options(at + 2).min(14)
+            return ControlFlow::Break(if at + 2 < end {
+                (self.options)(at + 2).min(14)
             } else {
                 0
-            };
+            });
         }
-        at = packet.forget(at + u32::from(length));
-        read += 1;
-        // No SYN has more than a dozen options in its 40 bytes but for padding. Asked last, as in
-        // `extensions`.
-        if read == 12 {
-            return 0;
+        self.at = self.packet.forget(at + u32::from(length));
+        self.read += 1;
+        if self.read == MOST {
+            return ControlFlow::Break(0);
         }
+        ControlFlow::Continue(())
     }
 }
 

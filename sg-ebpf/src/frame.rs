@@ -5,10 +5,11 @@
 //! several buffers) is copied by a helper. `bpf_skb_pull_data` is never called.
 
 use core::arch::asm;
+use core::ops::ControlFlow;
 
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::packet::{Packet, WINDOW};
+use sg_common::packet::{Packet, Turns, WINDOW};
 
 /// Where headers may lie: far beyond what the parser's limits let any header reach, and small
 /// enough for the verifier's bound on packet offsets.
@@ -205,11 +206,12 @@ impl<C: Context> Packet for Frame<'_, C> {
 
     #[inline(always)]
     fn window(&self, offset: u32, length: u32) -> Option<impl Fn(u32) -> u8> {
-        let length = in_register(length);
-        if length == 0 || length > WINDOW as usize {
+        // Linux 6.1 learns from a comparison with 0 that a number is not 0, and not that it is at least 1.
+        let beyond_one = in_register(length.wrapping_sub(1));
+        if beyond_one >= WINDOW as usize {
             return None;
         }
-        let bytes = self.copy(offset, length as u32)?;
+        let bytes = self.copy(offset, beyond_one as u32 + 1)?;
         Some(move |place| {
             // SAFETY: the mask keeps the place within the scratch, which is this CPU's.
             unsafe {
@@ -267,6 +269,24 @@ impl<C: Context> Packet for Frame<'_, C> {
             let word = &raw mut (*self.scratch).word;
             word.write_volatile(number);
             word.read_volatile()
+        }
+    }
+
+    #[inline(always)]
+    fn repeat<T: Turns>(&self, mut turns: T) -> T::Result {
+        loop {
+            if let ControlFlow::Break(result) = turns.turn() {
+                return result;
+            }
+            // SAFETY: wherever it goes, the loop goes on.
+            unsafe {
+                asm!(
+                    "if {zero} == 0 goto {again}",
+                    zero = in(reg) 0_u64,
+                    again = label { continue },
+                    options(nomem, nostack),
+                );
+            }
         }
     }
 }

@@ -22,6 +22,8 @@ mod former;
 mod hooks;
 mod installed;
 mod ledger;
+#[cfg(test)]
+mod loops;
 mod maps;
 mod needs;
 mod netlink;
