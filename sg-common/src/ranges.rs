@@ -39,7 +39,7 @@ impl RangeTable {
 }
 
 /// Halvings of one search within a slot.
-const RANGE_SEARCH_STEPS: u32 = 24;
+const RANGE_SEARCH_STEPS: u64 = 24;
 
 /// The values of the addresses of one slot: one value, the intervals that begin within it behind the
 /// one that is open where it begins, or two values and bits that tell between them.
@@ -386,8 +386,9 @@ pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -
     }
 }
 
-/// Halvings of one port search.
-pub(crate) const PORT_SEARCH_STEPS: u32 = 17;
+/// Halvings of one port search. All of a loop's turns are counted in 64 bits: of what LLVM keeps on
+/// the stack, the verifier remembers only what fills eight bytes.
+pub(crate) const PORT_SEARCH_STEPS: u64 = 17;
 
 const _: () = {
     assert!(size_of::<RangeTable>() == 32);
