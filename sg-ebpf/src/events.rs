@@ -3,8 +3,6 @@
 //! While nobody reads, a packet that is no event costs a comparison and one that is costs a load.
 //! Readers are never woken: they look once in a while.
 
-use core::ptr;
-
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
@@ -16,7 +14,7 @@ use sg_common::parse::Headers;
 use sg_common::report::Decision;
 use sg_common::tables::{Generation, InterfaceFlags};
 
-use crate::maps::Maps;
+use crate::maps::{self, GLOBALS};
 use crate::stages;
 
 /// By kind: not zero when somebody may want such events. Readers set it with their leases, and it
@@ -99,11 +97,10 @@ extern "C" fn sg_tell_event(
         stop(kind);
         return 0;
     }
-    let Some(maps) = Maps::<false>::open_at(generation, ptr::null_mut()) else {
+    let (Some(globals), Some(entry)) = (GLOBALS.get(0), maps::interface_entry(place)) else {
         return 0;
     };
-    let (Some(entry), Some(interface)) = (maps.interface_entry(place), maps.interface(place))
-    else {
+    let Some(interface) = maps::in_force(entry, generation) else {
         return 0;
     };
     let Some(desk) = EVENT_DESKS.get_ptr_mut(0) else {
@@ -113,7 +110,7 @@ extern "C" fn sg_tell_event(
     let desk = unsafe { &mut *desk };
     if desk.tick != now {
         desk.tick = now;
-        desk.left = [events_per_tick(maps.jiffies_per_second()); EventKind::COUNT];
+        desk.left = [events_per_tick(globals.jiffies_per_second); EventKind::COUNT];
     }
     let [drops, flows] = &mut desk.left;
     let left = match kind {

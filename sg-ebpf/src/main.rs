@@ -34,7 +34,7 @@ use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{Interface, InterfaceFlags, Tables as _};
 
 use crate::frame::{Frame, Scratch};
-use crate::maps::{Job, Maps};
+use crate::maps::{ByJob, Job, Maps};
 
 /// `TCX_NEXT`: whoever is attached after this program decides further.
 const TCX_NEXT: i32 = -1;
@@ -142,19 +142,19 @@ fn judge<P: Packet>(
     let Some(job) = maps::job() else {
         return Ruling::REFUSED;
     };
-    let Some(maps) = Maps::<true>::open(job) else {
+    let Some(maps) = Maps::open(job) else {
         return Ruling::REFUSED;
     };
     let Some((place, entry)) = maps.find_interface(ifindex) else {
         counters::count_stray();
         return Ruling::REFUSED;
     };
-    let Some(interface) = maps.in_force(entry) else {
+    let Some(interface) = maps::in_force(entry, maps.generation()) else {
         counters::count_stray();
         return Ruling::REFUSED;
     };
     let direction = direction_of(interface, received);
-    job.generation = maps.generation;
+    job.generation = maps.generation();
     if received && let Some(decision) = by_arrival(frame) {
         counters::count_frame(interface.slot, direction, decision, frame);
         return Ruling::of(interface.enforce(decision.reason), interface);
@@ -209,14 +209,15 @@ pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
     if copied != 0 {
         return 0;
     }
-    let Some(maps) = Maps::<false>::open(job) else {
+    if Maps::open(job).is_none() {
         return 0;
-    };
+    }
+    let maps = Maps::of_job(job);
     end_flow(&maps, job, FlowTable::Assured) + end_flow(&maps, job, FlowTable::Embryonic)
 }
 
 #[inline(always)]
-fn end_flow(maps: &Maps<false>, job: &mut Job, table: FlowTable) -> u32 {
+fn end_flow(maps: &Maps<ByJob>, job: &mut Job, table: FlowTable) -> u32 {
     let Some(flow) = maps.find_flow(table, &job.desk.key, &mut job.desk.state) else {
         return 0;
     };

@@ -152,39 +152,77 @@ fn face<T>(faces: &'static Faces<T>, generation: Generation) -> &'static T {
 }
 
 /// The maps, as one packet sees them.
-///
-/// `INLINE`: whether short port tables are searched in place, which is quicker and takes more
-/// instructions, instead of by a call.
-pub(crate) struct Maps<const INLINE: bool> {
-    globals: &'static Globals,
-    pub(crate) generation: Generation,
+pub(crate) struct Maps<R> {
+    reach: R,
     job: *mut Job,
 }
 
-impl<const INLINE: bool> Maps<INLINE> {
+/// What a function keeps beside the job of what it reads again and again.
+pub(crate) trait Reach {
+    /// Whether short port tables are searched in place, which is quicker and takes more instructions,
+    /// instead of by a call.
+    const INLINE: bool;
+
+    /// The generation that the packet has read.
+    fn generation(&self, job: *mut Job) -> Generation;
+
+    /// What holds for all packets.
+    fn globals(&self) -> Option<&'static Globals>;
+}
+
+/// That of a program: it keeps all of it, in registers.
+pub(crate) struct AtHand {
+    globals: &'static Globals,
+    generation: Generation,
+}
+
+/// That of the functions of the long way: they keep nothing, as the stack is small.
+pub(crate) struct ByJob;
+
+impl Reach for AtHand {
+    const INLINE: bool = true;
+
+    #[inline(always)]
+    fn generation(&self, _job: *mut Job) -> Generation {
+        self.generation
+    }
+
+    #[inline(always)]
+    fn globals(&self) -> Option<&'static Globals> {
+        Some(self.globals)
+    }
+}
+
+impl Reach for ByJob {
+    const INLINE: bool = false;
+
+    #[inline(always)]
+    fn generation(&self, job: *mut Job) -> Generation {
+        // SAFETY: the job is this CPU's, and its program has written the generation.
+        unsafe { (*job).generation }
+    }
+
+    #[inline(always)]
+    fn globals(&self) -> Option<&'static Globals> {
+        GLOBALS.get(0)
+    }
+}
+
+impl Maps<AtHand> {
     /// Reads the generation, once.
     #[inline(always)]
     pub(crate) fn open(job: *mut Job) -> Option<Self> {
         let globals = GLOBALS.get(0)?;
-        // SAFETY: array elements live as long as the program; the generation is one aligned word.
-        let generation = unsafe { (&raw const globals.generation).read_volatile() };
-        Self::over(globals, generation, job)
-    }
-
-    /// The maps as a packet sees them that has read this generation.
-    #[inline(always)]
-    pub(crate) fn open_at(generation: Generation, job: *mut Job) -> Option<Self> {
-        Self::over(GLOBALS.get(0)?, generation, job)
-    }
-
-    #[inline(always)]
-    fn over(globals: &'static Globals, generation: Generation, job: *mut Job) -> Option<Self> {
         if globals.abi != ABI {
             return None;
         }
+        // SAFETY: array elements live as long as the program; the generation is one aligned word.
+        let generation = unsafe { (&raw const globals.generation).read_volatile() };
         Some(Self {
-            globals,
-            generation,
+            reach: AtHand {
+                globals,
+                generation,
+            },
             job,
         })
     }
@@ -193,7 +231,7 @@ impl<const INLINE: bool> Maps<INLINE> {
     #[inline(always)]
     pub(crate) fn find_interface(&self, ifindex: u32) -> Option<(u32, &'static InterfaceEntry)> {
         let netns = NETNS.load();
-        let place = interface_home(netns, ifindex) & self.globals.interface_mask;
+        let place = interface_home(netns, ifindex) & self.reach.globals.interface_mask;
         let entry = INTERFACES.get(place)?;
         if entry.ifindex == ifindex && entry.netns == netns {
             return Some((place, entry));
@@ -203,35 +241,38 @@ impl<const INLINE: bool> Maps<INLINE> {
             place => Some((place, INTERFACES.get(place)?)),
         }
     }
+}
 
-    /// The entry there.
+impl Maps<ByJob> {
+    /// The maps as the packet sees them whose job it is: its program has opened them.
     #[inline(always)]
-    pub(crate) fn interface_entry(&self, place: u32) -> Option<&'static InterfaceEntry> {
-        INTERFACES.get(place)
+    pub(crate) fn of_job(job: *mut Job) -> Self {
+        Self { reach: ByJob, job }
     }
 
-    /// Kernel timer ticks a second.
+    /// What is in force at the packet's interface.
     #[inline(always)]
-    pub(crate) fn jiffies_per_second(&self) -> u32 {
-        self.globals.jiffies_per_second
+    pub(crate) fn interface(&self) -> Option<&'static Interface> {
+        // SAFETY: as in `generation`.
+        let entry = interface_entry(unsafe { (*self.job).interface })?;
+        in_force(entry, self.generation())
     }
+}
 
-    /// What is in force there; a face that packets of this generation see is not written.
-    #[inline(always)]
-    pub(crate) fn interface(&self, place: u32) -> Option<&'static Interface> {
-        self.in_force(INTERFACES.get(place)?)
-    }
+/// The interface's entry there.
+#[inline(always)]
+pub(crate) fn interface_entry(place: u32) -> Option<&'static InterfaceEntry> {
+    INTERFACES.get(place)
+}
 
-    /// The same of an entry that was found.
-    #[inline(always)]
-    pub(crate) fn in_force(&self, entry: &'static InterfaceEntry) -> Option<&'static Interface> {
-        let interface = face(&entry.faces, self.generation);
-        if interface.policy == 0 {
-            None
-        } else {
-            Some(interface)
-        }
-    }
+/// What is in force of it; a face that packets of this generation see is not written.
+#[inline(always)]
+pub(crate) fn in_force(
+    entry: &'static InterfaceEntry,
+    generation: Generation,
+) -> Option<&'static Interface> {
+    let interface = face(&entry.faces, generation);
+    (interface.policy != 0).then_some(interface)
 }
 
 /// No place.
@@ -263,10 +304,12 @@ extern "C" fn sg_probe_interface(ifindex: u32) -> u32 {
 #[unsafe(no_mangle)]
 extern "C" fn sg_search_ports(offset: u32, length: u32, service: u32) -> u32 {
     let Some(job) = job() else { return 0 };
-    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
-        return 0;
-    };
-    search_ports(&maps, PortTable { offset, length }, Service(service)).0
+    search_ports(
+        &Maps::of_job(job),
+        PortTable { offset, length },
+        Service(service),
+    )
+    .0
 }
 
 /// As above: a call for those few addresses whose slot has several values.
@@ -312,12 +355,12 @@ fn range_value(is_list: bool, index: u32, address: &Addr, generation: Generation
 }
 
 // Keys are written into the job: the stack is small.
-impl<const INLINE: bool> Maps<INLINE> {
+impl<R: Reach> Maps<R> {
     /// Where keys are written. Linux 6.1 takes no key from the memory that a global function is given,
     /// so there the job is looked up anew.
     #[inline(always)]
     fn key_job(&self) -> Option<*mut Job> {
-        if INLINE {
+        if R::INLINE {
             Some(self.job)
         } else {
             JOBS.get_ptr_mut(0)
@@ -366,7 +409,7 @@ impl Ranges for RangeArrays {
     }
 }
 
-impl<const INLINE: bool> Tables for Maps<INLINE> {
+impl<R: Reach> Tables for Maps<R> {
     type Flow = FoundFlow;
 
     #[inline(always)]
@@ -387,12 +430,12 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
 
     #[inline(always)]
     fn generation(&self) -> Generation {
-        self.generation
+        self.reach.generation(self.job)
     }
 
     #[inline(always)]
     fn policy(&self, id: u32) -> Option<&Policy> {
-        POLICIES.get(id).map(|faces| face(faces, self.generation))
+        POLICIES.get(id).map(|faces| face(faces, self.generation()))
     }
 
     #[inline(always)]
@@ -405,27 +448,27 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
         if table.length == 0 {
             return RuleSlot::NONE;
         }
-        if INLINE && table.length <= PORT_SCAN {
+        if R::INLINE && table.length <= PORT_SCAN {
             return scan_ports(self, table, service);
         }
         RuleSlot(sg_search_ports(table.offset, table.length, service.0))
     }
 
     #[inline(always)]
-    fn stage<R: Trace>(
+    fn stage<T: Trace>(
         &self,
         stage: Stage,
         _desk: &mut Desk,
         _direction: Direction,
         _interface: &Interface,
-        _trace: &R,
+        _trace: &T,
     ) -> Decision {
         stages::call(stage, self.job)
     }
 
     #[inline(always)]
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
-        let number = range_value(false, scope.0, address, self.generation);
+        let number = range_value(false, scope.0, address, self.generation());
         let table = PORT_TABLES.get(number.wrapping_sub(1));
         table.copied().unwrap_or(PortTable::EMPTY)
     }
@@ -433,13 +476,13 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
     #[inline(always)]
     fn set(&self, scope: Scope, address: &Addr) -> Identity {
         if let Some(index) = scope.list_table() {
-            return Identity(range_value(true, index, address, self.generation));
+            return Identity(range_value(true, index, address, self.generation()));
         }
         let Some(key) = self.prefix_key(scope, address) else {
             return Identity::NONE;
         };
         match SETS.get(key) {
-            Some(faces) => *face(faces, self.generation),
+            Some(faces) => *face(faces, self.generation()),
             None => Identity::NONE,
         }
     }
@@ -464,7 +507,7 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
             return Identity::NONE;
         };
         match IDENTITIES.get(*index) {
-            Some(faces) => *face(faces, self.generation),
+            Some(faces) => *face(faces, self.generation()),
             None => Identity::NONE,
         }
     }
@@ -485,7 +528,7 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
             return PortTable::EMPTY;
         };
         match GRANTED.get(*index) {
-            Some(faces) => *face(faces, self.generation),
+            Some(faces) => *face(faces, self.generation()),
             None => PortTable::EMPTY,
         }
     }
@@ -507,7 +550,10 @@ impl<const INLINE: bool> Tables for Maps<INLINE> {
 
     #[inline(always)]
     fn glance(&self, key: &FlowKey, state: &mut FlowState) -> Glance<FoundFlow> {
-        flows::glance(self.globals, key, self.now(), state)
+        match self.reach.globals() {
+            Some(globals) => flows::glance(globals, key, self.now(), state),
+            None => Glance::Unsure,
+        }
     }
 
     #[inline(always)]

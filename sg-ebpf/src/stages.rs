@@ -58,10 +58,8 @@ fn run(stage: Stage, job: *mut Job) -> u64 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let job = unsafe { &mut *job };
-    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
-        return pack(REFUSED);
-    };
-    let Some(interface) = maps.interface(job.interface) else {
+    let maps = Maps::of_job(job);
+    let Some(interface) = maps.interface() else {
         return pack(REFUSED);
     };
     let direction = direction(job.direction);
@@ -150,10 +148,8 @@ extern "C" fn sg_judge(job: *mut Job) -> u64 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let job = unsafe { &mut *job };
-    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
-        return pack(REFUSED);
-    };
-    let Some(interface) = maps.interface(job.interface) else {
+    let maps = Maps::of_job(job);
+    let Some(interface) = maps.interface() else {
         return pack(REFUSED);
     };
     let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
@@ -179,10 +175,7 @@ extern "C" fn sg_conclude(job: *mut Job, decision: u64) -> u32 {
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let job = unsafe { &mut *job };
-    let Some(maps) = Maps::<false>::open_at(job.generation, job) else {
-        return 0;
-    };
-    let Some(interface) = maps.interface(job.interface) else {
+    let Some(interface) = Maps::of_job(job).interface() else {
         return 0;
     };
     let verdict = conclude(job, interface, direction(job.direction), unpack(decision));
