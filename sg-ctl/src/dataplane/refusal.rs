@@ -76,7 +76,13 @@ pub(crate) fn write_log(folder: &Path, program: &str, log: &str) -> io::Result<P
 /// The lines that say what was found, and not what it took to find it.
 fn last_lines(log: &str) -> String {
     let is_statistic = |line: &&str| {
-        let statistics = ["processed ", "verification time ", "stack depth "];
+        let statistics = [
+            "processed ",
+            "verification time ",
+            "stack depth ",
+            // Linux 7.3 has one of each function.
+            "subprog ",
+        ];
         statistics.iter().any(|start| line.starts_with(start))
     };
     let lines: Vec<&str> = log
@@ -142,7 +148,8 @@ mod tests {
     fn a_verifiers_refusal_is_told_in_its_own_words_and_not_as_one_of_privilege() {
         let log = "0: (bf) r6 = r1\n\n1: (71) r0 = *(u8 *)(r1 +0)\ninvalid access to packet, off=0 \
                    size=1, R1(id=0,off=0,r=0)\nR1 offset is outside of the packet\nprocessed 2 insns \
-                   (limit 1000000) max_states_per_insn 0\nverification time 12 usec\n";
+                   (limit 1000000) max_states_per_insn 0\nverification time 12 usec\n\
+                   subprog 0 (sg_pass) main insns_self 2 insns_total 2 stack 0\n";
         assert_eq!(
             refused(libc::EACCES, log),
             "its verifier refuses it (EACCES: Permission denied):\n    0: (bf) r6 = r1\n    1: (71) \
