@@ -122,10 +122,12 @@ fn deepest(functions: &BTreeMap<usize, Function>, start: usize) -> Vec<u32> {
         .collect()
 }
 
-/// Bytes of the kernel's 512 that a chain of frames takes: each is rounded up
-/// (`round_up_stack_depth`, kernel/bpf/verifier.c, for what is compiled to machine code).
+/// Bytes of the kernel's 512 that a chain of frames takes. Linux 6.1 rounds each up to 32 and counts at
+/// least so much (`check_max_stack_depth`, kernel/bpf/verifier.c); so do later kernels where programs
+/// are interpreted, and where they are compiled to machine code those round up to 16.
 pub(super) fn rounded(frames: &[u32]) -> u32 {
-    frames.iter().map(|frame| frame.next_multiple_of(16)).sum()
+    let one = |frame: &u32| frame.max(&1).next_multiple_of(32);
+    frames.iter().map(one).sum()
 }
 
 #[cfg(test)]
@@ -184,6 +186,6 @@ mod tests {
             instruction(EXIT, 0, 0, 0, 0),
         ];
         assert_eq!(frames(&program), [8, 40]);
-        assert_eq!(rounded(&[8, 40, 0]), 16 + 48);
+        assert_eq!(rounded(&[8, 40, 0]), 32 + 64 + 32);
     }
 }
