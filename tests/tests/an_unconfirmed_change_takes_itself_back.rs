@@ -198,7 +198,7 @@ fn whoever_would_lock_themselves_out_is_warned_before() -> Result<()> {
     let (_pair, sg, _listener) = machine()?;
     let path = sg.write_policy(CLOSED)?;
     let session = "SSH_CONNECTION=10.0.0.1 50000 10.0.0.10 22";
-    let warning = "comes from 10.0.0.1 to 10.0.0.10:22, and the new policy lets no such";
+    let warning = "comes from 10.0.0.1 to 10.0.0.10:22, and the new policy drops such";
 
     let harmless = sg.run_under(&["env", session], &["group", "create", "web"])?;
     ensure!(!harmless.succeeded()?.stderr.contains("SSH session"));

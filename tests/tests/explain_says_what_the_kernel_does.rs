@@ -304,3 +304,92 @@ fn an_interface_that_is_not_protected_is_no_question() -> Result<()> {
     ensure!(refused.stderr.contains("sg-ctl restore"), "{refused}");
     Ok(())
 }
+
+#[test]
+fn a_remedy_is_what_was_meant() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(
+        "
+groups:
+  web: {ingress: [{protocol: tcp, ports: 443, from: 0.0.0.0/0}]}
+  app: {}
+  db: {ingress: [{protocol: tcp, ports: 5432, from: sg:app}]}
+interfaces: {eth0: {groups: [web, db]}}
+",
+    )?;
+    let explain = |words: &str| {
+        let words: Vec<_> = ["explain", "eth0", "ingress"]
+            .into_iter()
+            .chain(words.split(' '))
+            .collect();
+        Ok::<_, anyhow::Error>((sg.run(&words)?.stdout, sg.json(&words)?))
+    };
+    // Open to everyone by IPv4 only.
+    let (shown, json) = explain("443 2001:db8:77::7 [2001:db8:77::10]:443")?;
+    ensure!(shown.contains("IPv4 only; add ::/0"), "{shown}");
+    let command = "sg-ctl rule add web --ingress --protocol tcp --ports 443 --from ::/0";
+    ensure!(json["remedy"]["command"] == command, "{json}");
+    let item = "{protocol: tcp, ports: 443, from: [\"::/0\"]}";
+    ensure!(json["remedy"]["file"]["item"] == item, "{json}");
+    ensure!(shown.contains(item), "{shown}");
+    // A group that a rule names has no members.
+    let (shown, json) = explain("tcp 10.0.0.1 5432")?;
+    ensure!(shown.contains("the group has no members"), "{shown}");
+    let command = "sg-ctl group members app --add 10.0.0.1";
+    ensure!(json["remedy"]["command"] == command, "{json}");
+    // What the remedies say is right.
+    for line in [
+        "group members app --add 10.0.0.1",
+        "rule add web --ingress --protocol tcp --ports 443 --from ::/0",
+    ] {
+        sg.run(&line.split(' ').collect::<Vec<_>>())?.succeeded()?;
+    }
+    ensure!(explain("tcp:5432 10.0.0.1")?.1["verdict"] == "pass");
+    ensure!(explain("https 2001:db8:77::7 [2001:db8:77::10]")?.1["verdict"] == "pass");
+    Ok(())
+}
+
+#[test]
+fn a_full_quota_is_named_with_its_numbers() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(
+        "
+groups: {web: {ingress: [{service: http, from: 10.0.0.0/8}]}}
+interfaces: {eth0: {groups: [web], max_flows: 1}}
+",
+    )?;
+    let _service = TcpEcho::listen(&pair.host, ":80")?;
+    let doctor = || Ok::<_, anyhow::Error>(sg.run(&["doctor"])?.stdout);
+    ensure!(doctor()?.contains("there is room for more at every interface"));
+    let mut session = Session::open(&pair.world, "10.0.0.10:80")?;
+    ensure!(session.echoes()? == Outcome::Connected);
+    let found = "eth0 holds 1 of the 1 connections it may have: new ones are dropped (quota-full)";
+    let explained = ["explain", "eth0", "ingress", "http", "10.0.0.1"];
+    for shown in [
+        sg.run(&["status"])?.stdout,
+        sg.run(&explained)?.stdout,
+        doctor()?,
+    ] {
+        ensure!(shown.contains(found), "{shown}");
+        ensure!(
+            shown.contains("sg-ctl attach eth0 --max-flows 2"),
+            "{shown}"
+        );
+    }
+    let json = sg.json(&["status"])?;
+    ensure!(
+        json["full"][0]["flows"] == 1 && json["full"][0]["capacity"] == 1,
+        "{json}"
+    );
+    // The handshake's last packet is dropped, and all that follows.
+    let mut second = Session::open(&pair.world, "10.0.0.10:80")?;
+    ensure!(second.echoes()? != Outcome::Connected);
+    sg.run(&["attach", "eth0", "--max-flows", "5"])?
+        .succeeded()?;
+    ensure!(sg.json(&["status"])?["full"] == serde_json::json!([]));
+    let mut third = Session::open(&pair.world, "10.0.0.10:80")?;
+    ensure!(third.echoes()? == Outcome::Connected);
+    Ok(())
+}

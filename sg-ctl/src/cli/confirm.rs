@@ -10,7 +10,7 @@ use crate::show;
 
 use super::Answer;
 use super::error::Result;
-use super::output::{tell, warn};
+use super::output::{tell, warn_each};
 use super::progress::Progress;
 use super::time::time;
 
@@ -43,9 +43,7 @@ impl Confirm {
         );
         drop(progress);
         let done = done?;
-        for warning in &done.warnings {
-            warn(warning);
-        }
+        warn_each(&done.warnings);
         Ok(done)
     }
 }

@@ -11,10 +11,13 @@ use crate::diagnose::{self, Circumstances, Transport, resolve};
 use crate::dirs::DirOptions;
 use crate::explain::Machine;
 use crate::policy::names::{InterfaceName, VpcName};
+use crate::policy::rule_text::Protocol;
 use crate::show::{self, Style};
 
 use super::error::{Error, Result};
 use super::output::{print, print_json};
+use super::port::Port;
+use super::time::time;
 use super::{Answer, choose};
 
 /// Names may have many addresses; those that are tried first are the ones that matter.
@@ -26,39 +29,33 @@ const ADDRESSES: usize = 4;
 pub(super) struct Diagnose {
     /// The machine, by name or address
     host: String,
-    /// The port
-    port: u16,
-    /// What to try
-    #[arg(long, value_enum, default_value_t)]
-    protocol: TransportWord,
+    /// The port, by its number or by a service like https
+    port: Port,
+    /// What to try [default: the protocol of the service, or tcp]
+    #[arg(long, value_enum)]
+    protocol: Option<TransportWord>,
     /// Leave by this interface
     #[arg(long, value_name = "IFACE")]
     interface: Option<InterfaceName>,
     /// The VPC of that interface
     #[arg(long, requires = "interface")]
     vpc: Option<VpcName>,
-    /// How long to wait for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = parse_timeout)]
+    /// How long to wait for an answer, like 3s or 500ms
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = time(PATIENCE[0], PATIENCE[1]))]
     timeout: Duration,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum TransportWord {
-    #[default]
     Tcp,
     Udp,
 }
 
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let seconds: Option<f64> = text.parse().ok();
-    match seconds.filter(|seconds| (0.05..=300.0).contains(seconds)) {
-        Some(seconds) => Ok(Duration::from_secs_f64(seconds)),
-        None => Err(format!("{text:?} is no timeout; use 0.05 to 300 seconds")),
-    }
-}
+/// The shortest and the longest time to wait for an answer.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(300)];
 
 impl Diagnose {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
@@ -73,17 +70,15 @@ impl Diagnose {
                 found.ok_or_else(|| Error::Gone { name: name.clone() })
             })
             .transpose()?;
-        let addresses = self.addresses()?;
+        let (transport, port) = self.service()?;
+        let addresses = self.addresses(port)?;
         let dataplane = view.dataplane()?;
         let circumstances = Circumstances {
             policy: &view.policy,
             machine: &machine,
             dataplane: dataplane.as_ref(),
             interface,
-            transport: match self.protocol {
-                TransportWord::Tcp => Transport::Tcp,
-                TransportWord::Udp => Transport::Udp,
-            },
+            transport,
             patience: self.timeout,
         };
         let mut tried = Vec::new();
@@ -104,7 +99,7 @@ impl Diagnose {
             true => print_json(&json!({
                 "answer": answer,
                 "host": self.host,
-                "port": self.port,
+                "port": port,
                 "protocol": circumstances.transport.number(),
                 "attempts": tried,
             }))?,
@@ -122,13 +117,26 @@ impl Diagnose {
         })
     }
 
-    fn addresses(&self) -> Result<Vec<SocketAddr>> {
+    fn service(&self) -> Result<(Transport, u16)> {
+        let protocol = match self.protocol {
+            Some(TransportWord::Tcp) => Protocol::Tcp,
+            Some(TransportWord::Udp) => Protocol::Udp,
+            None => self.port.protocol().unwrap_or(Protocol::Tcp),
+        };
+        let transport = match protocol {
+            Protocol::Udp => Transport::Udp,
+            _ => Transport::Tcp,
+        };
+        Ok((transport, self.port.number(Some(protocol))?))
+    }
+
+    fn addresses(&self, port: u16) -> Result<Vec<SocketAddr>> {
         let host = self.host.trim_matches(['[', ']']);
         let unresolved = |source| Error::Unresolved {
             host: self.host.clone(),
             source,
         };
-        let mut addresses = resolve(host, self.port, self.timeout).map_err(unresolved)?;
+        let mut addresses = resolve(host, port, self.timeout).map_err(unresolved)?;
         for address in &mut addresses {
             address.set_ip(IpAddr::to_canonical(&address.ip()));
         }

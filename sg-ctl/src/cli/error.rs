@@ -164,8 +164,8 @@ pub(super) enum Error {
     #[error(
         "say the port that the packet is for: {}",
         match .0 {
-            Direction::Ingress => "PEER :PORT, like 198.51.100.7 :22",
-            Direction::Egress => "PEER:PORT, like 198.51.100.7:443",
+            Direction::Ingress => "PEER PORT, like 198.51.100.7 22",
+            Direction::Egress => "PEER PORT, like 198.51.100.7 443",
         }
     )]
     NoDestinationPort(Direction),
@@ -175,6 +175,12 @@ pub(super) enum Error {
     NoProtocol,
     #[error("service \"{0}\" is more than one port of one protocol; say tcp or udp with the port")]
     SeveralServices(&'static str),
+    #[error("service \"{0}\" has more than one port; write the number of the port")]
+    SeveralPorts(&'static str),
+    #[error(
+        "service \"{0}\" has no such port in this protocol; write the number of the port, or another protocol"
+    )]
+    ServiceWithoutPort(&'static str),
 }
 
 impl Error {

@@ -9,6 +9,7 @@ use sg_common::event::EventKind;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 
+use crate::controller::View;
 use crate::dirs::DirOptions;
 use crate::observe::{EventFilter, EventSource, PacketEvent, Unseen, protocol_number};
 use crate::policy::names::InterfaceName;
@@ -21,10 +22,15 @@ use super::Answer;
 use super::error::{Error, Result};
 use super::flow_log::FlowLog;
 use super::interrupt::Interrupt;
+use super::look::require_interface;
 use super::output::{Output, json_line, warn};
+use super::port::Port;
+use super::time::time;
 
 /// How often the kernel's ring is emptied.
 const POLL: Duration = Duration::from_millis(100);
+/// The shortest and the longest time to listen without `--follow`.
+const LISTEN: [Duration; 2] = [Duration::ZERO, Duration::from_secs(86_400)];
 /// How often what came too fast is told.
 const TELL_UNSEEN: Duration = Duration::from_secs(1);
 
@@ -36,11 +42,12 @@ pub(super) struct Events {
     /// How long to listen without --follow; the kernel keeps no earlier events
     #[arg(
         long = "for",
-        value_name = "SECONDS",
-        default_value_t = 5,
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = time(LISTEN[0], LISTEN[1]),
         conflicts_with = "follow"
     )]
-    seconds: u64,
+    time: Duration,
     /// Show each new flow too
     #[arg(long)]
     new_flows: bool,
@@ -62,9 +69,9 @@ pub(super) struct Events {
     /// Only packets whose other side is in this prefix
     #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
     peer: Option<IpNet>,
-    /// Only packets with this port on either side
+    /// Only packets with this port on either side, like 443 or https
     #[arg(long)]
-    port: Option<u16>,
+    port: Option<Port>,
     /// Print JSON, an object a line
     #[arg(long)]
     json: bool,
@@ -104,7 +111,7 @@ impl Events {
             (false, true) => warn(&"no interface is protected yet; waiting for one"),
             (false, false) => return Err(Error::NothingProtected),
         }
-        let filter = self.filter();
+        let filter = self.filter(dirs)?;
         let mut printer = Printer::new(self.json);
         let began = Instant::now();
         let mut is_over = false;
@@ -122,12 +129,11 @@ impl Events {
                 break;
             }
             // What came until now is still told.
-            is_over = interrupt.comes_within(POLL)
-                || !self.follow && began.elapsed() >= Duration::from_secs(self.seconds);
+            is_over = interrupt.comes_within(POLL) || !self.follow && began.elapsed() >= self.time;
         }
         printer.tell_unseen()?;
         if !self.follow && !self.json && printer.events == 0 {
-            let seconds = self.seconds;
+            let seconds = self.time.as_secs_f64();
             printer.output.write(&format!(
                 "No matching event in {seconds} s; use --follow to keep listening\n"
             ))?;
@@ -136,16 +142,20 @@ impl Events {
         Ok(Answer::Yes)
     }
 
-    fn filter(&self) -> EventFilter {
-        EventFilter {
+    fn filter(&self, dirs: &DirOptions) -> Result<EventFilter> {
+        if let Some(name) = &self.interface {
+            require_interface(&View::open(dirs)?.policy, name)?;
+        }
+        let protocol = self.protocol;
+        Ok(EventFilter {
             interface: self.interface.clone(),
             direction: self.direction,
             reasons: self.reasons.clone(),
             protocol: self.protocol.and_then(protocol_number),
             local: self.local,
             peer: self.peer,
-            port: self.port,
-        }
+            port: self.port.map(|port| port.number(protocol)).transpose()?,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Asking what becomes of a packet.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
@@ -19,6 +19,7 @@ use crate::show::{self, Style};
 
 use super::error::{Error, Result};
 use super::output::{print, print_json};
+use super::port::Port;
 use super::{Answer, choose};
 
 /// The port of whoever begins, where none is said: any of those that are given out on the way.
@@ -32,7 +33,9 @@ const EPHEMERAL_PORT: u16 = 50_000;
 ///
 /// Examples:
 ///
-///   sg-ctl explain eth0 ingress tcp 198.51.100.7:40000 :22
+///   sg-ctl explain eth0 ingress tcp 198.51.100.7 22
+///
+///   sg-ctl explain eth0 ingress tcp:22 198.51.100.7:40000
 ///
 ///   sg-ctl explain eth0 ingress https 2001:db8::7
 ///
@@ -51,15 +54,17 @@ pub(super) struct Explain {
     interface: InterfaceName,
     /// Which way the packet goes, seen from what is protected
     direction: DirectionWord,
-    /// tcp, udp, a number, icmp:TYPE/CODE, or a service like ssh
+    /// tcp, udp, tcp:PORT, a service like ssh, or a number, which is a port of TCP; icmp:TYPE/CODE;
+    /// esp, gre or protocol:NUMBER for other protocols
     #[arg(value_name = "PROTO")]
     protocol: AskedProtocol,
     /// The other side
     #[arg(value_name = "PEER[:PORT]")]
     peer: Endpoint,
-    /// What is protected; `:22` leaves out the address [default: the interface's own]
-    #[arg(value_name = "LOCAL[:PORT]")]
-    local: Option<Endpoint>,
+    /// The port that the packet is for; or what is protected, where `:22` leaves out the address
+    /// [default: the interface's own]
+    #[arg(value_name = "PORT|LOCAL[:PORT]")]
+    last: Option<Last>,
     /// ICMP type [default: echo request]
     #[arg(long = "type", value_name = "TYPE")]
     icmp_type: Option<u8>,
@@ -93,28 +98,46 @@ enum DirectionWord {
 enum AskedProtocol {
     Plain(Protocol),
     Icmp(Protocol, IcmpMatch),
+    Port(Protocol, Port),
     Service(&'static Service),
 }
 
 impl FromStr for AskedProtocol {
-    type Err = RuleError;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, RuleError> {
-        if let Some((protocol, message)) = text.split_once(':') {
-            let (kind, code) = match message.split_once('/') {
-                Some((kind, code)) => (kind, Some(code)),
-                None => (message, None),
-            };
-            let message = parse_icmp(Some(kind), code)?;
-            return match protocol.parse()? {
-                icmp @ (Protocol::Icmp | Protocol::Icmpv6) => Ok(Self::Icmp(icmp, message)),
-                _ => Err(RuleError::IcmpPartsElsewhere),
-            };
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |error: RuleError| error.to_string();
+        if let Some(number) = text.strip_prefix("protocol:") {
+            return number.parse().map(Self::Plain).map_err(wrong);
         }
-        match (text.parse(), service(text)) {
-            (Ok(protocol), _) => Ok(Self::Plain(protocol)),
-            (Err(_), Ok(service)) => Ok(Self::Service(service)),
-            (Err(error), Err(_)) => Err(error),
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Self::Port(Protocol::Tcp, text.parse()?));
+        }
+        // `22/tcp` as ufw and services(5) write it.
+        let (protocol, rest) = match text.split_once([':', '/']) {
+            Some((port, protocol @ ("tcp" | "udp"))) => (protocol, Some(port)),
+            Some((protocol, rest)) => (protocol, Some(rest)),
+            None => (text, None),
+        };
+        match (protocol.parse(), rest, service(text)) {
+            (Ok(protocol), None, _) => Ok(Self::Plain(protocol)),
+            (Ok(icmp @ (Protocol::Icmp | Protocol::Icmpv6)), Some(message), _) => {
+                let (kind, code) = match message.split_once('/') {
+                    Some((kind, code)) => (kind, Some(code)),
+                    None => (message, None),
+                };
+                let message = parse_icmp(Some(kind), code).map_err(wrong)?;
+                Ok(Self::Icmp(icmp, message))
+            }
+            (Ok(protocol @ (Protocol::Tcp | Protocol::Udp)), Some(port), _) => {
+                Ok(Self::Port(protocol, port.parse()?))
+            }
+            (Ok(_), Some(_), _) => Err(format!("{protocol} has no ports; leave the port out")),
+            (Err(_), _, Ok(service)) => Ok(Self::Service(service)),
+            (Err(error), _, Err(unknown)) => Err(match unknown.suggestion {
+                Some(_) => unknown.to_string(),
+                None => error.to_string(),
+            }),
         }
     }
 }
@@ -123,38 +146,60 @@ impl FromStr for AskedProtocol {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Endpoint {
     address: Option<IpAddr>,
-    port: Option<u16>,
+    port: Option<Port>,
+}
+
+/// What may stand last: the port that the packet is for, or the protected side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Port(Port),
+    Local(Endpoint),
+}
+
+impl FromStr for Last {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(port) => Ok(Self::Port(port)),
+            Err(_) => text.parse().map(Self::Local),
+        }
+    }
 }
 
 impl FromStr for Endpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(socket) = text.parse::<SocketAddr>() {
-            return Ok(Self {
-                address: Some(socket.ip().to_canonical()),
-                port: Some(socket.port()),
-            });
-        }
-        if let Some(port) = text.strip_prefix(':')
-            && let Ok(port) = port.parse()
-        {
-            return Ok(Self {
-                address: None,
-                port: Some(port),
-            });
-        }
-        let address = text
-            .strip_prefix('[')
-            .and_then(|text| text.strip_suffix(']'));
-        match address.unwrap_or(text).parse::<IpAddr>() {
-            Ok(address) => Ok(Self {
-                address: Some(address.to_canonical()),
-                port: None,
-            }),
-            Err(_) => Err(format!(
+        let wrong = || {
+            format!(
                 "{text:?} is no address; write 192.0.2.1, 192.0.2.1:443, [2001:db8::1]:443, or :443"
-            )),
+            )
+        };
+        // An IPv6 address has colons of its own, so that its port stands behind brackets.
+        let (address, port) = match text.rsplit_once(':') {
+            Some((address, port)) if address.is_empty() || address.ends_with(']') => {
+                (address, Some(port))
+            }
+            Some((address, port)) if !address.contains(':') => (address, Some(port)),
+            _ => (text, None),
+        };
+        let inner = address
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let address = match inner.unwrap_or(address) {
+            "" => None,
+            address => Some(
+                address
+                    .parse::<IpAddr>()
+                    .map_err(|_| wrong())?
+                    .to_canonical(),
+            ),
+        };
+        let port: Option<Port> = port.map(str::parse).transpose()?;
+        match (address, port) {
+            (None, None) => Err(wrong()),
+            (address, port) => Ok(Self { address, port }),
         }
     }
 }
@@ -201,9 +246,14 @@ impl Explain {
 
     fn question(&self, interface: &Protected) -> Result<Question> {
         let peer = self.peer.address.ok_or(Error::NoPeerAddress)?;
-        let (protocol, icmp, service_port) = self.protocol(peer)?;
-        let asked = self.local.and_then(|local| local.address);
-        let local = asked.or_else(|| interface.address_towards(peer));
+        let (protocol, icmp, asked_port) = self.protocol(peer)?;
+        let (said, end) = match self.last {
+            Some(Last::Port(port)) => (Some(port), None),
+            Some(Last::Local(end)) => (None, Some(end)),
+            None => (None, None),
+        };
+        let local = end.and_then(|end| end.address);
+        let local = local.or_else(|| interface.address_towards(peer));
         let local = local.ok_or_else(|| Error::NoLocalAddress {
             name: self.interface.clone(),
             family: family(peer),
@@ -215,13 +265,22 @@ impl Explain {
             DirectionWord::Ingress => Direction::Ingress,
             DirectionWord::Egress => Direction::Egress,
         };
-        let local_port = self.local.and_then(|local| local.port);
+        let of_protocol = match protocol {
+            TCP => Some(Protocol::Tcp),
+            UDP => Some(Protocol::Udp),
+            _ => None,
+        };
+        let number = |port: Option<Port>| port.map(|port| port.number(of_protocol)).transpose();
+        let (local_port, peer_port) = (
+            number(end.and_then(|end| end.port))?,
+            number(self.peer.port)?,
+        );
         let (asks, answers) = match direction {
-            Direction::Ingress => (self.peer.port, local_port),
-            Direction::Egress => (local_port, self.peer.port),
+            Direction::Ingress => (peer_port, local_port),
+            Direction::Egress => (local_port, peer_port),
         };
         let has_ports = matches!(protocol, TCP | UDP);
-        let answers = match answers.or(service_port) {
+        let answers = match number(said)?.or(answers).or(asked_port) {
             Some(port) => port,
             None if has_ports => return Err(Error::NoDestinationPort(direction)),
             None => 0,
@@ -246,7 +305,7 @@ impl Explain {
         })
     }
 
-    /// The protocol's number, the ICMP type and code, and the port of a service.
+    /// The protocol's number, the ICMP type and code, and the port that came with the protocol.
     fn protocol(&self, peer: IpAddr) -> Result<(u8, [u8; 2], Option<u16>)> {
         let echo = match peer {
             IpAddr::V4(_) => 8,
@@ -260,6 +319,9 @@ impl Explain {
         let (protocol, wanted, port) = match self.protocol {
             AskedProtocol::Plain(protocol) => (protocol, IcmpMatch::Any, None),
             AskedProtocol::Icmp(protocol, wanted) => (protocol, wanted, None),
+            AskedProtocol::Port(protocol, port) => {
+                (protocol, IcmpMatch::Any, Some(port.number(Some(protocol))?))
+            }
             AskedProtocol::Service(service) => of_service(service, peer)?,
         };
         let number = protocol_number(protocol).ok_or(Error::NoProtocol)?;
@@ -313,6 +375,8 @@ fn answer(told: &Explanation) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use clap::Parser as _;
     use ipnet::IpNet;
 
@@ -406,7 +470,36 @@ mod tests {
             "[2001:db8::1]:0",
             0x3a_8000,
         );
-        check("egress 47 10.0.0.1", "10.0.0.10:0", "10.0.0.1:0", 0x2f_0000);
+        for gre in ["gre", "protocol:47"] {
+            let words = format!("egress {gre} 10.0.0.1");
+            check(&words, "10.0.0.10:0", "10.0.0.1:0", 0x2f_0000);
+        }
+    }
+
+    #[test]
+    fn a_port_is_said_in_any_way() {
+        for words in [
+            "22 10.0.0.1",
+            "tcp:22 10.0.0.1",
+            "22/tcp 10.0.0.1",
+            "tcp:ssh 10.0.0.1",
+            "tcp 10.0.0.1 22",
+            "tcp 10.0.0.1 ssh",
+            "tcp 10.0.0.1 :ssh",
+        ] {
+            let words = format!("ingress {words}");
+            check(&words, "10.0.0.10:22", "10.0.0.1:50000", 0x06_0016);
+        }
+        for words in [
+            "udp 10.0.0.1 53",
+            "udp:dns 10.0.0.1",
+            "udp 10.0.0.1:dns",
+            "udp 10.0.0.1 dns",
+            "53/udp 10.0.0.1",
+        ] {
+            let words = format!("egress {words}");
+            check(&words, "10.0.0.10:50000", "10.0.0.1:53", 0x11_0035);
+        }
     }
 
     #[test]
@@ -414,11 +507,11 @@ mod tests {
         for (words, wanted) in [
             (
                 "ingress tcp 10.0.0.1",
-                "say the port that the packet is for: PEER :PORT",
+                "say the port that the packet is for: PEER PORT",
             ),
             (
                 "egress tcp 10.0.0.1",
-                "say the port that the packet is for: PEER:PORT",
+                "say the port that the packet is for: PEER PORT",
             ),
             ("ingress tcp :22", "say the address of the other side"),
             (
@@ -429,6 +522,10 @@ mod tests {
             ("ingress all 10.0.0.1", "a packet has one protocol"),
             ("ingress tcp 10.0.0.1 [::1]:22", "are not of one family"),
             ("ingress tcpp 10.0.0.1", "did you mean \"tcp\"?"),
+            ("ingress shs 10.0.0.1", "did you mean \"ssh\"?"),
+            ("ingress gre:22 10.0.0.1", "gre has no ports"),
+            ("ingress udp 10.0.0.1 ssh", "has no such port"),
+            ("ingress tcp 10.0.0.1 99999", "is no address"),
             ("ingress tcp 10.0.0.1 :22 --flags sin", "is no TCP flag"),
         ] {
             let refused = question(words).unwrap_err();

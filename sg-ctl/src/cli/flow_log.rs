@@ -17,6 +17,7 @@ use super::Answer;
 use super::error::{Error, Result};
 use super::interrupt::{Hangups, Interrupt};
 use super::output::warn;
+use super::time::whole_seconds;
 
 /// How often the kernel's ring is emptied.
 const POLL: Duration = Duration::from_millis(100);
@@ -31,14 +32,14 @@ pub(super) struct FlowLog {
         long = "flow-log",
         value_name = "FILE",
         conflicts_with_all = [
-            "seconds", "new_flows", "interface", "direction", "reasons", "protocol", "local",
+            "time", "new_flows", "interface", "direction", "reasons", "protocol", "local",
             "peer", "port", "json",
         ]
     )]
     file: Option<PathBuf>,
-    /// The seconds that one record sums up
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "file",
-          value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    /// The time that one record sums up, in whole seconds up to an hour
+    #[arg(long, value_name = "TIME", default_value = "1m", requires = "file",
+          value_parser = parse_interval)]
     interval: u32,
     /// Rotate the file at this size, like 64M
     #[arg(long, value_name = "SIZE", default_value = "64M", requires = "file",
@@ -47,6 +48,13 @@ pub(super) struct FlowLog {
     /// How many rotated files to keep
     #[arg(long, value_name = "NUMBER", default_value_t = 5, requires = "file")]
     keep: u32,
+}
+
+fn parse_interval(text: &str) -> Result<u32, String> {
+    match whole_seconds(text)? {
+        seconds @ 1..=3_600 => Ok(seconds),
+        _ => Err(format!("{text:?} is not a time from 1s to 1h")),
+    }
 }
 
 fn parse_size(text: &str) -> Result<u64, String> {

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use serde::Serialize;
 use serde_json::json;
+use sg_common::flow::Phase;
 
 use crate::controller::{Controller, View, namespace};
 use crate::dataplane::{Dataplane, FlowReport};
@@ -17,11 +18,13 @@ use crate::policy::model::{Policy, Side};
 use crate::policy::names::{InterfaceName, RuleId, VpcName};
 use crate::policy::prefix::parse_prefix;
 use crate::policy::rule_text::Protocol;
+use crate::policy::suggest::closest;
 use crate::show::{self, FlowLines, Style};
 
 use super::error::{Error, Result};
 use super::look::require_interface;
 use super::output::{Output, json_list_start, print, print_json, tell, tell_json, uniform};
+use super::port::Port;
 use super::{Answer, choose};
 
 /// More flows than anyone reads in detail; the others are counted.
@@ -85,11 +88,11 @@ struct Words {
     /// Only flows whose other side is in this prefix
     #[arg(long, value_name = "PREFIX", value_parser = parse_prefix)]
     peer: Option<IpNet>,
-    /// Only flows with this port on either side
+    /// Only flows with this port on either side, like 443 or https
     #[arg(long)]
-    port: Option<u16>,
+    port: Option<Port>,
     /// Only flows in this state, like established
-    #[arg(long)]
+    #[arg(long, value_parser = parse_state)]
     state: Option<String>,
     /// Only flows of the addresses of this interface
     #[arg(long, value_name = "IFACE")]
@@ -105,6 +108,24 @@ struct Words {
     rule: Option<RuleId>,
 }
 
+fn parse_state(text: &str) -> Result<String, String> {
+    let names = || {
+        (0..=u8::MAX)
+            .map(|phase| Phase(phase).name())
+            .filter(|name| *name != "unknown")
+    };
+    match names().find(|name| name.eq_ignore_ascii_case(text)) {
+        Some(name) => Ok(name.to_owned()),
+        None => Err(match closest(text, names()) {
+            Some(meant) => format!("there is no state {text:?}; did you mean \"{meant}\"?"),
+            None => format!(
+                "there is no state {text:?}; use {}",
+                names().collect::<Vec<_>>().join(", ")
+            ),
+        }),
+    }
+}
+
 impl Words {
     fn filter(&self, policy: &Policy) -> Result<FlowFilter> {
         if let Some(vpc) = &self.vpc {
@@ -116,7 +137,10 @@ impl Words {
             protocol: self.protocol.and_then(protocol_number),
             local: self.local,
             peer: self.peer,
-            port: self.port,
+            port: self
+                .port
+                .map(|port| port.number(self.protocol))
+                .transpose()?,
             state: self.state.clone(),
             vpc: self.vpc.clone(),
             zone: self.zone,

@@ -16,7 +16,11 @@ use crate::show::{self, Style};
 use super::Answer;
 use super::error::{Error, Result};
 use super::output::{print, print_json};
+use super::time::time;
 use super::watch::watch;
+
+/// The shortest and the longest time between two looks.
+const WATCH: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3_600)];
 
 #[derive(Debug, Args)]
 pub(super) struct Status {
@@ -31,9 +35,9 @@ pub(super) struct Stats {
     #[arg(value_name = "IFACE")]
     interface: Option<InterfaceName>,
     /// Show how fast counters grow, until interrupted
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2",
-          value_parser = clap::value_parser!(u64).range(1..=3_600))]
-    watch: Option<u64>,
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s",
+          value_parser = time(WATCH[0], WATCH[1]))]
+    watch: Option<Duration>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -66,8 +70,8 @@ impl Stats {
         if let Some(name) = only {
             require_interface(&view.policy, name)?;
         }
-        if let Some(seconds) = self.watch {
-            return watch(dirs, only, Duration::from_secs(seconds), self.json);
+        if let Some(every) = self.watch {
+            return watch(dirs, only, every, self.json);
         }
         let dataplane = view.dataplane()?;
         let stats = observe::Stats::read(&view.policy, dataplane.as_ref(), only)?;

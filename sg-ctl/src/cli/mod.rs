@@ -25,6 +25,7 @@ mod limits;
 mod look;
 mod output;
 mod policy_file;
+mod port;
 mod prefix_list;
 mod progress;
 mod reference;
@@ -213,7 +214,7 @@ fn change_part(
         true => Controller::open(dirs)?,
         false => match Controller::amend(dirs, asked, |part| changes(part).ok())? {
             Amended::Done(done) => {
-                done.warnings.iter().for_each(output::warn);
+                output::warn_each(&done.warnings);
                 return Ok(done);
             }
             Amended::No(controller) => *controller,

@@ -1,12 +1,16 @@
 //! Writing to whoever reads, who may stop reading.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::policy::suggest::meanings;
 
 use super::error::{Error, Result};
 use super::help;
@@ -101,8 +105,29 @@ pub(super) fn refuse(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
-    let _ = write!(io::stderr().lock(), "sg-ctl: {text}");
+    let _ = match (meant(error), text.split_once('\n')) {
+        (Some(meant), Some((first, rest))) => writeln!(
+            io::stderr().lock(),
+            "sg-ctl: {first}; did you mean '{meant}'?\n{}",
+            rest.trim_end()
+        ),
+        _ => write!(io::stderr().lock(), "sg-ctl: {text}"),
+    };
     ExitCode::from(2)
+}
+
+/// What a word of another tool stands for here.
+fn meant(error: &clap::Error) -> Option<String> {
+    let kinds = [ContextKind::InvalidArg, ContextKind::InvalidSubcommand];
+    let given = kinds.iter().find_map(|kind| error.get(*kind));
+    let Some(ContextValue::String(given)) = given else {
+        return None;
+    };
+    let name = meanings(given).first()?;
+    Some(match given.starts_with("--") && !name.starts_with("--") {
+        true => format!("--{name}"),
+        false => (*name).to_owned(),
+    })
 }
 
 /// Answers a call without a command: it did nothing, so it failed.
@@ -114,6 +139,18 @@ pub(super) fn overview() -> ExitCode {
 /// Says what the user should know although the command goes on.
 pub(super) fn warn(warning: &impl Display) {
     let _ = writeln!(io::stderr().lock(), "sg-ctl: warning: {warning}");
+}
+
+/// The same for several warnings: what many interfaces have in common is said once.
+pub(super) fn warn_each(warnings: &[impl Display]) {
+    let mut said = BTreeSet::new();
+    for warning in warnings {
+        let text = warning.to_string();
+        if !said.contains(&text) {
+            warn(&text);
+            said.insert(text);
+        }
+    }
 }
 
 /// Standard output, in large pieces.

@@ -11,7 +11,7 @@ use crate::policy::change::{Change, Edit};
 use crate::policy::fan_out;
 use crate::policy::model::{Group, Peer, Permission, Policy, Rule, Traffic};
 use crate::policy::names::{GroupName, RuleId, VpcName, check_description};
-use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
+use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer};
 use crate::policy::services::service;
 use crate::show::{self, Style};
 use crate::store::Asked;
@@ -19,6 +19,7 @@ use crate::store::Asked;
 use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
 use super::output::{print, print_json, tell};
+use super::port::port_ranges;
 use super::{Answer, change_part, choose, json};
 
 #[derive(Debug, Subcommand)]
@@ -94,7 +95,7 @@ struct Words {
     /// tcp, udp, icmp, icmpv6, all or a number
     #[arg(long)]
     protocol: Option<Protocol>,
-    /// Ports like 443, 8000-8080 or 80,443; all for every port
+    /// Ports like 443, 8000-8080, https or 80,443; all for every port
     #[arg(long, value_name = "PORTS")]
     ports: Vec<String>,
     /// ICMP type; all of them if left out
@@ -164,8 +165,8 @@ impl Words {
             return Ok(service(name)?.traffic.to_vec());
         }
         let protocol = self.protocol.ok_or(Error::NoTraffic)?;
-        let ports = self.ports.iter().map(|text| parse_ports(text));
-        let ports = ports.collect::<Result<Vec<_>, _>>()?.concat();
+        let ports = self.ports.iter().map(|text| port_ranges(text, protocol));
+        let ports = ports.collect::<Result<Vec<_>>>()?.concat();
         let icmp = match (&self.icmp_type, &self.code) {
             (None, None) => None,
             (kind, code) => Some(parse_icmp(kind.as_deref(), code.as_deref())?),

@@ -14,16 +14,18 @@ use crate::show::{self, Key, Style, TopControls};
 use super::Answer;
 use super::error::{Error, Result};
 use super::interrupt::Interrupt;
+use super::time::time;
 
+/// The shortest and the longest time between two looks.
+const EVERY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 /// How often keys and events are looked for.
 const POLL: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(super) struct Top {
     /// How often to look
-    #[arg(long, value_name = "SECONDS", default_value_t = 1,
-          value_parser = clap::value_parser!(u64).range(1..=60))]
-    every: u64,
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = time(EVERY[0], EVERY[1]))]
+    every: Duration,
 }
 
 impl Top {
@@ -36,7 +38,7 @@ impl Top {
         let first = watcher.look()?;
         // Also sees to it that a panic leaves the terminal as it was.
         let mut terminal = ratatui::try_init().map_err(Error::Write)?;
-        let every = Duration::from_secs(self.every);
+        let every = self.every;
         let result = follow(&mut terminal, &mut watcher, first, every, &interrupt);
         let restored = ratatui::try_restore().map_err(Error::Write);
         result.and(restored).map(|()| Answer::Yes)

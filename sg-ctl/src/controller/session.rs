@@ -35,8 +35,8 @@ pub struct Session {
 /// A policy would not let this session in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "this SSH session comes from {client} to {server}, and the new policy lets no such connection \
-     in ({reason}): what is tracked goes on, but nobody can come back{advice}"
+    "this SSH session comes from {client} to {server}, and the new policy drops such connections \
+     ({reason}): this session stays open, but you cannot connect again{advice}"
 )]
 pub struct SessionWarning {
     client: IpAddr,
@@ -142,7 +142,7 @@ pub(super) fn judge(
     judge_at(&session, device, image).map(|warning| SessionWarning {
         advice: match takes_itself_back {
             true => "",
-            false => "; a change made with `--confirm 60s` takes itself back",
+            false => "; with `--confirm 60s` the change is rolled back unless you confirm it",
         },
         ..warning
     })

@@ -5,6 +5,7 @@ use super::error::Result;
 use super::{Controller, View};
 use crate::dataplane::{self, Dataplane, Difference, Wanted};
 use crate::dirs::DirOptions;
+use crate::interfaces;
 use crate::privileges;
 
 /// What a comparison of the kernel with the stored policy came to.
@@ -38,10 +39,15 @@ impl View {
             missing,
             strayed,
         } = self.find_devices(&self.policy)?;
-        let missing = missing.iter().map(ToString::to_string);
-        let missing = missing
+        let missing = missing.iter().map(|missing| match missing {
+            interfaces::Error::InterfaceMissing { name, .. } => format!("{name} is absent"),
+            other => other.to_string(),
+        });
+        let mut missing: Vec<_> = missing
             .chain(strayed.iter().map(ToString::to_string))
             .collect();
+        // Many interfaces may miss one namespace.
+        missing.dedup();
         let unfit = refuse_unfit(&self.policy, &found, &self.policy)?;
         let differences = match self.dataplane()? {
             Some(dataplane) => dataplane.differences(&Wanted {

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use aya::maps::Array;
 use sg_common::flow::{FlowBucket, FlowState, FlowTable, Leg, Phase, Ticks};
 
 use super::Error;
 use super::clock::Clock;
-use super::maps::FLOW_TABLE;
-use super::report::{FlowReport, FlowUsage, TcpMarks};
+use super::maps::{FLOW_TABLE, flows_folder, open};
+use super::report::{FlowReport, FlowUsage, FullRoom, TcpMarks};
 use super::state::Record;
 use super::sys::ArrayBatches;
 use crate::compile::image::{Image, InstalledInterface};
@@ -65,6 +66,71 @@ pub(super) fn flow_usage(bpffs: &Path, record: &Record) -> Result<FlowUsage, Err
         }
     })?;
     Ok(usage)
+}
+
+/// How many percent of the table's places are taken when new flows begin to find none: a flow has
+/// the places of two buckets only.
+const FULL_PERCENT: u64 = 95;
+
+/// What has no room for another flow. The table is only read where the counters of its owners say
+/// that it may be full: those count flows too that have expired since.
+pub(super) fn full_rooms(
+    bpffs: &Path,
+    record: &Record,
+    image: &Image,
+) -> Result<Vec<FullRoom>, Error> {
+    let capacity = u64::from(record.flows.size.capacity());
+    let is_full = |flows: u64| flows * 100 >= capacity * FULL_PERCENT;
+    let counted: Array<_, u32> = open(&flows_folder(bpffs), "OWNED")?;
+    let mut flows = HashMap::new();
+    for slot in image.interfaces.keys() {
+        flows.insert(*slot, u64::from(counted.get(slot, 0).map_err(Error::Read)?));
+    }
+    let most = |slot: &u32| {
+        image
+            .interfaces
+            .get(slot)
+            .map(|installed| u64::from(installed.interface.max_flows))
+    };
+    let full = |flows: &HashMap<u32, u64>| {
+        let quotas = flows
+            .iter()
+            .filter(|(slot, flows)| most(slot).is_some_and(|most| **flows >= most));
+        let quotas: Vec<_> = quotas.map(|(slot, flows)| (*slot, *flows)).collect();
+        let all: u64 = flows.values().sum();
+        (quotas, Some(all).filter(|all| is_full(*all)))
+    };
+    if full(&flows) == (Vec::new(), None) {
+        return Ok(Vec::new());
+    }
+    let clock = Clock::read(bpffs, record)?;
+    flows.clear();
+    each_bucket(bpffs, record, |bucket| {
+        for (lane, table) in live(bucket, clock.now) {
+            if table == FlowTable::Assured {
+                *flows.entry(bucket.slots[lane].state.owner).or_default() += 1;
+            }
+        }
+    })?;
+    let (mut quotas, all) = full(&flows);
+    quotas.sort_unstable();
+    let mut rooms: Vec<_> = quotas
+        .into_iter()
+        .filter_map(|(slot, flows)| {
+            let installed = image.interfaces.get(&slot)?;
+            Some(FullRoom {
+                interface: Some((installed.vpc.clone(), installed.name.clone())),
+                flows,
+                capacity: installed.interface.max_flows.into(),
+            })
+        })
+        .collect();
+    rooms.extend(all.map(|flows| FullRoom {
+        interface: None,
+        flows,
+        capacity,
+    }));
+    Ok(rooms)
 }
 
 /// Calls `each` with every bucket. A flow that is carried over meanwhile may be met twice.

@@ -83,7 +83,8 @@ pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
 pub use self::report::{
-    Attachment, FlowReport, FlowUsage, ReasonCount, ReceiveHook, RuleCount, TcHook, TcpMarks,
+    Attachment, FlowReport, FlowUsage, FullRoom, ReasonCount, ReceiveHook, RuleCount, TcHook,
+    TcpMarks,
 };
 use self::sizes::Sizes;
 pub use self::state::Owner;
@@ -152,8 +153,8 @@ pub enum Error {
     EarlierVersion,
     /// Flows are counted by interface in a map that an earlier version has made.
     #[error(
-        "the version that protected this machine first has room for {has} interfaces; detach all \
-         interfaces once, and there is room for as many as the limit `interfaces` says"
+        "the tables in use have room for {has} interfaces; detach all interfaces first \
+         (`sg-ctl detach --all`), then attach them again"
     )]
     FewOwners {
         /// How many there is room for.
@@ -1394,6 +1395,14 @@ impl Dataplane {
         match &self.installed {
             Some((record, _)) => flow_reports::flow_usage(&self.bpffs, record),
             None => Ok(FlowUsage::default()),
+        }
+    }
+
+    /// What has no room for another connection.
+    pub fn full_rooms(&self) -> Result<Vec<FullRoom>, Error> {
+        match &self.installed {
+            Some((record, image)) => flow_reports::full_rooms(&self.bpffs, record, image),
+            None => Ok(Vec::new()),
         }
     }
 }

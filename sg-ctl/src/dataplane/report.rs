@@ -198,3 +198,14 @@ pub struct FlowUsage {
     /// The most assured flows there can be.
     pub capacity: u64,
 }
+
+/// A table, or an interface's share of it, that has no room for another connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FullRoom {
+    /// Whose share; none for the table that all share.
+    pub interface: Option<(VpcName, InterfaceName)>,
+    /// Live assured flows.
+    pub flows: u64,
+    /// The most there can be.
+    pub capacity: u64,
+}

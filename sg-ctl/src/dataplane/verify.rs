@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
 use sg_common::ranges::RangeTable;
-use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, Policy};
+use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, MemberKey, Policy};
 
 use super::filters::Place;
 use super::maps::{LayoutMaps, layout_folder, prefix_key};
 use super::state::DeviceRecord;
 use super::wire::{Entry, Wire};
 use super::{Dataplane, Device, Error, ReceiveHook, TcHook, Wanted, hooks, layouts, object, pins};
-use crate::compile::image::{Arena, Image, ScopedPrefix};
+use crate::compile::image::{Arena, Image, MembersOf, ScopedPrefix};
 use crate::compile::meaning::Meaning;
-use crate::policy::names::{InterfaceName, RuleId};
+use crate::policy::model;
+use crate::policy::names::{GroupName, InterfaceName, RuleId};
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,8 +50,15 @@ pub enum Difference {
     #[error("rule {0} is in force, and the policy does not have it")]
     RuleUnwanted(RuleId),
     /// An address is in other groups than it was.
-    #[error("address {0} is in other groups than the kernel knows")]
-    Member(String),
+    #[error("{}", member(.address, .left, .joined))]
+    Member {
+        /// The address.
+        address: String,
+        /// Groups that it no longer belongs to.
+        left: BTreeSet<GroupName>,
+        /// Groups that it belongs to, and did not.
+        joined: BTreeSet<GroupName>,
+    },
     /// Compiling gives something else.
     #[error("{count} entries of {map} are not what the policy compiles to")]
     Compiled {
@@ -156,7 +164,7 @@ impl Difference {
             Self::Settings(_) => "settings",
             Self::RuleMissing(_) => "rule-missing",
             Self::RuleUnwanted(_) => "rule-unwanted",
-            Self::Member(_) => "member",
+            Self::Member { .. } => "member",
             Self::Compiled { .. } => "compiled",
             Self::Map { .. } => "map",
             Self::Detached { .. } => "detached",
@@ -179,7 +187,16 @@ impl Dataplane {
         let nothing = Image::default();
         let installed = self.installed.as_ref().map_or(&nothing, |(_, image)| image);
         match self.prepare(wanted) {
-            Ok(prepared) => compare_images(installed, &prepared.image, &mut found),
+            Ok(prepared) => {
+                compare_images(installed, &prepared.image, &mut found);
+                // Where the device of one that the policy has is absent, that is said, and its rules
+                // may be needed no longer.
+                found.retain(|difference| match difference {
+                    Difference::Unwanted(name) => !has_interface(wanted.policy, name),
+                    Difference::RuleUnwanted(rule) => !has_rule(wanted.policy, *rule),
+                    _ => true,
+                });
+            }
             Err(error) => found.push(Difference::Impossible(error.to_string())),
         }
         if let Some((record, image)) = &self.installed {
@@ -214,6 +231,9 @@ impl Dataplane {
                         interface: interface.clone(),
                         ifindex,
                     });
+                    continue;
+                }
+                if place.is_none() && has_interface(wanted.policy, &device.name) {
                     continue;
                 }
                 self.compare_links(record.layout, device, place, &mut found)?;
@@ -617,7 +637,14 @@ fn compare_images(installed: &Image, wanted: &Image, found: &mut Vec<Difference>
         let [was, is] = [installed, wanted].map(|image| image.members.get(key));
         was.map(|member| member.identity) != is.map(|member| member.identity)
     });
-    found.extend(moved.map(|key| Difference::Member(key.address.to_string())));
+    found.extend(moved.map(|key| {
+        let [was, is] = [installed, wanted].map(|image| groups_of(image, key));
+        Difference::Member {
+            address: key.address.to_string(),
+            left: was.difference(&is).cloned().collect(),
+            joined: is.difference(&was).cloned().collect(),
+        }
+    }));
     // The rest follows from these; where it does not, the numbers are all there is to say.
     if found.len() > before {
         return;
@@ -643,6 +670,56 @@ fn compare_images(installed: &Image, wanted: &Image, found: &mut Vec<Difference>
         if count > 0 {
             found.push(Difference::Compiled { map, count });
         }
+    }
+}
+
+fn has_interface(policy: &model::Policy, name: &InterfaceName) -> bool {
+    let mut vpcs = policy.vpcs.values();
+    vpcs.any(|vpc| vpc.interfaces.contains_key(name))
+}
+
+fn has_rule(policy: &model::Policy, rule: RuleId) -> bool {
+    let groups = policy.vpcs.values().flat_map(|vpc| vpc.groups.values());
+    let mut rules = groups.flat_map(|group| &group.rules);
+    rules.any(|known| known.id == rule)
+}
+
+/// The groups of an address, of those that any rule names.
+fn groups_of(image: &Image, key: &MemberKey) -> BTreeSet<GroupName> {
+    let identity = image.members.get(key).map(|member| member.identity);
+    let mut known = image.ids.identities.iter();
+    let found = known.find(|(_, known)| Some(**known) == identity);
+    match found.map(|(set, _)| &set.members_of) {
+        Some(MembersOf::Groups(groups)) => groups.clone(),
+        _ => BTreeSet::new(),
+    }
+}
+
+/// Which groups an address belongs to now, against what the kernel knows.
+fn member(address: &str, left: &BTreeSet<GroupName>, joined: &BTreeSet<GroupName>) -> String {
+    let named = |groups: &BTreeSet<GroupName>| {
+        let names: Vec<_> = groups.iter().map(GroupName::as_str).collect();
+        match names.as_slice() {
+            [one] => format!("group {one}"),
+            several => format!("groups {}", several.join(", ")),
+        }
+    };
+    match (left.is_empty(), joined.is_empty()) {
+        (false, true) => format!("{address} no longer belongs to {}", named(left)),
+        (true, false) => {
+            format!(
+                "{address} belongs to {}, and the kernel does not know it",
+                named(joined)
+            )
+        }
+        (false, false) => {
+            format!(
+                "{address} belongs to {}, and no longer to {}",
+                named(joined),
+                named(left)
+            )
+        }
+        (true, true) => format!("{address} has another number in the kernel"),
     }
 }
 

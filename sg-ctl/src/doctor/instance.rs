@@ -5,6 +5,7 @@ use std::fs;
 use super::{Check, devices};
 use crate::controller::View;
 use crate::dirs::{DirOptions, Dirs, Place};
+use crate::observe::Full;
 
 /// Makes the kernel hold what is stored, whatever went wrong.
 const RESTORE: &str = "sg-ctl restore";
@@ -40,7 +41,28 @@ pub(super) fn checks(options: &DirOptions) -> Vec<Check> {
     checks.extend(devices::checks(&view.policy));
     checks.extend(confirmation(&view));
     checks.extend(drift(options));
+    checks.extend(full(&view));
     checks
+}
+
+/// Interfaces and tables that take no connection any more.
+fn full(view: &View) -> Vec<Check> {
+    let dataplane = view.dataplane().map_err(|error| error.to_string());
+    let full = dataplane
+        .and_then(|dataplane| Full::read(dataplane.as_ref()).map_err(|error| error.to_string()));
+    match full {
+        Err(error) => vec![Check::problem("connections", error, "do what it says")],
+        Ok(full) if full.is_empty() => {
+            vec![Check::ok(
+                "connections",
+                "there is room for more at every interface",
+            )]
+        }
+        Ok(full) => full
+            .iter()
+            .map(|full| Check::problem("connections", full.found(), full.remedy()))
+            .collect(),
+    }
 }
 
 fn pins(options: &DirOptions, is_needed: bool) -> Check {

@@ -105,7 +105,7 @@ fn grace() -> Check {
     match (probe::can_wait_for_readers(), isolated) {
         (true, _) => Check::ok(
             "grace periods",
-            "the kernel tells when nobody reads any more",
+            "the kernel tells when the old tables are no longer in use",
         ),
         (false, Some(cpus)) => Check::problem(
             "grace periods",

@@ -202,6 +202,7 @@ impl End {
             groups: &at.groups,
             in_force: &in_force,
             stored: &stored,
+            has_members: &|group| machine.has_members(&at.vpc, vpc, group),
             has_rule: &|rule| installed.has_rule(rule),
         };
         let fits = rules.fits(question);
@@ -210,7 +211,8 @@ impl End {
         }
         self.rules_asked = rules_asked(vpc, &at.groups, question.direction);
         if reason == Reason::NoRule {
-            self.remedy = Remedy::of(&at.vpc, vpc, &at.name, &at.groups, &fits, question);
+            let peer = stored.interface.as_ref();
+            self.remedy = Remedy::of((&at.vpc, vpc), at, &fits, question, peer);
         }
         (self.matching, self.near_misses) =
             fits.into_iter().partition(|fit| fit.fit == Fit::Allows);

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use crate::dataplane::Device;
 use crate::interfaces::NetnsId;
-use crate::policy::model::{Interface, Policy, Side};
+use crate::policy::model::{Interface, Policy, Side, Vpc};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
-use crate::policy::prefix::is_link_local;
+use crate::policy::prefix::{is_link_local, names_one_machine};
 use crate::policy::traffic::are_one_family;
 
 /// The interfaces of the policy that the machine has.
@@ -63,6 +63,27 @@ impl Machine {
         self.interfaces
             .iter()
             .find(|interface| interface.vpc == *vpc && interface.name == *name)
+    }
+
+    /// Whether any address is in a group, as far as the policy and this machine say.
+    pub fn has_members(&self, vpc_name: &VpcName, vpc: &Vpc, group: &GroupName) -> bool {
+        let mut interfaces = self.interfaces.iter();
+        let is_in = |interface: &Protected| {
+            interface.vpc == *vpc_name
+                && interface.groups.contains(group)
+                && interface
+                    .addresses
+                    .iter()
+                    .any(|own| names_one_machine(&own.addr()))
+        };
+        let is_guest_in = |interface: &Interface| {
+            interface.side == Side::Guest && interface.groups.contains(group)
+        };
+        vpc.groups
+            .get(group)
+            .is_some_and(|group| !group.members.is_empty())
+            || vpc.interfaces.values().any(is_guest_in)
+            || interfaces.any(is_in)
     }
 
     /// Another interface that has the address; one of the same VPC first.

@@ -13,8 +13,10 @@ mod steps;
 
 use serde::Serialize;
 use sg_common::packet::Direction;
+use sg_common::report::Reason;
 
 use crate::dataplane::{self, Dataplane};
+use crate::observe::Full;
 use crate::policy::model::Policy;
 use crate::policy::names::{GroupName, InterfaceName, RuleId, VpcName};
 
@@ -22,7 +24,7 @@ pub use end::{End, PeerClasses};
 pub use machine::{Machine, Protected};
 pub(crate) use question::TCP_FLAGS;
 pub use question::{PacketReport, Question, TCP_SYN};
-pub use remedy::Remedy;
+pub use remedy::{FileItem, Remedy};
 pub use rules::{Fit, RuleFit};
 pub use steps::StepReport;
 
@@ -44,6 +46,8 @@ pub struct Explanation {
     pub remedy: Option<Remedy>,
     /// The protected ends on this machine, in the order in which the packet meets them.
     pub ends: Vec<End>,
+    /// What has no room for another connection at these ends: its replies are dropped.
+    pub full: Vec<Full>,
     /// Both addresses are this machine's own: such packets go over `lo`, and no interface judges
     /// them.
     pub stays_inside: bool,
@@ -118,6 +122,7 @@ pub fn explain(
         None => ("no-interface", None, Vec::new(), None),
     };
     Ok(Explanation {
+        full: full(dataplane, &ends)?,
         verdict: end::verdict(ends.iter().all(End::passes)),
         reason,
         rule,
@@ -127,6 +132,17 @@ pub fn explain(
         ends,
         stays_inside,
     })
+}
+
+/// What keeps a connection from going on that this packet would open.
+fn full(dataplane: Option<&Dataplane>, ends: &[End]) -> Result<Vec<Full>, Error> {
+    let opens = |end: &&End| end.reason == Reason::Rule.name();
+    let mut full = Full::read(dataplane)?;
+    full.retain(|full| {
+        let mut ends = ends.iter().filter(opens);
+        ends.any(|end| full.concerns(&end.vpc, &end.interface))
+    });
+    Ok(full)
 }
 
 /// One end, by one policy.

@@ -36,6 +36,10 @@ pub enum Fit {
     Allows,
     /// It would admit it, and the kernel does not know that yet.
     NotInForce,
+    /// It is for this port and for everyone, of the other IP family only.
+    AnotherFamily,
+    /// It is for this port and for a group that has no members.
+    GroupWithoutMembers,
     /// It is for this peer and another port, or ICMP type.
     AnotherPort,
     /// It is for this port and another peer.
@@ -54,6 +58,8 @@ pub(super) struct Rules<'a> {
     pub(super) in_force: &'a PeerClasses,
     /// What the policy and the machine say of it.
     pub(super) stored: &'a PeerClasses,
+    /// Whether any address is in the group.
+    pub(super) has_members: &'a dyn Fn(&GroupName) -> bool,
     /// Whether the kernel has the rule.
     pub(super) has_rule: &'a dyn Fn(RuleId) -> bool,
 }
@@ -101,7 +107,11 @@ impl Rules<'_> {
         match (is_attached, is_for, known || stored) {
             (true, true, true) if known && (self.has_rule)(id) => Some(Fit::Allows),
             (true, true, true) => Some(Fit::NotInForce),
-            (true, true, false) => Some(Fit::AnotherPeer),
+            (true, true, false) => Some(match &permission.peer {
+                Peer::Prefix(_) if is_for_everyone(&permission.peer) => Fit::AnotherFamily,
+                Peer::Group(peer) if !(self.has_members)(peer) => Fit::GroupWithoutMembers,
+                _ => Fit::AnotherPeer,
+            }),
             (true, false, true) if Traffic::Protocol(service.protocol()).covers(traffic) => {
                 Some(Fit::AnotherPort)
             }

@@ -6,6 +6,7 @@
 mod events;
 pub mod flow_log;
 mod flows;
+mod full;
 mod members;
 mod overview;
 mod rates;
@@ -19,6 +20,7 @@ use crate::policy::rule_text::Protocol;
 
 pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
 pub use flows::{Flow, FlowFilter, FlowWithRule, RuleNames};
+pub use full::Full;
 pub use members::{Member, Members};
 pub use overview::{InterfaceKey, InterfaceLoad, Load, Overview, PeerDrops, ReasonLoad, Watcher};
 pub use rates::{Growth, InterfaceRates, Rates, ReasonRate, RuleRate};

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::or_none;
+use super::{Full, or_none};
 use crate::controller::{InterfaceState, InterfaceStates, Strayed, StrayedTo, TakenBack, View};
 use crate::dataplane::{Attachment, Dataplane, Error};
 use crate::policy::model::{Hook, Interface, Policy, Side};
@@ -20,6 +20,8 @@ pub struct Status {
     pub interfaces: Vec<InterfaceStatus>,
     /// How full the flow tables are.
     pub flows: FlowsStatus,
+    /// What has no room for another connection.
+    pub full: Vec<Full>,
     /// The change that is taken back unless it is confirmed.
     pub unconfirmed: Option<UnconfirmedStatus>,
     /// The change that was taken back last, unless something was changed since.
@@ -180,6 +182,7 @@ impl Status {
             revision,
             interfaces,
             flows: Self::flows(dataplane)?,
+            full: Full::read(dataplane)?,
             unconfirmed: None,
             taken_back: None,
             mismatch: None,

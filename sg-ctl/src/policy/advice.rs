@@ -77,7 +77,7 @@ pub enum Matter {
     #[error("\"{0}\" can never match: {1}")]
     NeverMatches(Permission, &'static str),
     /// The group in the rule has no member.
-    #[error("\"{0}\" matches nobody: that group has no interface and no members")]
+    #[error("\"{0}\" matches no packet: the group has no interface and no members")]
     EmptyPeer(Permission),
     /// SSH beside the application's rules.
     #[error("has rules for administration among others; keep them in a group of their own")]

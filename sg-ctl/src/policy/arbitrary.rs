@@ -204,6 +204,16 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
     })
 }
 
+/// The interface without addresses that another one has; with none left it is no guest.
+fn with_addresses_of_its_own(mut interface: Interface, taken: &mut BTreeSet<IpAddr>) -> Interface {
+    interface.addresses.retain(|address| taken.insert(*address));
+    if interface.addresses.is_empty() {
+        interface.side = Side::Host;
+        (interface.macs, interface.vlans) = Default::default();
+    }
+    interface
+}
+
 /// A VPC whose interfaces have names of its own.
 pub(super) fn vpc(interfaces: &'static str) -> impl Strategy<Value = Vpc> {
     let names = (
@@ -229,13 +239,19 @@ pub(super) fn vpc(interfaces: &'static str) -> impl Strategy<Value = Vpc> {
         let (groups, bodies, lists, contents, attached) = parts;
         let interface_name =
             |index: usize| -> InterfaceName { parse(&format!("{interfaces}{index}")) };
+        let mut taken = BTreeSet::new();
         Vpc {
             prefix_lists: lists.into_iter().map(parse).zip(contents).collect(),
             groups: groups.into_iter().map(parse).zip(bodies).collect(),
             interfaces: attached
                 .into_iter()
                 .enumerate()
-                .map(|(index, interface)| (interface_name(index), interface))
+                .map(|(index, interface)| {
+                    (
+                        interface_name(index),
+                        with_addresses_of_its_own(interface, &mut taken),
+                    )
+                })
                 .collect(),
             link_local_services,
             on_rule_removal,

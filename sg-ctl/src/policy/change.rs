@@ -88,6 +88,7 @@ impl Policy {
         // A failed edit leaves gaps that would be reported again as dangling references.
         if findings.is_empty() {
             check::check(&policy, &touched, &mut findings);
+            check::check_guests_apart(&policy, &touched, &mut findings);
         }
         findings.or(policy)
     }

@@ -12,9 +12,9 @@ use super::defaults::{self, DEFAULT_GROUP_DESCRIPTION};
 use super::fan_out;
 use super::model::{
     EgressDrops, Group, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission,
-    PortRange, Side, Timeouts, Traffic, Vpc,
+    PortRange, Rule, Side, Timeouts, Traffic, Vpc,
 };
-use super::names::{GroupName, VpcName};
+use super::names::{GroupId, GroupName, RuleId, VpcName};
 
 /// Longer lists take a line for each item.
 const MAX_INLINE: usize = 8;
@@ -88,7 +88,7 @@ fn is_standard(name: &GroupName, group: &Group) -> bool {
     name.is_default() && plain && directions.iter().all(|d| is_default(name, group, *d))
 }
 
-fn rules_of(group: &Group, direction: Direction) -> impl Iterator<Item = &super::model::Rule> {
+fn rules_of(group: &Group, direction: Direction) -> impl Iterator<Item = &Rule> {
     group
         .rules
         .iter()
@@ -150,6 +150,18 @@ fn export_group(text: &mut String, name: &GroupName, group: &Group, room: &mut u
     if text.len() == start + 1 {
         text.insert_str(start, " {}");
     }
+}
+
+/// One rule as the item of a file that stands for it.
+pub fn rule_item(permission: &Permission) -> String {
+    let mut group = Group::bare(GroupId::random(), String::new());
+    group.rules.push(Rule {
+        id: RuleId::random(),
+        permission: permission.clone(),
+        description: String::new(),
+    });
+    let mut room = usize::MAX;
+    rule_items(&group, permission.direction, &mut room).concat()
 }
 
 /// The rules of one direction as items in flow style. `room` is what lists may still stand for.
@@ -376,7 +388,7 @@ fn inline(items: impl Iterator<Item = String>) -> String {
 }
 
 /// A text as any YAML reader takes it for that text, in quotes where it needs them.
-fn scalar(text: &str) -> String {
+pub(crate) fn scalar(text: &str) -> String {
     let after_mark = text
         .strip_prefix("sg:")
         .or_else(|| text.strip_prefix("pl:"));

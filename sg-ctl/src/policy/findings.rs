@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 
 use super::file::TextProblem;
 use super::names::{GroupId, GroupName, InterfaceName, NameError, PrefixListName, RuleId, VpcName};
@@ -180,6 +181,17 @@ pub enum Problem {
     /// Nothing says what the guest may send from.
     #[error("protects a guest but has no addresses; list the addresses of the guest")]
     GuestWithoutAddresses,
+    /// A VPC knows a guest by its address.
+    #[error(
+        "has the address {address} of interface \"{other}\"; each guest of a VPC has addresses of its \
+         own"
+    )]
+    AddressTwice {
+        /// The address of both.
+        address: IpAddr,
+        /// The other interface.
+        other: InterfaceName,
+    },
     /// A host's addresses are read from it.
     #[error(
         "protects this machine, whose addresses are read from the interface; leave addresses out, \

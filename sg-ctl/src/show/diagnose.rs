@@ -1,5 +1,6 @@
 //! Why a connection does not come about.
 
+use super::explain::remedy;
 use super::style::Style;
 use super::words::count;
 use crate::diagnose::{Answer, Diagnosis, DroppedAt, Transport};
@@ -22,13 +23,12 @@ pub fn diagnosis(found: &Diagnosis, transport: Transport, style: Style) -> Strin
     for sentence in sentences(found, transport) {
         text.push_str(&format!("  {sentence}\n"));
     }
-    if let Some(remedy) = found
-        .dropped
-        .as_ref()
-        .and_then(|dropped| dropped.remedy.as_ref())
-    {
-        text.push_str(&format!("to allow it:\n  {}\n", remedy.command));
-    }
+    let found = found.dropped.as_ref();
+    text.extend(
+        found
+            .and_then(|dropped| dropped.remedy.as_ref())
+            .map(remedy),
+    );
     text
 }
 

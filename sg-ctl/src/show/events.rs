@@ -69,13 +69,13 @@ impl EventLines {
             }
         }
         let text = match unseen.paused_s {
-            None => format!("{} came too fast to be told", parts.join(" and ")),
+            None => format!("{} came too fast to be shown", parts.join(" and ")),
             Some(paused) => {
                 if parts.is_empty() {
                     parts.push("no more dropped packets".to_owned());
                 }
                 format!(
-                    "nobody read for {paused} s: {} and the flows that began meanwhile were not told",
+                    "no reader for {paused} s: {} and the flows that began in that time are not shown",
                     parts.join(" and ")
                 )
             }
@@ -248,7 +248,7 @@ mod tests {
         };
         assert_eq!(
             lines.unseen(unseen),
-            "1,234 more dropped packets and 1 more new flow came too fast to be told\n"
+            "1,234 more dropped packets and 1 more new flow came too fast to be shown\n"
         );
         let paused = |drops| Unseen {
             drops,
@@ -257,8 +257,8 @@ mod tests {
         };
         assert_eq!(
             lines.unseen(paused(7)),
-            "nobody read for 5 s: 7 more dropped packets and the flows that began meanwhile were not \
-             told\n"
+            "no reader for 5 s: 7 more dropped packets and the flows that began in that time are not \
+             shown\n"
         );
         assert!(
             lines

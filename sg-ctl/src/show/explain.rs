@@ -2,11 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::columns::{Align, Columns};
 use super::style::Style;
 use super::words::{ago, count, list, span};
-use crate::explain::{End, Explanation, Fit, PacketReport, PeerClasses, RuleFit};
+use crate::explain::{End, Explanation, FileItem, Fit, PacketReport, PeerClasses, Remedy, RuleFit};
 use crate::observe::Flow;
+use crate::policy::model::Peer;
 
 /// More rules than anyone compares; the others are counted.
 const RULES_SHOWN: usize = 6;
@@ -35,12 +38,33 @@ pub fn explanation(told: &Explanation, style: Style) -> String {
              no interface judges it\n",
         );
     }
-    if let Some(remedy) = &told.remedy {
-        text.push_str(&format!("to allow it:\n  {}\n", remedy.command));
-        if !remedy.also_opens.is_empty() {
-            let others = list(&remedy.also_opens);
-            text.push_str(&format!("  (the group opens {others} as well)\n"));
-        }
+    for full in &told.full {
+        let (found, remedy) = (full.found(), full.remedy());
+        text.push_str(&format!(
+            "{}\n  to make room: {remedy}\n",
+            style.bad(&found)
+        ));
+    }
+    text.extend(told.remedy.as_ref().map(remedy));
+    text
+}
+
+/// A command to copy, and what to add to the policy file.
+pub(super) fn remedy(remedy: &Remedy) -> String {
+    let mut text = format!("to allow it:\n  {}\n", remedy.command);
+    if !remedy.also_opens.is_empty() {
+        let others = list(&remedy.also_opens);
+        text.push_str(&format!("  (the group opens {others} as well)\n"));
+    }
+    if let Some(FileItem {
+        list: [outer, name, inner],
+        item,
+    }) = &remedy.file
+    {
+        text.push_str(&format!(
+            "if you use a policy file, add it there too, or the next `apply` undoes it:\n  \
+             {outer}:\n    {name}:\n      {inner}:\n        - {item}\n"
+        ));
     }
     text
 }
@@ -104,9 +128,7 @@ fn lines_of(end: &End, style: Style) -> String {
         text.push_str(&rule_lines("allowed by", &end.matching, style, |_| ""));
     }
     if !end.near_misses.is_empty() && end.matching.is_empty() {
-        text.push_str(&rule_lines("nearest", &end.near_misses, style, |fit| {
-            words_of(fit.fit)
-        }));
+        text.push_str(&rule_lines("nearest", &end.near_misses, style, words_of));
     }
     let mut line = |label: &str, what: &str| {
         text.push_str(&format!("  {label:LABEL$}{what}\n"));
@@ -164,10 +186,15 @@ fn of_flow(flow: &Flow) -> String {
     )
 }
 
-fn words_of(fit: Fit) -> &'static str {
-    match fit {
+fn words_of(fit: &RuleFit) -> &'static str {
+    match fit.fit {
         Fit::Allows => "",
         Fit::NotInForce => "not in force yet",
+        Fit::AnotherFamily => match fit.allows.peer {
+            Peer::Prefix(IpNet::V4(_)) => "IPv4 only; add ::/0",
+            _ => "IPv6 only; add 0.0.0.0/0",
+        },
+        Fit::GroupWithoutMembers => "the group has no members",
         Fit::AnotherPort => "another port",
         Fit::AnotherPeer => "another peer",
         Fit::AnotherProtocol => "another protocol",

@@ -66,6 +66,13 @@ pub fn status(status: &Status, style: Style) -> String {
         number(flows.embryonic),
         status.revision
     ));
+    for full in &status.full {
+        let (found, remedy) = (full.found(), full.remedy());
+        text.push_str(&format!(
+            "{}\n  to make room: {remedy}\n",
+            style.bad(&found)
+        ));
+    }
     text + &confirmations
 }
 
@@ -109,6 +116,7 @@ mod tests {
         };
         let shown = status(
             &Status {
+                full: Vec::new(),
                 revision: 4,
                 interfaces: vec![
                     interface("eth0", None, true),
@@ -142,6 +150,7 @@ flows: 1,200 assured of 262,144, 1 embryonic; policy revision 4
     #[test]
     fn with_nothing_protected_it_says_what_to_do() {
         let nothing = Status {
+            full: Vec::new(),
             revision: 0,
             interfaces: Vec::new(),
             flows: FlowsStatus::default(),

@@ -40,6 +40,7 @@ pub fn policy(rng: &mut Rng) -> Policy {
         rng,
         ids: 0,
         interfaces: 0,
+        taken: BTreeSet::new(),
     };
     let vpcs = (0..draft.rng.u8(1..=3)).map(|number| {
         let name = if number == 0 {
@@ -81,6 +82,8 @@ struct Draft<'rng> {
     rng: &'rng mut Rng,
     ids: u64,
     interfaces: u32,
+    /// Addresses of guests: no two have the same.
+    taken: BTreeSet<IpAddr>,
 }
 
 impl Draft<'_> {
@@ -151,17 +154,22 @@ impl Draft<'_> {
         let name: InterfaceName = named(&format!("eth{}", self.interfaces));
         self.interfaces += 1;
         let rng = &mut *self.rng;
-        let side = pick(rng, &[Side::Host, Side::Guest]);
+        let mut addresses = match rng.bool() {
+            true => some(rng, 1..=4, address),
+            false => BTreeSet::new(),
+        };
+        addresses.retain(|address| self.taken.insert(*address));
+        let side = match addresses.is_empty() {
+            true => Side::Host,
+            false => Side::Guest,
+        };
         let interface = Interface {
             groups: some(rng, 1..=4, |rng| {
                 rng.choice(groups).expect("every VPC has groups").clone()
             }),
             side,
             hook: pick(rng, &[Hook::Auto, Hook::Xdp, Hook::Tc]),
-            addresses: match side {
-                Side::Host => BTreeSet::new(),
-                Side::Guest => some(rng, 1..=4, address),
-            },
+            addresses,
             macs: match side {
                 Side::Host => Macs::default(),
                 Side::Guest => macs(rng),

@@ -183,7 +183,9 @@ impl Places {
         touched
             .interfaces
             .retain(|interface| !unsound.contains(interface));
-        check::check(policy, &BTreeMap::from([(name.clone(), touched)]), findings);
+        let touched = BTreeMap::from([(name.clone(), touched)]);
+        check::check(policy, &touched, findings);
+        check::check_guests_apart(policy, &touched, findings);
         // A sound file has no findings, so that its million rules are looked up for none.
         let rules: HashMap<RuleId, Place> = match findings.is_empty() {
             true => HashMap::new(),
