@@ -144,21 +144,14 @@ impl Store {
         let name = format!("{wanted}{}.json", flavour.suffix());
         let note = self.folder().join("chosen").join(name);
         if !self.update
-            && let Some(kernel) = remembered(&note)
+            && let Some(kernel) = self.remembered(&note)
         {
             return Ok(kernel);
         }
         let (archive, package) = self.newest(flavour, wanted)?;
         let release = package.strip_prefix(PACKAGE).unwrap_or(&package).to_owned();
         let described = archive.show(&package)?;
-        let folder = self
-            .folder()
-            .join(format!("{release}_{}", described.version));
-        let kernel = Kernel {
-            release,
-            version: described.version,
-            folder,
-        };
+        let kernel = self.place(release, described.version);
         if !kernel.modules().is_dir() {
             setup::announce(
                 &format!("apt-get download {package}"),
@@ -202,6 +195,24 @@ impl Store {
 
     fn folder(&self) -> PathBuf {
         workspace::tools().join("kernels").join(self.arch.debian())
+    }
+
+    /// A kernel, and where it is once it has been unpacked.
+    fn place(&self, release: String, version: String) -> Kernel {
+        let folder = self.folder().join(format!("{release}_{version}"));
+        Kernel {
+            release,
+            version,
+            folder,
+        }
+    }
+
+    /// The kernel that was chosen before, if it is still there.
+    fn remembered(&self, note: &Path) -> Option<Kernel> {
+        let note: Value = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
+        let field = |name: &str| note[name].as_str().map(str::to_owned);
+        let kernel = self.place(field("release")?, field("version")?);
+        kernel.modules().is_dir().then_some(kernel)
     }
 
     /// A release, whose lists are fetched once.
@@ -358,19 +369,6 @@ fn replace(place: &Path, with: &Path) -> Result<()> {
     rename(with, place)
 }
 
-fn remembered(note: &Path) -> Option<Kernel> {
-    let note: Value = serde_json::from_str(&fs::read_to_string(note).ok()?).ok()?;
-    let field = |name: &str| note[name].as_str().map(str::to_owned);
-    let (release, version) = (field("release")?, field("version")?);
-    let folder = PathBuf::from(field("folder")?);
-    let kernel = Kernel {
-        release,
-        version,
-        folder,
-    };
-    kernel.modules().is_dir().then_some(kernel)
-}
-
 fn remember(note: &Path, kernel: &Kernel) -> Result<()> {
     ensure!(
         kernel.image().is_file(),
@@ -382,7 +380,6 @@ fn remember(note: &Path, kernel: &Kernel) -> Result<()> {
     let text = json!({
         "release": kernel.release,
         "version": kernel.version,
-        "folder": kernel.folder,
     });
     fs::write(note, format!("{text:#}\n")).with_context(|| format!("writing {}", note.display()))
 }
