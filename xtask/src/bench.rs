@@ -3,7 +3,10 @@
 //! The measuring is a program of its own, in the folder beside: it is built with the kernel's half
 //! inside, which takes what `cargo xtask setup` puts in place first.
 
-use anyhow::Result;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
 
 use crate::{setup, workspace};
 
@@ -16,6 +19,9 @@ pub(crate) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Compare with the build of this commit, which takes some minutes to build the first time
+    #[arg(long, value_name = "REVISION")]
+    against: Option<String>,
     /// Few rounds and small tables, to see in a minute that everything works; the numbers mean little
     #[arg(long)]
     quick: bool,
@@ -40,10 +46,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     measure
         .env("SG_CTL", release.join("sg-ctl"))
         .args(&arguments.names);
+    if let Some(revision) = &arguments.against {
+        measure.env("SG_CTL_BEFORE", build_of(revision)?);
+    }
     for (option, given) in [("--json", arguments.json), ("--quick", arguments.quick)] {
         if given {
             measure.arg(option);
         }
     }
     workspace::run(&mut measure)
+}
+
+/// Builds `sg-ctl` of an earlier commit, in a folder of its own, and returns where it is.
+fn build_of(revision: &str) -> Result<PathBuf> {
+    let wanted = format!("{revision}^{{commit}}");
+    let commit = workspace::output(workspace::command("git").args([
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        &wanted,
+    ]))
+    .with_context(|| format!("{revision} is no commit of this repository"))?;
+    let folder = workspace::target().join("against").join(&commit);
+    let sources = folder.join("sources");
+    if !sources.exists() {
+        fs::create_dir_all(&folder)?;
+        let clone = ["clone", "--quiet", "--shared", "--no-checkout", "."];
+        workspace::run(workspace::command("git").args(clone).arg(&sources))?;
+        let checkout = ["checkout", "--quiet", "--detach", &commit];
+        workspace::run(
+            workspace::command("git")
+                .current_dir(&sources)
+                .args(checkout),
+        )?;
+    }
+    let build = [
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--package=sg-ctl",
+    ];
+    workspace::run(
+        workspace::command("cargo")
+            .current_dir(&sources)
+            .env("CARGO_TARGET_DIR", &folder)
+            .args(build),
+    )?;
+    Ok(folder.join("release/sg-ctl"))
 }

@@ -5,6 +5,7 @@
 //! is not there is reported as missing. What is built for a measurement lives in namespaces and
 //! temporary folders of its own, and goes with it.
 
+mod before;
 mod judgement;
 mod measure;
 mod memory;
@@ -166,6 +167,19 @@ const THEMES: &[Theme] = &[
     Theme {
         names: &["open_flood_over_none"],
         take: packet_rates::open_flood,
+    },
+    Theme {
+        names: &[
+            "established_tc_over_before",
+            "established_xdp_over_before",
+            "sent_over_before",
+            "refused_syn_over_before",
+        ],
+        take: before::packets,
+    },
+    Theme {
+        names: &["first_apply_over_before"],
+        take: before::first_apply,
     },
 ];
 
