@@ -106,3 +106,44 @@ fn the_capabilities_that_it_takes_are_those_that_are_named() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn other_filters_and_ways_past_a_protected_interface_are_told() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply("{groups: {g: {}}, interfaces: {eth0: {groups: [g]}}}")?;
+    let doctor = || Ok::<_, anyhow::Error>(sg.run(&["doctor"])?.stdout);
+    let quiet = doctor()?;
+    ensure!(
+        quiet.contains("no rule of nftables or iptables is seen"),
+        "{quiet}"
+    );
+    ensure!(!quiet.contains("answers from"), "{quiet}");
+
+    pair.host.run("nft", &["add table inet f"])?;
+    pair.host.run(
+        "nft",
+        &["add chain inet f c { type filter hook input priority 0 ; policy drop ; }"],
+    )?;
+    pair.lab.join((&pair.host, "eth1"), (&pair.world, "eth1"))?;
+    pair.host.add_addresses("eth1", &["10.1.0.10/24"])?;
+    pair.host
+        .ip("route replace default via 10.1.0.1 dev eth1")?;
+    pair.host.enter(|| {
+        Ok(std::fs::write(
+            "/proc/sys/net/ipv4/conf/eth0/rp_filter",
+            "1",
+        )?)
+    })?;
+    let told = doctor()?;
+    for wanted in [
+        "nftables: table inet f, chain c (input): drops by default",
+        "answers from 10.0.0.10 of eth0 to far networks leave by eth1, which sg does not protect",
+        "rp_filter is strict at eth0",
+    ] {
+        ensure!(told.contains(wanted), "{wanted}: {told}");
+    }
+    sg.run(&["attach", "eth1", "--group", "g"])?.succeeded()?;
+    ensure!(!doctor()?.contains("answers from"), "{}", doctor()?);
+    Ok(())
+}

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use sg_common::event::EventKind;
 
 use crate::controller::View;
 use crate::diagnose::{self, Circumstances, Transport, resolve};
 use crate::dirs::DirOptions;
 use crate::explain::Machine;
+use crate::observe::EventSource;
 use crate::policy::names::{InterfaceName, VpcName};
 use crate::policy::rule_text::Protocol;
 use crate::show::{self, Style};
@@ -24,7 +26,9 @@ use super::{Answer, choose};
 const ADDRESSES: usize = 4;
 
 /// The result is one of: fine; refused (nothing listens there); dropped by groups on this machine,
-/// with the rule that is missing; no answer (look for a filter elsewhere); unreachable.
+/// with the rule that is missing; not sent (another filter of this machine); unreachable (no route);
+/// no neighbour (the next machine does not answer on the link); no answer; answer lost (it came, and
+/// another filter of this machine dropped it); too big (only large packets are lost).
 #[derive(Debug, Args)]
 pub(super) struct Diagnose {
     /// The machine, by name or address
@@ -81,9 +85,11 @@ impl Diagnose {
             transport,
             patience: self.timeout,
         };
+        // Where another reads them, or nothing is protected, counters have to do.
+        let mut events = EventSource::open(dirs, &[EventKind::Drop]).ok();
         let mut tried = Vec::new();
         for address in addresses {
-            let diagnosis = circumstances.diagnose(address)?;
+            let diagnosis = circumstances.diagnose(address, events.as_mut())?;
             let is_fine = diagnosis.answer == diagnose::Answer::Fine;
             tried.push(diagnosis);
             if is_fine {

@@ -2,23 +2,29 @@
 //! counted meanwhile, and explained.
 
 mod attempt;
+mod echo;
+mod tap;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::Serialize;
 use sg_common::packet::Direction;
-use sg_common::report::Verdict;
+use sg_common::report::{Reason, Verdict};
 
 use crate::dataplane::{self, Dataplane};
 use crate::explain::{self, Explanation, Machine, Protected, Question, Remedy, TCP_SYN, explain};
-use crate::interfaces::{self, Netns};
+use crate::interfaces::{self, Hop, Kind, Netns, first_hop};
+use crate::observe::{EventSource, Full};
 use crate::policy::model::{Policy, Side};
 use crate::policy::names::{InterfaceName, VpcName};
 
 use attempt::{Attempt, Outcome, source_towards};
 pub use attempt::{Transport, resolve};
+use echo::large_ones_are_lost;
+use tap::{Seen, Tap};
 
 /// What it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -26,14 +32,22 @@ pub use attempt::{Transport, resolve};
 pub enum Answer {
     /// The other side talks.
     Fine,
-    /// A machine answered that nobody listens there.
+    /// A machine answered that no process listens there.
     Refused,
     /// Groups on this machine drop it.
     Dropped,
     /// It went out, and nothing came back.
     NoAnswer,
-    /// It cannot be sent there.
+    /// It cannot be sent there: there is no route, or a router said so.
     Unreachable,
+    /// Something else on this machine kept it from leaving.
+    NotSent,
+    /// The next machine on the way does not answer on the link.
+    NoNeighbour,
+    /// An answer came, and something else on this machine dropped it.
+    AnswerLost,
+    /// The other side talks, and large packets do not get through.
+    TooBig,
 }
 
 /// How one address was tried, and what came of it.
@@ -57,6 +71,19 @@ pub struct Diagnosis {
     pub counted: Vec<CountedDrop>,
     /// The decision about the first packet, where an interface makes one.
     pub explanation: Option<Explanation>,
+    /// What has no room for another connection.
+    pub full: Vec<Full>,
+    /// Packets of this attempt that left this machine, where that can be seen.
+    pub sent: Option<u64>,
+    /// Packets that came back for it.
+    pub received: Option<u64>,
+    /// The machine that its packets are given to first.
+    pub next_hop: Option<IpAddr>,
+    /// Packets that the kernel dropped meanwhile, because answers would leave by another device
+    /// (rp_filter).
+    pub reverse_path_drops: u64,
+    /// The largest packet that the device sends.
+    pub mtu: Option<u32>,
 }
 
 /// The end that drops.
@@ -125,7 +152,11 @@ type Drops = BTreeMap<(VpcName, InterfaceName, u32, u32), u64>;
 
 impl Circumstances<'_> {
     /// Tries one address.
-    pub fn diagnose(&self, address: SocketAddr) -> Result<Diagnosis, Error> {
+    pub fn diagnose(
+        &self,
+        address: SocketAddr,
+        events: Option<&mut EventSource>,
+    ) -> Result<Diagnosis, Error> {
         let mut diagnosis = Diagnosis {
             answer: Answer::Unreachable,
             address,
@@ -136,6 +167,12 @@ impl Circumstances<'_> {
             dropped: None,
             counted: Vec::new(),
             explanation: None,
+            full: Vec::new(),
+            sent: None,
+            received: None,
+            next_hop: None,
+            reverse_path_drops: 0,
+            mtu: None,
         };
         let source = match self.interface {
             Some(interface) => interface.address_towards(address.ip()),
@@ -150,7 +187,7 @@ impl Circumstances<'_> {
         let attempt = match prepared {
             Ok(attempt) => attempt,
             Err(error) => {
-                diagnosis.system = Some(error.to_string());
+                diagnosis.system = Some(route_refusal(&error));
                 return Ok(diagnosis);
             }
         };
@@ -160,25 +197,127 @@ impl Circumstances<'_> {
             diagnosis.interface = Some(interface.name.clone());
             diagnosis.explanation = self.explain(interface, attempt.source, address)?;
         }
-        let before = self.drops()?;
+        let before = (self.drops()?, reverse_path_drops());
+        let tap = Tap::open(address.ip()).ok();
         let (outcome, waited) = attempt.run(self.patience);
-        diagnosis.counted = counted(&before, self.drops()?);
+        diagnosis.counted = counted(&before.0, self.drops()?);
+        diagnosis.reverse_path_drops = reverse_path_drops().saturating_sub(before.1);
         diagnosis.waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-        let dropped = diagnosis.explanation.as_ref().and_then(dropped_at);
-        diagnosis.answer = match (outcome, dropped) {
-            (Outcome::Answered, _) => Answer::Fine,
-            (Outcome::Refused, _) => Answer::Refused,
-            (Outcome::Silence | Outcome::Unreachable(_), Some(dropped)) => {
-                diagnosis.dropped = Some(dropped);
+        let seen = tap.map(|tap| tap.seen(self.transport.number(), attempt.source, address));
+        (diagnosis.sent, diagnosis.received) = seen.map(|seen| (seen.sent, seen.received)).unzip();
+        let hop = first_hop(&Netns::current()?, address.ip(), None)?;
+        diagnosis.next_hop = hop.map(|hop| hop.address);
+        let event = self.dropped_event(attempt.source, address, events);
+        let dropped = diagnosis
+            .explanation
+            .as_ref()
+            .and_then(dropped_at)
+            .or(event.clone());
+        diagnosis.answer = match outcome {
+            // The last packet of a handshake may be dropped behind this side's back.
+            Outcome::Answered if event.is_some() => {
+                diagnosis.dropped = event;
                 Answer::Dropped
             }
-            (Outcome::Silence, None) => Answer::NoAnswer,
-            (Outcome::Unreachable(error), None) => {
-                diagnosis.system = Some(error.to_string());
-                Answer::Unreachable
+            Outcome::Answered => self.of_large_packets(&mut diagnosis, hop, waited)?,
+            Outcome::Refused if seen.is_some_and(|seen| seen.sent == 0) => Answer::NotSent,
+            Outcome::Refused => Answer::Refused,
+            Outcome::Silence | Outcome::Unreachable(_) if dropped.is_some() => {
+                diagnosis.dropped = dropped;
+                Answer::Dropped
+            }
+            Outcome::Silence | Outcome::Unreachable(_) => {
+                if let Outcome::Unreachable(error) = &outcome {
+                    diagnosis.system = Some(route_refusal(error));
+                }
+                let is_unresolved = hop.is_some_and(|hop| hop.is_unresolved);
+                match (seen, &outcome) {
+                    (Some(Seen { sent: 0, .. }), _) if is_unresolved => Answer::NoNeighbour,
+                    (Some(Seen { sent: 0, .. }), _) => Answer::NotSent,
+                    (Some(Seen { received: 1.., .. }), _) => Answer::AnswerLost,
+                    (_, Outcome::Unreachable(_)) => Answer::Unreachable,
+                    _ => Answer::NoAnswer,
+                }
             }
         };
+        let is_full = |reason| {
+            [Reason::QuotaFull, Reason::TableFull]
+                .map(Reason::name)
+                .contains(&reason)
+        };
+        if diagnosis
+            .dropped
+            .as_ref()
+            .is_some_and(|dropped| is_full(dropped.reason))
+        {
+            diagnosis.full = Full::read(self.dataplane)?;
+        }
         Ok(diagnosis)
+    }
+
+    /// A connection is there; whether it can carry full packets too.
+    fn of_large_packets(
+        &self,
+        diagnosis: &mut Diagnosis,
+        hop: Option<Hop>,
+        waited: Duration,
+    ) -> Result<Answer, Error> {
+        let links = interfaces::links(&Netns::current()?)?;
+        let link = hop.and_then(|hop| links.into_iter().find(|link| link.ifindex == hop.ifindex));
+        let Some(link) = link.filter(|link| link.kind != Kind::Loopback) else {
+            return Ok(Answer::Fine);
+        };
+        diagnosis.mtu = Some(link.mtu);
+        let patience = (waited * 4).clamp(
+            Duration::from_millis(200),
+            self.patience.max(Duration::from_millis(200)),
+        );
+        // Where nothing answers, or no packet can be made, nothing is known.
+        let lost = large_ones_are_lost(diagnosis.address.ip(), link.mtu as usize, patience);
+        Ok(match lost.unwrap_or(false) {
+            true => Answer::TooBig,
+            false => Answer::Fine,
+        })
+    }
+
+    /// The first packet of an attempt that an interface of this machine has told to be dropped.
+    fn dropped_event(
+        &self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        events: Option<&mut EventSource>,
+    ) -> Option<DroppedAt> {
+        let end =
+            |address: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(address?, port?));
+        let mut found = None;
+        let polled = events?.poll(&mut |event| {
+            let ends = [
+                end(event.local, event.local_port),
+                end(event.peer, event.peer_port),
+            ];
+            let is_it = [source, destination].iter().all(|wanted| {
+                ends.iter()
+                    .flatten()
+                    .any(|end| (end.ip(), end.port()) == (wanted.ip(), wanted.port()))
+            });
+            if let (None, true, false, Some(interface)) =
+                (&found, is_it, event.audit, &event.interface)
+            {
+                let known = event
+                    .vpc
+                    .as_ref()
+                    .and_then(|vpc| self.machine.interface(vpc, interface));
+                found = Some(DroppedAt {
+                    interface: interface.clone(),
+                    netns: known.and_then(|known| known.netns.clone()),
+                    direction: event.direction.name(),
+                    reason: event.reason.name(),
+                    sentence: event.sentence,
+                    remedy: None,
+                });
+            }
+        });
+        polled.ok().and(found)
     }
 
     /// The protected interface by which packets from this address leave the namespace of this
@@ -250,6 +389,37 @@ impl Circumstances<'_> {
     }
 }
 
+/// Why a packet cannot be routed, as the kernel says it by a number.
+fn route_refusal(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::ENETUNREACH) => "this machine has no route to it (`ip route`)".to_owned(),
+        Some(libc::EHOSTUNREACH) => "its network is reported as unreachable".to_owned(),
+        Some(libc::EINVAL) => {
+            "a blackhole route discards what is sent there (`ip route`)".to_owned()
+        }
+        Some(libc::EACCES) => "a route or a rule prohibits it (`ip route`, `ip rule`)".to_owned(),
+        Some(libc::EPERM) => "a filter of this machine refuses it".to_owned(),
+        Some(libc::EADDRNOTAVAIL) => {
+            "this machine has no address of this family to send from".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// How many packets were dropped since the machine started because of rp_filter.
+fn reverse_path_drops() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else {
+        return 0;
+    };
+    let mut columns = names.split(' ').zip(values.split(' '));
+    let found = columns.find(|(name, _)| *name == "IPReversePathFilter");
+    found
+        .and_then(|(_, value)| value.parse().ok())
+        .unwrap_or_default()
+}
+
 /// The first end that drops the packet.
 fn dropped_at(told: &Explanation) -> Option<DroppedAt> {
     let mut ends = told.ends.iter();
@@ -273,7 +443,7 @@ fn counted(before: &Drops, after: Drops) -> Vec<CountedDrop> {
             vpc,
             interface,
             direction: directions.find(|known| known.number() == direction)?.name(),
-            reason: sg_common::report::Reason::from_number(reason)?.name(),
+            reason: Reason::from_number(reason)?.name(),
             packets: Some(more).filter(|more| *more > 0)?,
         })
     });

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Check, devices};
+use super::{Check, devices, path};
 use crate::controller::View;
 use crate::dirs::{DirOptions, Dirs, Place};
 use crate::observe::Full;
@@ -39,6 +39,7 @@ pub(super) fn checks(options: &DirOptions) -> Vec<Check> {
     )];
     checks.push(pins(options, interfaces > 0));
     checks.extend(devices::checks(&view.policy));
+    checks.extend(path::checks(&view.policy));
     checks.extend(confirmation(&view));
     checks.extend(drift(options));
     checks.extend(full(&view));

@@ -7,6 +7,7 @@ mod devices;
 mod instance;
 mod kernel;
 mod machine;
+mod path;
 
 use serde::Serialize;
 

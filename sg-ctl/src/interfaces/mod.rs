@@ -6,9 +6,11 @@
 mod error;
 mod link;
 mod netns;
+mod route;
 mod xdp_features;
 
 pub use error::{Error, Result};
 pub use link::{Kind, Link, LinkLayer, Peer, link, links, peer_mac};
 pub use netns::{Netns, NetnsId, every_namespace};
+pub use route::{Hop, first_hop};
 pub use xdp_features::has_native_xdp;
