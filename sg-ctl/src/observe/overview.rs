@@ -146,7 +146,7 @@ pub struct Watcher {
     events: Result<EventSource, String>,
     before: Option<(Stats, Instant)>,
     history: HashMap<(InterfaceKey, Counted), VecDeque<f64>>,
-    peers: BTreeMap<(InterfaceKey, IpAddr), PeerDrops>,
+    peers: Peers,
     unseen_drops: u64,
     flows: FlowsStatus,
     looks: u32,
@@ -290,19 +290,15 @@ impl Watcher {
     }
 }
 
+/// A line for each peer and what it asks for, at each interface.
+type Peers = BTreeMap<(InterfaceKey, IpAddr, String), PeerDrops>;
+
 /// Remembers a dropped packet with its peer.
-fn note(peers: &mut BTreeMap<(InterfaceKey, IpAddr), PeerDrops>, event: &PacketEvent) {
+fn note(peers: &mut Peers, event: &PacketEvent) {
     let (Some(vpc), Some(name), Some(address)) = (&event.vpc, &event.interface, event.peer) else {
         return;
     };
     let interface = (vpc.clone(), name.clone());
-    let key = (interface.clone(), address);
-    if peers.len() >= MAX_PEERS && !peers.contains_key(&key) {
-        let quietest = peers.iter().min_by_key(|(_, peer)| peer.packets);
-        if let Some(quietest) = quietest.map(|(key, _)| key.clone()) {
-            peers.remove(&quietest);
-        }
-    }
     let protocol = event.protocol.as_deref().unwrap_or("-");
     // What is asked for: the receiver's port.
     let port = match event.direction {
@@ -313,11 +309,18 @@ fn note(peers: &mut BTreeMap<(InterfaceKey, IpAddr), PeerDrops>, event: &PacketE
         Some(port) => format!("{protocol} {port}"),
         None => protocol.to_owned(),
     };
+    let key = (interface.clone(), address, service.clone());
+    if peers.len() >= MAX_PEERS && !peers.contains_key(&key) {
+        let quietest = peers.iter().min_by_key(|(_, peer)| peer.packets);
+        if let Some(quietest) = quietest.map(|(key, _)| key.clone()) {
+            peers.remove(&quietest);
+        }
+    }
     let peer = peers.entry(key).or_insert_with(|| PeerDrops {
         interface,
         peer: address,
         reason: event.reason,
-        service: String::new(),
+        service,
         packets_per_second: 0.0,
         bytes_per_second: 0.0,
         packets: 0,
@@ -325,7 +328,6 @@ fn note(peers: &mut BTreeMap<(InterfaceKey, IpAddr), PeerDrops>, event: &PacketE
         pending_bytes: 0,
     });
     peer.reason = event.reason;
-    peer.service = service;
     peer.packets += u64::from(event.packets);
     peer.pending += u64::from(event.packets);
     peer.pending_bytes += u64::from(event.bytes);
@@ -360,6 +362,61 @@ mod tests {
             packets: 1,
             history: history.iter().copied().collect(),
         }
+    }
+
+    /// A packet from a peer to a port, dropped at `eth0`.
+    fn dropped(peer: &str, port: u16) -> PacketEvent {
+        PacketEvent {
+            time: Timestamp::UNIX_EPOCH,
+            kind: EventKind::Drop,
+            verdict: Verdict::Drop,
+            audit: false,
+            interface: "eth0".parse().ok(),
+            vpc: Some(VpcName::default()),
+            groups: Default::default(),
+            direction: Direction::Ingress,
+            reason: Reason::NoRule,
+            sentence: Reason::NoRule.sentence(),
+            protocol: Some("tcp".to_owned()),
+            protocol_number: Some(6),
+            ethertype: 0x0800,
+            local: "10.0.0.10".parse().ok(),
+            local_port: Some(port),
+            peer: peer.parse().ok(),
+            peer_port: Some(40_000),
+            icmp: None,
+            tcp_flags: None,
+            tcp_flag_bits: 2,
+            rule: None,
+            rule_group: None,
+            generation: 1,
+            packets: 1,
+            bytes: 60,
+        }
+    }
+
+    #[test]
+    fn a_dropped_peer_has_a_line_for_each_target() {
+        let mut peers = Peers::new();
+        for (peer, port) in [
+            ("10.0.0.1", 22),
+            ("10.0.0.1", 23),
+            ("10.0.0.1", 22),
+            ("10.0.0.2", 22),
+        ] {
+            note(&mut peers, &dropped(peer, port));
+        }
+        let lines = peers
+            .values()
+            .map(|line| format!("{} {} {}", line.peer, line.service, line.packets));
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            [
+                "10.0.0.1 tcp 22 2",
+                "10.0.0.1 tcp 23 1",
+                "10.0.0.2 tcp 22 1"
+            ]
+        );
     }
 
     #[test]

@@ -100,8 +100,7 @@ fn sentences(found: &Diagnosis, transport: Transport) -> Vec<String> {
             sentences.push("look whether that machine is up and on this network".to_owned());
         }
         Answer::AnswerLost => {
-            sentences
-                .push("an answer came, and this machine dropped it; sg did not".to_owned());
+            sentences.push("an answer came, and this machine dropped it; sg did not".to_owned());
             sentences.push(match found.reverse_path_drops {
                 0 => "look for a filter of this machine that drops what it receives: `nft list \
                       ruleset`, `iptables-save`"

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ratatui::Frame;
-use ratatui::layout::{Alignment, Constraint, Rect};
+use ratatui::layout::{Alignment, Constraint, Layout, Rect};
 use ratatui::style::Style as Look;
 use ratatui::text::Text;
 use ratatui::widgets::{Cell, Paragraph, Row, Table, Wrap};
@@ -17,16 +17,17 @@ use super::controls::TopControls;
 use crate::observe::{InterfaceLoad, Load, Overview};
 
 /// What a table is made of.
-struct Content<'a> {
+struct Content {
     title: &'static str,
     titles: Vec<&'static str>,
     widths: Vec<Constraint>,
-    rows: Vec<Row<'a>>,
+    /// The fields of each row, with the row's look.
+    rows: Vec<(Vec<Field>, Look)>,
     /// What is said instead of rows.
     nothing: String,
 }
 
-fn render(frame: &mut Frame<'_>, content: Content<'_>, looks: Looks, area: Rect) {
+fn render(frame: &mut Frame<'_>, content: Content, looks: Looks, area: Rect) {
     let Content {
         title,
         titles,
@@ -41,12 +42,52 @@ fn render(frame: &mut Frame<'_>, content: Content<'_>, looks: Looks, area: Rect)
     }
     let head = titles.into_iter().map(|name| match name {
         name if NUMBERS.contains(&name) => right(name.to_owned()),
-        name => Cell::from(name),
+        name => left(name),
     });
-    let table = Table::new(rows, widths)
-        .header(Row::new(head).style(looks.title()))
-        .column_spacing(2);
+    let columns = Layout::horizontal(&widths).spacing(SPACING).split(area);
+    let row = |fields: Vec<Field>| {
+        let fields = fields.into_iter().zip(columns.iter());
+        Row::new(fields.map(|(field, column)| field.cell(column.width)))
+    };
+    let head = row(head.collect()).style(looks.title());
+    let rows = rows
+        .into_iter()
+        .map(|(fields, look)| row(fields).style(look));
+    let table = Table::new(rows, &widths)
+        .header(head)
+        .column_spacing(SPACING);
     frame.render_widget(table, area);
+}
+
+/// Between two columns.
+const SPACING: u16 = 2;
+
+/// What stands in one column of a row.
+struct Field {
+    text: String,
+    alignment: Alignment,
+    look: Look,
+}
+
+impl Field {
+    /// The text, with a mark where it is cut.
+    fn cell(self, width: u16) -> Cell<'static> {
+        let text = cut(self.text, usize::from(width));
+        Cell::from(Text::from(text).alignment(self.alignment)).style(self.look)
+    }
+
+    fn look(self, look: Look) -> Self {
+        Self { look, ..self }
+    }
+}
+
+/// A text that is too long ends in `…`. Nothing here takes two places on a screen.
+fn cut(text: String, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text;
+    }
+    let kept = text.chars().take(width.saturating_sub(1));
+    kept.chain(['…']).take(width).collect()
 }
 
 /// From this width on there is room for bytes.
@@ -62,8 +103,19 @@ const NUMBERS: [&str; 6] = [
     "DROPPED",
 ];
 
-fn right(text: String) -> Cell<'static> {
-    Cell::from(Text::from(text).alignment(Alignment::Right))
+fn left(text: impl Into<String>) -> Field {
+    Field {
+        text: text.into(),
+        alignment: Alignment::Left,
+        look: Look::new(),
+    }
+}
+
+fn right(text: String) -> Field {
+    Field {
+        alignment: Alignment::Right,
+        ..left(text)
+    }
 }
 
 fn look_of(reason: Reason, is_audited: bool, is_busy: bool, looks: Looks) -> Look {
@@ -90,9 +142,8 @@ fn trend(history: &VecDeque<f64>, width: usize) -> String {
     history.iter().skip(skipped).map(bar).collect()
 }
 
-fn trend_cell(load: &Load, width: u16, looks: Looks) -> Cell<'static> {
-    let text = trend(&load.history, usize::from(width));
-    Cell::from(Text::from(text).alignment(Alignment::Right)).style(looks.trend())
+fn trend_field(load: &Load, width: u16, looks: Looks) -> Field {
+    right(trend(&load.history, usize::from(width))).look(looks.trend())
 }
 
 /// Every interface, and all of them.
@@ -114,18 +165,18 @@ pub(super) fn interfaces(
             false => Look::new(),
         };
         let mut cells = vec![
-            Cell::from(format!("{mark} {name}")),
-            Cell::from(state),
+            left(format!("{mark} {name}")),
+            left(state),
             right(per_second(pass.packets_per_second)),
         ];
         if is_wide {
             cells.push(right(bytes(pass.bytes_per_second as u64)));
         }
-        cells.push(right(per_second(drop.packets_per_second)).style(dropped));
-        cells.push(trend_cell(pass, trend_width, looks));
+        cells.push(right(per_second(drop.packets_per_second)).look(dropped));
+        cells.push(trend_field(pass, trend_width, looks));
         match is_chosen {
-            true => Row::new(cells).style(looks.title()),
-            false => Row::new(cells),
+            true => (cells, looks.title()),
+            false => (cells, Look::new()),
         }
     };
     let (mut pass, mut drop) = (Load::default(), Load::default());
@@ -235,17 +286,17 @@ pub(super) fn reasons(
     let rows = sums.iter().map(|((direction, is_audited, reason), load)| {
         let is_busy = load.packets_per_second > 0.0;
         let mut cells = vec![
-            Cell::from(direction.name()),
-            Cell::from(verdict(*reason, *is_audited)),
-            Cell::from(reason.name()),
+            left(direction.name()),
+            left(verdict(*reason, *is_audited)),
+            left(reason.name()),
             right(per_second(load.packets_per_second)),
         ];
         if is_wide {
             cells.push(right(bytes(load.bytes_per_second as u64)));
         }
         cells.push(right(number(load.packets)));
-        cells.push(trend_cell(load, trend_width, looks));
-        Row::new(cells).style(look_of(*reason, *is_audited, is_busy, looks))
+        cells.push(trend_field(load, trend_width, looks));
+        (cells, look_of(*reason, *is_audited, is_busy, looks))
     });
     let mut titles = vec!["", "VERDICT", "REASON", "PACKETS/S"];
     let mut widths = vec![
@@ -287,13 +338,13 @@ pub(super) fn rules(
         if !controls.finds(&[&allows, &id, total.group.as_str()]) {
             return None;
         }
-        let mut cells = vec![Cell::from(format!("{}: {allows}", total.group))];
+        let mut cells = vec![left(format!("{}: {allows}", total.group))];
         if is_wide {
-            cells.push(Cell::from(id));
+            cells.push(left(id));
             cells.push(right(number(total.packets)));
         }
         cells.push(right(per_second(rule.growth.packets_per_second)));
-        Some(Row::new(cells))
+        Some((cells, Look::new()))
     });
     let mut titles = vec!["RULE"];
     let mut widths = vec![Constraint::Fill(1)];
@@ -332,17 +383,17 @@ pub(super) fn peers(
         {
             return None;
         }
-        let mut cells = vec![Cell::from(address)];
+        let mut cells = vec![left(address)];
         if is_wide {
-            cells.push(Cell::from(interface.to_owned()));
-            cells.push(Cell::from(reason));
+            cells.push(left(interface.to_owned()));
+            cells.push(left(reason));
         }
-        cells.push(Cell::from(peer.service.clone()));
+        cells.push(left(peer.service.clone()));
         cells.push(right(number(peer.packets)));
         if is_wide {
             cells.push(right(per_second(peer.packets_per_second)));
         }
-        Some(Row::new(cells))
+        Some((cells, Look::new()))
     });
     let mut titles = vec!["DROPPED PEER"];
     let mut widths = vec![Constraint::Fill(1)];
@@ -374,6 +425,15 @@ pub(super) fn peers(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_ends_in_a_mark() {
+        let text = || "interface-with-a-name".to_owned();
+        assert_eq!(cut(text(), 21), text());
+        assert_eq!(cut(text(), 9), "interfac…");
+        assert_eq!(cut(text(), 1), "…");
+        assert_eq!(cut(text(), 0), "");
+    }
 
     #[test]
     fn a_trend_ends_with_the_last_look() {
