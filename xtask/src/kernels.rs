@@ -86,17 +86,16 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// What the gate asks of these kernels, in half of the time that a gate may take.
-    pub(crate) fn gate(versions: &[&str]) -> Self {
+    /// What the gate asks of these kernels, in half of the time that a gate may take: these steps, or
+    /// where none is named the few that tell most.
+    pub(crate) fn gate(versions: &[&str], steps: &[&str]) -> Self {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Self {
-            versions: versions
-                .iter()
-                .map(|version| (*version).to_owned())
-                .collect(),
+            versions: owned(versions),
             arch: Arch::native(),
             generic: false,
-            quick: true,
-            steps: Vec::new(),
+            quick: steps.is_empty(),
+            steps: owned(steps),
             program: None,
             patience: 1,
             minutes: 45,

@@ -119,6 +119,11 @@ const PROTECTS: &[Listed] = &[
             "every kind of device is judged or refused",
         )
     },
+    test(
+        "silence",
+        "egress_drops_are_silent",
+        "a drop on the way out is silent to its sender",
+    ),
     test("changes", "changes_apply_live", "changes under traffic"),
     test(
         "updates",
