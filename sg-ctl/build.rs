@@ -32,6 +32,11 @@ enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("cannot read {} as an object: {source}", path.display())]
+    Object {
+        path: PathBuf,
+        source: object::build::Error,
+    },
 }
 
 fn main() -> ExitCode {
@@ -108,11 +113,34 @@ fn build_object() -> Result<(), Error> {
     }
 
     let built = target_dir.join(target).join("release").join(OBJECT);
-    std::fs::copy(&built, out_dir.join(OBJECT)).map_err(|source| Error::Copy {
+    let copy = |source| Error::Copy {
+        path: built.clone(),
+        source,
+    };
+    let whole = std::fs::read(&built).map_err(copy)?;
+    let object = without_dwarf(&whole).map_err(|source| Error::Object {
         path: built.clone(),
         source,
     })?;
-    Ok(())
+    std::fs::write(out_dir.join(OBJECT), object).map_err(copy)
+}
+
+/// The kernel reads BTF alone, and the DWARF that BTF was made of is four fifths of an object.
+fn without_dwarf(whole: &[u8]) -> Result<Vec<u8>, object::build::Error> {
+    let mut object = object::build::elf::Builder::read(whole)?;
+    for section in &mut object.sections {
+        let name = section.name.to_string();
+        section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+    }
+    object.delete_orphans();
+    // The linker writes the names of sections and of symbols as one table, the library as two.
+    let names = object.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut kept = Vec::new();
+    object.write(&mut kept)?;
+    Ok(kept)
 }
 
 /// The version, with the commit where it can be known: in a release, from git or `SG_COMMIT`.
