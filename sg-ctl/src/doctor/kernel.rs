@@ -5,12 +5,14 @@ use std::path::Path;
 
 use super::Check;
 use crate::dataplane::{self, TcHook, probe};
+use crate::interfaces::Netns;
 use crate::privileges;
 
 pub(super) fn checks(run: &Path) -> Vec<Check> {
+    let jit = Jit::read();
     let mut checks = vec![privileges(), version(), btf()];
-    checks.extend(programs(run));
-    checks.extend([tc_hook(), grace(), jit(), unprivileged(), lockdown()]);
+    checks.extend(programs(run, jit));
+    checks.extend([tc_hook(), grace(), jit.check(), unprivileged(), lockdown()]);
     checks
 }
 
@@ -52,13 +54,13 @@ fn btf() -> Check {
 }
 
 /// Loads all of them, as nothing but the kernel knows what it takes.
-fn programs(run: &Path) -> Vec<Check> {
+fn programs(run: &Path, jit: Jit) -> Vec<Check> {
     let accepted = match probe::programs() {
         Ok(accepted) => accepted,
-        Err(error) => return vec![refused(&error, run)],
+        Err(error) => return vec![refused(&error, run, jit)],
     };
     let refusals = accepted.refused.iter();
-    let mut checks: Vec<Check> = refusals.map(|error| refused(error, run)).collect();
+    let mut checks: Vec<Check> = refusals.map(|error| refused(error, run, jit)).collect();
     if checks.is_empty() {
         let ticks = accepted.ticks;
         checks.push(Check::ok(
@@ -69,7 +71,7 @@ fn programs(run: &Path) -> Vec<Check> {
     checks
 }
 
-fn refused(error: &dataplane::Error, run: &Path) -> Check {
+fn refused(error: &dataplane::Error, run: &Path, jit: Jit) -> Check {
     let log = match run.is_dir() {
         true => error.keep_verifier_log(run),
         // Looking makes no folder.
@@ -77,6 +79,8 @@ fn refused(error: &dataplane::Error, run: &Path) -> Check {
     };
     let next = match (error, error.verifier_log().is_some()) {
         (dataplane::Error::Lacks { .. }, _) => "boot a kernel that has it",
+        // Without it each frame counts as more stack, and some helpers are missing.
+        _ if jit == Jit::Off => "turn the JIT on: `sysctl net.core.bpf_jit_enable=1`",
         (_, true) => "report it to sg's developers with that log and the kernel's version",
         (_, false) if privileges::check().is_err() => "run sg-ctl as root",
         (_, false) => "find out what keeps this process from bpf(2)",
@@ -120,15 +124,39 @@ fn grace() -> Check {
     }
 }
 
-fn jit() -> Check {
-    match read("/proc/sys/net/core/bpf_jit_enable").as_deref() {
-        Some("0") => Check::warning(
-            "JIT",
-            "programs are interpreted, which is slow",
-            "sysctl net.core.bpf_jit_enable=1",
-        ),
-        Some(_) => Check::ok("JIT", "programs run as machine code"),
-        None => Check::ok("JIT", "always on, or not visible from here"),
+/// Whether the kernel turns programs into machine code.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Jit {
+    On,
+    Off,
+    /// It has no other way, or does not tell.
+    Unknown,
+}
+
+impl Jit {
+    /// The setting is shown in the machine's own namespace alone.
+    fn read() -> Self {
+        const SETTING: &str = "/proc/sys/net/core/bpf_jit_enable";
+        let machine = Netns::resolve(Some("/proc/1/ns/net"));
+        let there = machine.and_then(|netns| netns.enter(|| read(SETTING)));
+        let setting = there.ok().flatten().or_else(|| read(SETTING));
+        match setting.as_deref() {
+            Some("0") => Self::Off,
+            Some(_) => Self::On,
+            None => Self::Unknown,
+        }
+    }
+
+    fn check(self) -> Check {
+        match self {
+            Self::Off => Check::warning(
+                "JIT",
+                "programs are interpreted, which is slow, and the kernel may not take them",
+                "sysctl net.core.bpf_jit_enable=1",
+            ),
+            Self::On => Check::ok("JIT", "programs run as machine code"),
+            Self::Unknown => Check::ok("JIT", "always on, or not visible from here"),
+        }
     }
 }
 
