@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
 use crate::controller::namespace;
-use crate::interfaces::{self, Kind, Link};
+use crate::interfaces::{self, Flowtable, Kind, Link, Netns, Tunnel};
 use crate::policy::model::Policy;
 
 pub(super) fn checks(policy: &Policy) -> Vec<Check> {
@@ -17,13 +17,110 @@ pub(super) fn checks(policy: &Policy) -> Vec<Check> {
     }
     let checks = protected.into_iter().flat_map(|(netns, names)| {
         // Where it cannot be looked at, the interface is missing, and said to be.
-        let links = namespace(netns).and_then(|netns| interfaces::links(&netns));
-        beside(&links.unwrap_or_default(), &names)
+        let around = namespace(netns).and_then(|netns| Around::look(&netns));
+        around.unwrap_or_default().checks(&names)
     });
     checks.collect()
 }
 
-fn beside(links: &[Link], protected: &BTreeSet<&str>) -> Vec<Check> {
+/// What a namespace has.
+#[derive(Default)]
+struct Around {
+    links: Vec<Link>,
+    flowtables: Vec<Flowtable>,
+    tunnels: Vec<Tunnel>,
+}
+
+impl Around {
+    fn look(netns: &Netns) -> interfaces::Result<Self> {
+        // A kernel that does not tell of flowtables or tunnels most likely has none.
+        let beside = || (interfaces::flowtables(), interfaces::tunnels());
+        let (flowtables, tunnels) = netns.enter(beside)?;
+        Ok(Self {
+            links: interfaces::links(netns)?,
+            flowtables: flowtables.unwrap_or_default(),
+            tunnels: tunnels.unwrap_or_default(),
+        })
+    }
+
+    fn checks(&self, protected: &BTreeSet<&str>) -> Vec<Check> {
+        let mut checks = siblings(&self.links, protected);
+        let is_protected = |link: &&Link| protected.contains(link.name.as_str());
+        for link in self.links.iter().filter(is_protected) {
+            checks.extend(
+                self.flowtables
+                    .iter()
+                    .filter_map(|table| self.forwarded(link, table)),
+            );
+            checks.extend(
+                self.tunnels
+                    .iter()
+                    .filter_map(|tunnel| tunnelled(link, tunnel)),
+            );
+        }
+        checks
+    }
+
+    /// A flowtable takes packets at the lowest device and hands them to the lowest device.
+    fn forwarded(&self, link: &Link, table: &Flowtable) -> Option<Check> {
+        if !matches!(link.kind, Kind::Vlan | Kind::Bridge) {
+            return None;
+        }
+        let under = self.under(link);
+        let is_taken = |link: &&&Link| table.devices.contains(&link.name);
+        let taken: Vec<&Link> = under.iter().filter(is_taken).copied().collect();
+        if taken.is_empty() {
+            return None;
+        }
+        let (name, devices) = (&link.name, names(&taken));
+        Some(Check::warning(
+            "flowtable",
+            format!(
+                "connections that the flowtable {} of nftables' table {} forwards by {devices} do \
+                 not pass the hooks of {name}",
+                table.name, table.table
+            ),
+            format!("protect {devices}, or take it out of the flowtable"),
+        ))
+    }
+
+    /// The interfaces that the packets of a VLAN or bridge come by.
+    fn under(&self, link: &Link) -> Vec<&Link> {
+        let mut under: Vec<&Link> = Vec::new();
+        let mut above = vec![link];
+        while let Some(link) = above.pop() {
+            for lower in &self.links {
+                let is_lower = link.parent == Some(lower.ifindex) && link.kind == Kind::Vlan
+                    || lower.master == Some(link.ifindex) && link.kind == Kind::Bridge;
+                if is_lower && !under.contains(&lower) {
+                    under.push(lower);
+                    above.push(lower);
+                }
+            }
+        }
+        under
+    }
+}
+
+/// At TC what a tunnel carries is received by the interface that the ESP packets came by, once more.
+fn tunnelled(link: &Link, tunnel: &Tunnel) -> Option<Check> {
+    let is_end = link.addresses.iter().any(|own| own.addr() == tunnel.local);
+    let name = &link.name;
+    (is_end && link.xdp_program.is_none()).then(|| {
+        Check::warning(
+            "IPsec",
+            format!(
+                "what comes through the IPsec tunnel from {} is judged as received by {name}, and \
+                 answers leave as ESP packets, so that connections through the tunnel break",
+                tunnel.peer
+            ),
+            format!("let {name} have the hook `xdp`, where its driver has it, and a rule for protocol 50"),
+        )
+    })
+}
+
+/// Interfaces in one bond, or over one interface.
+fn siblings(links: &[Link], protected: &BTreeSet<&str>) -> Vec<Check> {
     let is_protected = |link: &Link| protected.contains(link.name.as_str());
     let mut checks = Vec::new();
     for bond in links.iter().filter(|link| link.kind == Kind::Bond) {
@@ -94,7 +191,11 @@ mod tests {
 
     fn found(links: &[Link], protected: &[&str]) -> Vec<String> {
         let protected = protected.iter().copied().collect();
-        let checks = beside(links, &protected).into_iter();
+        let around = Around {
+            links: links.to_vec(),
+            ..Around::default()
+        };
+        let checks = around.checks(&protected).into_iter();
         checks.map(|check| check.found).collect()
     }
 
@@ -133,5 +234,66 @@ mod tests {
         assert_eq!(told.len(), 1);
         assert!(told[0].contains("over eth0 (m0, m1)"), "{told:?}");
         assert_eq!(found(&links, &["m0", "m1"]), [""; 0]);
+    }
+
+    #[test]
+    fn a_flowtable_over_the_interface_under_a_protected_one_is_told() {
+        let vlan = Link {
+            parent: Some(1),
+            ..link(2, "eth0.5", Kind::Vlan)
+        };
+        let port = Link {
+            master: Some(3),
+            ..link(4, "eth1", Kind::Physical)
+        };
+        let around = |device: &str| Around {
+            links: vec![
+                link(1, "eth0", Kind::Physical),
+                vlan.clone(),
+                link(3, "br0", Kind::Bridge),
+                port.clone(),
+            ],
+            flowtables: vec![Flowtable {
+                table: "filter".to_owned(),
+                name: "fast".to_owned(),
+                devices: vec![device.to_owned()],
+            }],
+            ..Around::default()
+        };
+        let told = |device: &str, protected: &str| {
+            let checks = around(device).checks(&BTreeSet::from([protected]));
+            checks.into_iter().map(|check| check.found).next()
+        };
+        assert_eq!(
+            told("eth0", "eth0.5").as_deref(),
+            Some(
+                "connections that the flowtable fast of nftables' table filter forwards by eth0 \
+                 do not pass the hooks of eth0.5"
+            )
+        );
+        assert!(told("eth1", "br0").is_some());
+        for (device, protected) in [("eth0", "eth0"), ("eth1", "eth0.5"), ("eth0", "br0")] {
+            assert_eq!(told(device, protected), None, "{device} {protected}");
+        }
+    }
+
+    #[test]
+    fn an_ipsec_tunnel_of_a_protected_interface_is_told() {
+        let around = |xdp_program| Around {
+            links: vec![Link {
+                addresses: vec!["192.0.2.10/24".parse().unwrap()],
+                xdp_program,
+                ..link(1, "eth0", Kind::Physical)
+            }],
+            tunnels: vec![Tunnel {
+                local: "192.0.2.10".parse().unwrap(),
+                peer: "192.0.2.1".parse().unwrap(),
+            }],
+            ..Around::default()
+        };
+        let protected = BTreeSet::from(["eth0"]);
+        let told = around(None).checks(&protected);
+        assert!(told[0].found.contains("tunnel from 192.0.2.1"), "{told:?}");
+        assert_eq!(around(Some(7)).checks(&protected), []);
     }
 }

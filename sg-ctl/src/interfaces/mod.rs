@@ -3,12 +3,15 @@
 //! It reads and never changes anything, and it knows neither the policy nor BPF: what an
 //! interface is protected by is not its business.
 
+mod beside;
 mod error;
 mod link;
 mod netns;
+mod raw;
 mod route;
 mod xdp_features;
 
+pub use beside::{Flowtable, Tunnel, flowtables, tunnels};
 pub use error::{Error, Result};
 pub use link::{Kind, Link, LinkLayer, Peer, link, links, peer_mac};
 pub use netns::{Netns, NetnsId, every_namespace};
