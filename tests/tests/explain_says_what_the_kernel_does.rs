@@ -364,7 +364,7 @@ interfaces: {eth0: {groups: [web], max_flows: 1}}
     let doctor = || Ok::<_, anyhow::Error>(sg.run(&["doctor"])?.stdout);
     ensure!(doctor()?.contains("there is room for more at every interface"));
     let mut session = Session::open(&pair.world, "10.0.0.10:80")?;
-    ensure!(session.echoes()? == Outcome::Connected);
+    ensure!(session.echoes()? == Connected);
     let found = "eth0 holds 1 of the 1 connections it may have: new ones are dropped (quota-full)";
     let explained = ["explain", "eth0", "ingress", "http", "10.0.0.1"];
     for shown in [
@@ -385,11 +385,11 @@ interfaces: {eth0: {groups: [web], max_flows: 1}}
     );
     // The handshake's last packet is dropped, and all that follows.
     let mut second = Session::open(&pair.world, "10.0.0.10:80")?;
-    ensure!(second.echoes()? != Outcome::Connected);
+    ensure!(second.echoes()? != Connected);
     sg.run(&["attach", "eth0", "--max-flows", "5"])?
         .succeeded()?;
     ensure!(sg.json(&["status"])?["full"] == serde_json::json!([]));
     let mut third = Session::open(&pair.world, "10.0.0.10:80")?;
-    ensure!(third.echoes()? == Outcome::Connected);
+    ensure!(third.echoes()? == Connected);
     Ok(())
 }
