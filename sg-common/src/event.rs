@@ -241,6 +241,7 @@ mod tests {
         };
         for reason in Reason::ALL {
             let expected = match reason {
+                Reason::NotForGuest => None,
                 _ if reason.verdict() == Verdict::Drop => Some(EventKind::Drop),
                 Reason::Rule => Some(EventKind::NewFlow),
                 _ => None,

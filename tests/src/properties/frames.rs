@@ -186,6 +186,7 @@ fn plain(frame: &[u8]) -> Result<()> {
             |h: &mut Headers| h.hop_limit = 0,
             |h: &mut Headers| h.tcp_header = 0,
             |h: &mut Headers| h.window_scale = 0,
+            |h: &mut Headers| (h.mac, h.mac_end) = (0, 0),
             |h: &mut Headers| (h.fragment_id, h.fragment_protocol, h.fragment_start) = (0, 0, 0),
         ] {
             field(&mut expected);

@@ -346,7 +346,10 @@ fn a_store_of_the_first_version_goes_on_and_enforces() {
     let (revision, _) = store.snapshot().unwrap();
     store.commit(revision, &[put]).unwrap();
     let before = store.snapshot().unwrap();
-    let older = "ALTER TABLE interface DROP COLUMN audit; \
+    let older = "DROP TABLE guest_vlan; DROP TABLE guest_mac; \
+                 ALTER TABLE interface DROP COLUMN any_mac; \
+                 ALTER TABLE interface DROP COLUMN egress_drops; \
+                 ALTER TABLE interface DROP COLUMN audit; \
                  ALTER TABLE interface DROP COLUMN strict_fragments; \
                  ALTER TABLE revision DROP COLUMN stamp; \
                  DROP INDEX rule_by_prefix; \
