@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use tests::lab::{Host, Lab};
 use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
-use tests::sockets::{TcpEcho, tcp_connects};
+use tests::sockets::{Session, TcpEcho, tcp_connects};
 
-const HOOKS: [&str; 3] = ["auto", "tc", "xdp"];
+const HOOKS: [&str; 4] = ["auto", "tc", "xdp", "xdp-generic"];
 
 /// The addresses that the machines talk by.
 const WORLD: &str = "10.9.0.1";
@@ -26,7 +26,8 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 
 /// A kind of device and how it is made of two wires, `eth0` and `eth1`, that are there and down.
 struct Kind {
-    /// Runs on the machine; `ME` and `PEER` are what the ends of `eth0` are called in 192.0.2.0/24.
+    /// Runs on the machine: words for `ip`, or a line for the shell behind `run`. `ME` and `PEER` are
+    /// what the ends of `eth0` are called in 192.0.2.0/24, and `OTHER` is the other machine's namespace.
     host: &'static str,
     /// Runs outside.
     world: &'static str,
@@ -58,6 +59,9 @@ const fn on_the_machine(commands: &'static str) -> Kind {
     }
 }
 
+const BOND: &str = "link add dev0 type bond mode active-backup miimon 100; \
+    link set eth0 master dev0; link set eth1 master dev0; link set eth0 up; link set eth1 up";
+
 const UNDERLAY: &str = "link set eth0 up; address add ME/24 dev eth0; ";
 
 fn machines(kind: &Kind) -> Result<Option<(Lab, Host, Host)>> {
@@ -70,20 +74,21 @@ fn machines(kind: &Kind) -> Result<Option<(Lab, Host, Host)>> {
         }
     }
     let sides = [
-        (&host, kind.host, "192.0.2.10", "192.0.2.1"),
-        (&world, kind.world, "192.0.2.1", "192.0.2.10"),
+        (&host, kind.host, "192.0.2.10", "192.0.2.1", &world),
+        (&world, kind.world, "192.0.2.1", "192.0.2.10", &host),
     ];
-    for (machine, commands, me, peer) in sides {
+    for (machine, commands, me, peer, other) in sides {
         let commands = commands.replace("UNDERLAY", UNDERLAY);
         let commands = commands.replace("ME", me).replace("PEER", peer);
+        let commands = commands.replace("OTHER", other.namespace());
         for command in commands
             .split(';')
             .map(str::trim)
             .filter(|one| !one.is_empty())
         {
-            let done = match command.split_once("sysctl ") {
-                Some(("", setting)) => machine.run("sysctl", &["-qw", setting]).map(drop),
-                _ => machine.ip(command).map(drop),
+            let done = match command.strip_prefix("run ") {
+                Some(line) => machine.run("sh", &["-c", line]),
+                None => machine.ip(command),
             };
             let Err(error) = done else { continue };
             let error = format!("{error:#}");
@@ -91,9 +96,13 @@ fn machines(kind: &Kind) -> Result<Option<(Lab, Host, Host)>> {
                 "Unknown device type",
                 "Operation not supported",
                 "Not supported",
+                "algorithm not found",
+                "wg: not found",
+                // An `ip` that does not know the device.
+                "Garbage instead of arguments",
             ];
             if missing.iter().any(|word| error.contains(word)) || error.contains("is not a") {
-                println!("skipped: `ip {command}` is not to be had here");
+                println!("skipped: `{command}` is not to be had here");
                 return Ok(None);
             }
             bail!(error);
@@ -246,16 +255,14 @@ kinds! {
         protected: &["eth0"],
         ..alike("link set eth0 up; link add link eth0 name dev0 type vlan id 5")
     },
-    a_bond: alike(
-        "link add dev0 type bond mode active-backup miimon 100; link set eth0 master dev0; \
-         link set eth1 master dev0; link set eth0 up; link set eth1 up"
-    ),
+    a_vlan_and_its_parent: Kind {
+        protected: &["eth0", "dev0"],
+        ..alike("link set eth0 up; link add link eth0 name dev0 type vlan id 5")
+    },
+    a_bond: alike(BOND),
     all_ports_of_a_bond: Kind {
         protected: &["eth0", "eth1"],
-        ..alike(
-            "link add dev0 type bond mode active-backup miimon 100; link set eth0 master dev0; \
-             link set eth1 master dev0; link set eth0 up; link set eth1 up"
-        )
+        ..alike(BOND)
     },
     a_bridge: on_the_machine(
         "link add dev0 type bridge stp_state 0 forward_delay 0; link set eth0 master dev0; \
@@ -277,11 +284,19 @@ kinds! {
         protected: &["eth0"],
         ..on_the_machine("link set eth0 up; link add link eth0 name dev0 type ipvlan mode l2")
     },
+    a_netkit_in_mode_l2: Kind {
+        world: "",
+        ..alike("link add dev0 type netkit mode l2 peer name dev0 netns OTHER")
+    },
+    a_netkit_in_mode_l3: Kind {
+        world: "",
+        ..alike("link add dev0 type netkit mode l3 peer name dev0 netns OTHER")
+    },
     a_vrf: Kind {
         host_device: "eth0",
         protected: &["red"],
         ..on_the_machine(
-            "sysctl net.ipv4.tcp_l3mdev_accept=1; link add red type vrf table 10; \
+            "run sysctl -qw net.ipv4.tcp_l3mdev_accept=1; link add red type vrf table 10; \
              link set red up; link set eth0 master red; link set eth0 up; \
              route add 10.9.0.0/24 dev red"
         )
@@ -290,10 +305,27 @@ kinds! {
         host_device: "eth0",
         protected: &["eth0"],
         ..on_the_machine(
-            "sysctl net.ipv4.tcp_l3mdev_accept=1; link add red type vrf table 10; \
+            "run sysctl -qw net.ipv4.tcp_l3mdev_accept=1; link add red type vrf table 10; \
              link set red up; link set eth0 master red; link set eth0 up; \
              route add 10.9.0.0/24 dev red"
         )
+    },
+    a_wireguard_tunnel: Kind {
+        host: concat!(
+            "UNDERLAY link add dev0 type wireguard; ",
+            "run echo III5CwcWBel032ru/yeHo8x6vUR+YAh+1JZvxio1OX8= | wg set dev0 ",
+            "private-key /dev/stdin listen-port 51820 ",
+            "peer DE03CpGi6Zn16h7j9g/bG+6yL/r8koTlbOITRDF4ZGk= ",
+            "allowed-ips 10.9.0.0/24 endpoint PEER:51820",
+        ),
+        world: concat!(
+            "UNDERLAY link add dev0 type wireguard; ",
+            "run echo +DPrkn4Y1PnOyK8WXuALnTYILyYMarBzx6ZHmUslaFE= | wg set dev0 ",
+            "private-key /dev/stdin listen-port 51820 ",
+            "peer 9AhqPkSQPY1jwLOUG2UJ/SyZDD0/3dl35k4ckBwi8C0= ",
+            "allowed-ips 10.9.0.0/24 endpoint PEER:51820",
+        ),
+        ..alike("")
     },
     a_gre_tunnel: alike("UNDERLAY link add dev0 type gre local ME remote PEER"),
     a_gre_tunnel_with_ethernet: alike("UNDERLAY link add dev0 type gretap local ME remote PEER"),
@@ -323,4 +355,150 @@ kinds! {
         ),
         ..alike("")
     },
+}
+
+#[test]
+fn a_bond_stays_protected_when_it_fails_over() -> Result<()> {
+    let Some((_lab, world, host)) = machines(&alike(BOND))? else {
+        return Ok(());
+    };
+    let _echoes = [":22", ":80"].map(|port| TcpEcho::listen(&host, port));
+    let to = |port: u16| format!("{HOST}:{port}");
+    ensure!(connects_in_time(&world, &to(80))?, "before it is protected");
+    let sg = Sg::on(&host)?;
+    sg.apply(&policy(&["dev0"], "auto")?)?;
+    ensure!(connects_in_time(&world, &to(22))?, "what a rule allows");
+    let mut session = Session::open(&world, &to(22))?;
+    ensure!(session.echoes()? == Connected, "a new connection");
+    for failed in ["eth0", "eth1"] {
+        for machine in [&world, &host] {
+            let other = if failed == "eth0" { "eth1" } else { "eth0" };
+            machine.ip(&format!("link set {other} up"))?;
+            machine.ip(&format!("link set {failed} down"))?;
+        }
+        ensure!(
+            connects_in_time(&world, &to(22))?,
+            "{failed} is down: port 22"
+        );
+        ensure!(
+            session.echoes()? == Connected,
+            "{failed} is down: it is cut"
+        );
+        let closed = tcp_connects(&world, &to(80))?;
+        ensure!(closed == TimedOut, "{failed} is down: port 80: {closed:?}");
+    }
+    Ok(())
+}
+
+/// States and policies of one end, for every packet between the two machines. `MODE` is the mode.
+const IPSEC: &str = concat!(
+    "link set eth0 up; ",
+    "xfrm state add src 10.9.0.10 dst 10.9.0.1 proto esp spi 10 mode MODE ",
+    "aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f10111213 128; ",
+    "xfrm state add src 10.9.0.1 dst 10.9.0.10 proto esp spi 1 mode MODE ",
+    "aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f10111213 128; ",
+    "xfrm policy add dir WAY_THERE src 10.9.0.10 dst 10.9.0.1 ",
+    "tmpl src 10.9.0.10 dst 10.9.0.1 proto esp mode MODE; ",
+    "xfrm policy add dir WAY_BACK src 10.9.0.1 dst 10.9.0.10 ",
+    "tmpl src 10.9.0.1 dst 10.9.0.10 proto esp mode MODE",
+);
+
+/// Two machines that speak by ESP, and whether a connection comes about by each hook with a rule for
+/// ESP packets and without.
+fn ipsec(mode: &str, hooks: &[&str]) -> Result<Option<Vec<String>>> {
+    let ends = |there: &str, back: &str| {
+        let commands = IPSEC.replace("MODE", mode);
+        let commands = commands.replace("WAY_THERE", there);
+        &*commands.replace("WAY_BACK", back).leak()
+    };
+    let kind = Kind {
+        host: ends("out", "in"),
+        world: ends("in", "out"),
+        host_device: "eth0",
+        world_device: "eth0",
+        protected: &["eth0"],
+    };
+    let Some((_lab, world, host)) = machines(&kind)? else {
+        return Ok(None);
+    };
+    let _echo = TcpEcho::listen(&host, ":22")?;
+    let to = format!("{HOST}:22");
+    ensure!(connects_in_time(&world, &to)?, "before it is protected");
+    let mut said = Vec::new();
+    for hook in hooks {
+        let sg = Sg::on(&host)?;
+        for rule in ["", "{protocol: '50', from: 10.9.0.0/24}"] {
+            sg.apply(&format!(
+                "groups: {{g: {{ingress: [{rule}]}}}}
+interfaces: {{eth0: {{groups: [g], hook: {hook}}}}}"
+            ))?;
+            let outcome = tcp_connects(&world, &to)?;
+            let is_open = !rule.is_empty();
+            said.push(format!("{hook}, ESP {is_open}: {outcome:?}"));
+        }
+        let doctor = sg.run(&["doctor"])?;
+        let is_told = doctor.stdout.contains("the IPsec tunnel from 10.9.0.1");
+        said.push(format!("{hook}, doctor tells of a tunnel: {is_told}"));
+    }
+    Ok(Some(said))
+}
+
+#[test]
+fn ipsec_in_transport_mode_is_judged_by_the_rules_for_esp() -> Result<()> {
+    let hooks = ["tc", "xdp", "xdp-generic"];
+    let Some(said) = ipsec("transport", &hooks)? else {
+        return Ok(());
+    };
+    let right = hooks.iter().flat_map(|hook| {
+        [
+            format!("{hook}, ESP false: TimedOut"),
+            format!("{hook}, ESP true: Connected"),
+            format!("{hook}, doctor tells of a tunnel: false"),
+        ]
+    });
+    ensure!(right.eq(said.clone()), "{said:#?}");
+    Ok(())
+}
+
+#[test]
+fn an_ipsec_tunnel_without_an_interface_works_at_xdp_and_doctor_tells_of_it_at_tc() -> Result<()> {
+    let Some(said) = ipsec("tunnel", &["tc", "xdp"])? else {
+        return Ok(());
+    };
+    let right = [
+        "tc, ESP false: TimedOut",
+        "tc, ESP true: TimedOut",
+        "tc, doctor tells of a tunnel: true",
+        "xdp, ESP false: TimedOut",
+        "xdp, ESP true: Connected",
+        "xdp, doctor tells of a tunnel: false",
+    ];
+    ensure!(said == right, "{said:#?}");
+    Ok(())
+}
+
+#[test]
+fn doctor_tells_of_a_flowtable_that_forwards_past_a_vlan() -> Result<()> {
+    let vlan = "link set eth0 up; link add link eth0 name dev0 type vlan id 5";
+    let Some((_lab, _world, host)) = machines(&alike(vlan))? else {
+        return Ok(());
+    };
+    let flowtable = "table inet filter { flowtable fast { hook ingress priority 0; \
+                     devices = { eth0 }; } }";
+    if let Err(error) = host.run("nft", &[flowtable]) {
+        println!("skipped: no flowtable is to be had here: {error:#}");
+        return Ok(());
+    }
+    let sg = Sg::on(&host)?;
+    let said = "connections that the flowtable fast of nftables' table filter forwards by eth0 do \
+                not pass the hooks of dev0";
+    for (protected, is_told) in [("dev0", true), ("eth0", false)] {
+        sg.apply(&policy(&[protected], "tc")?)?;
+        let doctor = sg.run(&["doctor"])?;
+        ensure!(
+            doctor.stdout.contains(said) == is_told,
+            "{protected}: {doctor}"
+        );
+    }
+    Ok(())
 }
