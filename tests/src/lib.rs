@@ -7,6 +7,7 @@ pub mod corpus;
 pub mod evaluators;
 pub mod inject;
 pub mod lab;
+pub mod package;
 pub mod packets;
 pub mod pages;
 pub mod properties;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::lab::Lab;
+use tests::package;
 use tests::pages::debian_blocks;
-use tests::sg::sg_ctl;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{Outcome, TcpEcho, tcp_connects};
 
@@ -48,6 +48,9 @@ find . -type d -not -path "./var/lib/apt/*" -not -path "./var/cache/*" |
     while read -r folder; do [ -d "$2/$folder" ] || echo "$folder"; done
 echo end
 "#;
+
+/// Has sg-ctl do as on a kernel without TCX links.
+const CLSACT: &str = "SG_TC_HOOK=clsact";
 
 /// How long the kernel may take to detach.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -103,33 +106,13 @@ impl Copy {
 
 /// Packs the program under test, and returns the path of the Debian package.
 fn package(folder: &Path) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let packed = Command::new(cargo)
-        .args(["xtask", "package", "--program"])
-        .arg(sg_ctl()?)
-        .arg("--output")
-        .arg(folder)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()?;
-    let said = String::from_utf8_lossy(&packed.stderr).into_owned();
-    ensure!(packed.status.success(), "{said}");
-    let paths = String::from_utf8(packed.stdout)?;
-    let mut paths = paths.lines().filter(|path| path.ends_with(".deb"));
-    Ok(PathBuf::from(paths.next().context("no Debian package")?))
-}
-
-/// Whether packages can be made here; says so if not.
-fn has_dpkg() -> bool {
-    let has_dpkg = Path::new("/usr/bin/dpkg-deb").exists();
-    if !has_dpkg {
-        println!("skipped: this machine has no dpkg, so nothing was proven of the package");
-    }
-    has_dpkg
+    let packages = package::pack(folder)?;
+    Ok(package::named(&packages, ".deb")?.to_owned())
 }
 
 #[test]
 fn it_protects_until_it_is_purged_and_then_nothing_is_left() -> Result<()> {
-    if !has_dpkg() {
+    if !package::can_be_made() {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -140,16 +123,16 @@ fn it_protects_until_it_is_purged_and_then_nothing_is_left() -> Result<()> {
         "dpkg --remove sg-ctl".to_owned(),
         "dpkg --purge sg-ctl".to_owned(),
     ];
-    live_through(
-        Path::new("/"),
-        folder.path(),
-        &[&install, &install, &remove, &purge],
-    )
+    let steps = [install.as_str(), &install, &remove, &purge];
+    for hook in ["", CLSACT] {
+        live_through(Path::new("/"), folder.path(), hook, &steps)?;
+    }
+    Ok(())
 }
 
 #[test]
 fn the_commands_of_the_documents_work_in_a_clean_debian() -> Result<()> {
-    if !has_dpkg() {
+    if !package::can_be_made() {
         return Ok(());
     }
     let folder = tempfile::tempdir()?;
@@ -171,14 +154,14 @@ fn the_commands_of_the_documents_work_in_a_clean_debian() -> Result<()> {
             "apt remove sg-ctl",
             purge.trim(),
         ];
-        live_through(&root, folder.path(), &steps).with_context(|| suite.to_owned())?;
+        live_through(&root, folder.path(), "", &steps).with_context(|| suite.to_owned())?;
     }
     Ok(())
 }
 
 #[test]
 fn lintian_finds_no_error() -> Result<()> {
-    if !has_dpkg() || !Path::new("/usr/bin/lintian").exists() {
+    if !package::can_be_made() || !Path::new("/usr/bin/lintian").exists() {
         println!("skipped: this machine has no lintian, so the package was not looked at");
         return Ok(());
     }
@@ -234,8 +217,9 @@ fn clean_debian(suite: &str) -> Result<Option<PathBuf>> {
     Ok(Some(root.canonicalize()?))
 }
 
-/// Installs, upgrades, removes and purges the package in a copy of a root.
-fn live_through(root: &Path, packages: &Path, steps: &[&str; 4]) -> Result<()> {
+/// Installs, upgrades, removes and purges the package in a copy of a root, where sg-ctl runs with
+/// this environment.
+fn live_through(root: &Path, packages: &Path, hook: &str, steps: &[&str; 4]) -> Result<()> {
     let [install, upgrade, remove, purge] = steps;
     let pair = Lab::pair()?;
     let _listeners = (
@@ -293,9 +277,14 @@ fn live_through(root: &Path, packages: &Path, steps: &[&str; 4]) -> Result<()> {
     ensure!(outcomes()? == free, "installing it protects something");
     let policy = POLICY.replace('\n', "\\n");
     copy.step(&format!(
-        "printf '{policy}' >/run/policy && sg-ctl apply /run/policy"
+        "printf '{policy}' >/run/policy && {hook} sg-ctl apply /run/policy"
     ))?;
     ensure!(outcomes()? == protected, "it does not protect");
+    let disciplines = pair.host.run("tc", &["qdisc", "show"])?;
+    ensure!(
+        disciplines.contains("clsact") == (hook == CLSACT),
+        "another hook than `{hook}`: {disciplines}"
+    );
 
     for touched in [upgrade, remove] {
         copy.step(touched)?;
@@ -309,6 +298,11 @@ fn live_through(root: &Path, packages: &Path, steps: &[&str; 4]) -> Result<()> {
         ensure!(began.elapsed() < PATIENCE, "it still protects");
     }
     copy.step("test ! -e /run/sg && test ! -e /var/lib/sg")?;
+    let disciplines = pair.host.run("tc", &["qdisc", "show"])?;
+    ensure!(
+        !disciplines.contains("clsact"),
+        "left behind: {disciplines}"
+    );
     copy.step("rm -f /etc/apt/apt.conf.d/zz-quiet")?;
     let left = copy.left()?;
     ensure!(left.is_empty(), "left behind: {left:?}");

@@ -63,7 +63,7 @@ pub(crate) fn run(
     // The manual and the completions are what a program says that runs here.
     let speaker = match arch == Arch::native() {
         true => program.clone(),
-        false => build::release(Arch::native())?,
+        false => build::shipped(Arch::native())?,
     };
     let output = output.unwrap_or_else(workspace::target);
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;

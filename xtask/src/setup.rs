@@ -59,6 +59,20 @@ const LIVE: &[Program] = &[
     },
 ];
 
+/// What packages are tried with, where packages are made.
+const PACKAGES: &[Program] = &[
+    Program {
+        name: "debootstrap",
+        package: "debootstrap",
+        why: "clean systems that the package is installed in",
+    },
+    Program {
+        name: "lintian",
+        package: "lintian",
+        why: "what is wrong with a package",
+    },
+];
+
 const ETHTOOL: Program = Program {
     name: "ethtool",
     package: "ethtool",
@@ -106,6 +120,7 @@ pub(crate) const DEBIAN_KEYS: &str = "/usr/share/keyrings/debian-archive-keyring
 pub(crate) fn everything(bench: bool) -> Result<()> {
     for_linting()?;
     programs(LIVE)?;
+    for_packages()?;
     if bench {
         for_measuring();
     }
@@ -135,6 +150,14 @@ pub(crate) fn for_live_traffic() -> Result<()> {
          run it again as root, or with `sudo -E env PATH=\"$PATH\"` before it"
     );
     programs(LIVE)
+}
+
+/// What trying a package needs. Where there is no apt there are no packages to try.
+pub(crate) fn for_packages() -> Result<()> {
+    match workspace::find_program("apt-get") {
+        Some(_) => programs(PACKAGES),
+        None => Ok(()),
+    }
 }
 
 /// What booting kernels of an architecture needs.

@@ -13,6 +13,7 @@ use crate::{setup, workspace};
 /// Runs `cargo test` with the arguments.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::for_live_traffic()?;
+    setup::for_packages()?;
     setup::for_building()?;
 
     let mut cargo = workspace::command("cargo");

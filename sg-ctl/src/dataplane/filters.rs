@@ -343,6 +343,15 @@ mod tests {
     }
 
     #[test]
+    fn the_package_deletes_the_filters_of_the_usual_instance() {
+        let script = include_str!("../../../xtask/package/postrm");
+        let handle = format!(" handle {:#x} ", handle(Path::new("/run/sg")));
+        assert_eq!(script.matches(&handle).count(), 2);
+        let priority = format!("pref {PRIORITY} protocol all");
+        assert!(script.contains(&priority));
+    }
+
+    #[test]
     fn a_filter_is_told_from_others_by_handle_priority_kind_and_protocol() {
         let ours = Filter {
             handle: 7,

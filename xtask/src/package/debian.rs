@@ -12,7 +12,8 @@ use crate::workspace;
 
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
 
-const MAINTAINER: &str = "the authors of sg <sg@packages.debian.org>";
+/// The field needs an address; this domain is nobody's (RFC 2606).
+const MAINTAINER: &str = "the authors of sg <sg@sg.example>";
 
 /// Adds to the files what makes them a Debian package, packs them, and takes it away again.
 pub(super) fn pack(arch: Arch, root: &Path, output: &Path) -> Result<PathBuf> {
@@ -65,6 +66,7 @@ fn control(arch: Arch, kilobytes: u64, libc: Option<&str>) -> String {
          Maintainer: {MAINTAINER}\n\
          Installed-Size: {kilobytes}\n\
          {depends}\
+         Suggests: iproute2\n\
          Section: net\n\
          Priority: optional\n\
          Description: security groups for any Linux machine\n \
@@ -82,7 +84,7 @@ Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: sg
 
 Files: *
-Copyright: the authors of sg
+Copyright: 2025 the sg authors
 License: Expat or Apache-2.0
 
 License: Apache-2.0
@@ -113,12 +115,21 @@ License: Expat
 fn changelog_of(markdown: &str) -> Result<String> {
     let newest = markdown.split("\n## ").nth(1).unwrap_or_default();
     let mut text = format!("{NAME} ({}) unstable; urgency=medium\n\n", version());
+    let mut items: Vec<String> = Vec::new();
     for line in newest.lines() {
         match (line.strip_prefix("- "), line.strip_prefix("  ")) {
-            (Some(item), _) => text.push_str(&format!("  * {item}\n")),
-            (None, Some(rest)) => text.push_str(&format!("    {rest}\n")),
+            (Some(item), _) => items.push(item.to_owned()),
+            (None, Some(rest)) => {
+                if let Some(item) = items.last_mut() {
+                    item.push(' ');
+                    item.push_str(rest);
+                }
+            }
             (None, None) => {}
         }
+    }
+    for item in &items {
+        text.push_str(&wrapped(item));
     }
     let date = format!("@{}", date()?);
     let mut command = workspace::command("date");
@@ -126,6 +137,22 @@ fn changelog_of(markdown: &str) -> Result<String> {
     let date = workspace::output(&mut command)?;
     text.push_str(&format!("\n -- {MAINTAINER}  {date}\n"));
     Ok(text)
+}
+
+/// An item in lines of 80 letters at most.
+fn wrapped(item: &str) -> String {
+    let mut text = String::new();
+    let mut line = "  *".to_owned();
+    for word in item.split_whitespace() {
+        if line.chars().count() + 1 + word.chars().count() > 80 {
+            text.push_str(&line);
+            text.push('\n');
+            line = "   ".to_owned();
+        }
+        line.push(' ');
+        line.push_str(word);
+    }
+    text + &line + "\n"
 }
 
 /// A line for each file, as `md5sum` writes them.
@@ -177,9 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn a_long_item_is_wrapped() {
+        let text = wrapped(&"word ".repeat(40));
+        assert!(text.starts_with("  * word word"), "{text}");
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        assert!(
+            text.lines()
+                .skip(1)
+                .all(|line| line.starts_with("    word"))
+        );
+        assert_eq!(text.matches("word").count(), 40);
+    }
+
+    #[test]
     fn the_changelog_is_that_of_the_newest_version() {
         let text = changelog_of("# Changelog\n\n## 2\n\n- one\n  more\n\n## 1\n\n- old\n").unwrap();
-        assert!(text.contains("\n\n  * one\n    more\n\n -- "), "{text}");
+        assert!(text.contains("\n\n  * one more\n\n -- "), "{text}");
         assert!(!text.contains("old"), "{text}");
     }
 }
