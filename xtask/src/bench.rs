@@ -3,8 +3,8 @@
 //! The measuring is a program of its own, in the folder beside: it is built with the kernel's half
 //! inside, which takes what `cargo xtask setup` puts in place first.
 
-use std::fs;
 use std::path::PathBuf;
+use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 
@@ -57,7 +57,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     workspace::run(&mut measure)
 }
 
-/// Builds `sg-ctl` of an earlier commit, in a folder of its own, and returns where it is.
+/// Builds `sg-ctl` of an earlier commit, and returns where it is. The folder is not below this project's:
+/// cargo would take the project's settings for the other's.
 fn build_of(revision: &str) -> Result<PathBuf> {
     let wanted = format!("{revision}^{{commit}}");
     let commit = workspace::output(workspace::command("git").args([
@@ -68,7 +69,7 @@ fn build_of(revision: &str) -> Result<PathBuf> {
         &wanted,
     ]))
     .with_context(|| format!("{revision} is no commit of this repository"))?;
-    let folder = workspace::target().join("against").join(&commit);
+    let folder = env::temp_dir().join("sg-against").join(&commit);
     let sources = folder.join("sources");
     if !sources.exists() {
         fs::create_dir_all(&folder)?;
