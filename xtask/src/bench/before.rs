@@ -33,6 +33,7 @@ const ROUNDS: usize = 15;
 const SYN: &str = "tcp 198.51.100.7:40000 > 10.0.0.10:22 syn seq 1000";
 const SYN_ACK: &str = "tcp 10.0.0.10:22 > 198.51.100.7:40000 syn ack seq 5000 ackno 1001";
 const ACK: &str = "tcp 198.51.100.7:40000 > 10.0.0.10:22 ack seq 1001 ackno 5001";
+const ANSWER: &str = "tcp 10.0.0.10:22 > 198.51.100.7:40000 ack seq 5001 ackno 1001";
 const REFUSED: &str = "tcp 198.51.100.7:40000 > 10.0.0.10:23 syn seq 1000";
 
 /// What the kernel's TC programs return to let a packet pass, and its XDP programs.
@@ -149,7 +150,7 @@ pub(crate) fn packets(names: &[&'static str], effort: Effort) -> Result<Vec<Take
         let (hook, received, words, passes) = match *name {
             "established_tc_over_before" => ("tc", true, ACK, true),
             "established_xdp_over_before" => ("xdp", true, ACK, true),
-            "sent_over_before" => ("tc", false, SYN_ACK, true),
+            "sent_over_before" => ("tc", false, ANSWER, true),
             _ => ("tc", true, REFUSED, false),
         };
         let pair = [
