@@ -17,7 +17,7 @@ pub struct Hop {
     pub ifindex: u32,
     /// The machine that it is given to: a router, or the destination.
     pub address: IpAddr,
-    /// Whether the link-layer address of that machine was asked for and nobody answered.
+    /// Whether the kernel asked for the link-layer address of that machine and got no answer.
     pub is_unresolved: bool,
 }
 

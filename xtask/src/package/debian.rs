@@ -12,7 +12,7 @@ use crate::workspace;
 
 const SCRIPTS: &[&str] = &["postinst", "prerm", "postrm"];
 
-/// The field needs an address; this domain is nobody's (RFC 2606).
+/// The field needs an address; RFC 2606 reserves this domain for examples.
 const MAINTAINER: &str = "the authors of sg <sg@sg.example>";
 
 /// Adds to the files what makes them a Debian package, packs them, and takes it away again.
