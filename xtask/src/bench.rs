@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// Few rounds and small tables, to see in a minute that everything works; the numbers mean little
     #[arg(long)]
     quick: bool,
+    /// Print what each way through the programs takes, counted instruction by instruction
+    #[arg(long, conflicts_with_all = ["names", "quick", "against"])]
+    explain: bool,
 }
 
 /// Sets up, builds for release, measures.
@@ -49,7 +52,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(revision) = &arguments.against {
         measure.env("SG_CTL_BEFORE", build_of(revision)?);
     }
-    for (option, given) in [("--json", arguments.json), ("--quick", arguments.quick)] {
+    for (option, given) in [
+        ("--json", arguments.json),
+        ("--quick", arguments.quick),
+        ("--explain", arguments.explain),
+    ] {
         if given {
             measure.arg(option);
         }

@@ -44,6 +44,7 @@ mod state;
 mod sys;
 mod update;
 mod verify;
+mod walk;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -90,6 +91,7 @@ use self::sizes::Sizes;
 pub use self::state::Owner;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
+pub use self::walk::{Lost, Walk, Walker};
 use self::wire::Wire;
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};

@@ -27,6 +27,7 @@ use super::per_cpu::PerCpu;
 use super::replay_flows::ReplayFlows;
 use super::sizes::Sizes;
 use super::state::Record;
+use super::walk::Walker;
 use super::wire::Wire;
 use super::{Dataplane, Error, remove_folder, update};
 use crate::compile::image::Image;
@@ -144,6 +145,19 @@ impl Rehearsal {
             reasons: PerCpu::open(&maps.reasons)?,
             object,
         })
+    }
+
+    /// The programs, to be walked through by hand.
+    pub fn walker(&self) -> Result<Walker, Error> {
+        let reasons = reasons_index(self.record.sizes.slots, Direction::Ingress);
+        Walker::over(
+            &self.folder,
+            &[
+                ("NETNS", Self::NETNS),
+                ("REASONS_A_CPU", reasons),
+                ("RULES_A_CPU", self.record.sizes.rules),
+            ],
+        )
     }
 
     /// Says what the next scattered frames are.

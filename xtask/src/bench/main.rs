@@ -15,6 +15,7 @@ mod policies;
 mod report;
 mod streams;
 mod updates;
+mod walks;
 mod wire;
 
 use std::process::{self, Command, ExitCode};
@@ -42,6 +43,9 @@ struct Arguments {
     /// Few rounds and small tables, to see in a minute that everything works; the numbers mean little
     #[arg(long)]
     quick: bool,
+    /// Print what each way through the programs takes: instructions, calls, loads, cache lines
+    #[arg(long, conflicts_with_all = ["names", "quick"])]
+    explain: bool,
 }
 
 /// How long and how large.
@@ -194,6 +198,9 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.explain {
+        return walks::explain(arguments.json);
+    }
     let wanted = chosen(&arguments.names)?;
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Relaxed))
         .context("cannot catch Ctrl-C")?;
