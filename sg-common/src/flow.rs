@@ -455,6 +455,17 @@ pub enum Change {
     State,
 }
 
+/// A packet of an assured flow that does no more than to move its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passage {
+    /// Who sent it.
+    pub leg: Leg,
+    /// Whether it has moved its sender's numbers.
+    pub has_moved: bool,
+    /// How long the flow now lives without another one.
+    pub timeout: u32,
+}
+
 impl FlowState {
     /// A flow that opens with this packet.
     #[inline(always)]
@@ -511,29 +522,39 @@ impl FlowState {
         }
     }
 
-    /// The same of a packet that [`FlowState::takes_time`] does not hold of.
+    /// The same of a packet that [`FlowState::takes_time`] does not hold of. Returns whether it has moved
+    /// the sender's numbers.
     #[inline(always)]
-    pub fn live_at_once(&mut self, headers: &Headers, direction: Direction) -> Change {
-        if headers.protocol == TCP {
-            self.advance(headers, Leg::sending(direction))
-        } else {
-            self.live_udp(headers, direction)
-        }
+    pub fn live_at_once(&mut self, headers: &Headers, direction: Direction) -> bool {
+        headers.protocol == TCP
+            && matches!(
+                self.advance(headers, Leg::sending(direction)),
+                Change::Numbers
+            )
     }
 
     /// Whether a packet may do more to this assured flow than move its numbers.
     #[inline(always)]
-    pub const fn takes_time(&self, headers: &Headers) -> bool {
-        headers.protocol == TCP && self.is_moment(headers)
+    pub const fn takes_time(&self, headers: &Headers, direction: Direction) -> bool {
+        match headers.protocol {
+            TCP => self.is_moment(headers),
+            UDP => self.becomes_stream(direction),
+            _ => false,
+        }
     }
 
     #[inline(always)]
     const fn live_udp(&mut self, headers: &Headers, direction: Direction) -> Change {
-        let again = self.phase.0 == Phase::SINGLE.0 && direction as u8 == self.initiator;
-        if headers.protocol == UDP && again {
+        if headers.protocol == UDP && self.becomes_stream(direction) {
             self.phase = Phase::STREAM;
             return Change::State;
         }
         Change::Nothing
+    }
+
+    /// Whether a packet of UDP makes more of its flow than a request and its response.
+    #[inline(always)]
+    const fn becomes_stream(&self, direction: Direction) -> bool {
+        self.phase.0 == Phase::SINGLE.0 && direction as u8 == self.initiator
     }
 }

@@ -82,6 +82,12 @@ pub trait Packet {
     /// headers, which are the first so many bytes of the frame.
     fn segments(&self, headers: u32) -> u32;
 
+    /// The same where it takes no reckoning. `None`: the kernel has not counted them.
+    #[inline(always)]
+    fn counted_segments(&self) -> Option<u32> {
+        Some(self.segments(0))
+    }
+
     /// Whether the kernel has merged it from several, or will cut it into such (GSO).
     #[inline(always)]
     fn is_merged(&self) -> bool {

@@ -15,7 +15,7 @@ use crate::packet::{Direction, Framing, Packet, Turns};
 use crate::report::Reason;
 use crate::tables::Service;
 
-pub use plain::{PlainSyn, read_plain, read_plain_syn};
+pub use plain::{PlainSegment, read_plain, read_plain_segment};
 
 /// Internet Control Message Protocol.
 pub const ICMP: u8 = IpProto::Icmp as u8;
@@ -65,6 +65,12 @@ impl TcpFlags {
     #[inline(always)]
     pub const fn is_plain_syn(self) -> bool {
         self.0 & 0x17 == Self::SYN.0
+    }
+
+    /// ACK without SYN, RST or FIN: a segment in the midst of a connection.
+    #[inline(always)]
+    pub const fn is_plain_ack(self) -> bool {
+        self.0 & 0x17 == Self::ACK.0
     }
 
     /// From the word that has them in its second byte.

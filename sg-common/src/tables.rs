@@ -10,7 +10,7 @@
 
 use crate::addr::{Addr, Family};
 use crate::decide::{Desk, Stage, Trace, run_stage};
-use crate::flow::{FlowKey, FlowState, FlowTable, HashKey, Leg, Ticks};
+use crate::flow::{FlowKey, FlowState, FlowTable, HashKey, Leg, Passage, Ticks};
 use crate::packet::Direction;
 use crate::ranges::{PORT_SEARCH_STEPS, search_ports};
 use crate::report::{Decision, Reason, Verdict};
@@ -732,6 +732,25 @@ pub enum Glance<F> {
     Unsure,
 }
 
+/// A packet that may belong to an assured flow.
+///
+/// A trait, as a closure would be a function of its own in the kernel, whose argument lies in memory.
+pub trait Passing {
+    /// Whether its flow's key lies in memory, where it can be read again when the flow is found.
+    const KEY_IN_MEMORY: bool;
+
+    /// Packets of the wire that it stands for, and bytes to count.
+    fn size(&self) -> (u32, u32);
+
+    /// Whether it does no more to the flow than to move its numbers. It looks at the state's owner,
+    /// generation, initiator, phase and marks.
+    fn may_pass(&self, state: &FlowState) -> bool;
+
+    /// What the packet does to the flow, if it may pass. Of the state it looks at the rest too, but for
+    /// the rule.
+    fn passage(&self, state: &mut FlowState) -> Passage;
+}
+
 /// What the decision asks. The kernel's maps answer it, and so does the host's copy.
 pub trait Tables {
     /// Where a flow was found.
@@ -803,14 +822,31 @@ pub trait Tables {
         }
         None
     }
-    /// Looks for an assured flow where it most likely is.
+    /// Looks for an assured flow where it most likely is, and keeps what a packet does to it. Returns the
+    /// rule that admitted the flow. `state` is a place to write on.
     #[inline(always)]
-    fn glance(&self, key: &FlowKey, state: &mut FlowState) -> Glance<Self::Flow> {
-        match self.find_either(key, state) {
-            Some((FlowTable::Assured, flow)) => Glance::Found(flow),
-            Some((FlowTable::Embryonic, _)) => Glance::Unsure,
-            None => Glance::Absent,
+    fn pass_along(
+        &self,
+        key: &FlowKey,
+        state: &mut FlowState,
+        packet: &impl Passing,
+    ) -> Glance<RuleSlot> {
+        let flow = match self.find_either(key, state) {
+            Some((FlowTable::Assured, flow)) => flow,
+            Some((FlowTable::Embryonic, _)) => return Glance::Unsure,
+            None => return Glance::Absent,
+        };
+        if !packet.may_pass(state) {
+            return Glance::Unsure;
         }
+        let passage = packet.passage(state);
+        if passage.has_moved {
+            self.advance_flow(flow, passage.leg, state);
+        }
+        self.extend_flow(flow, self.now().after(passage.timeout));
+        let (packets, bytes) = packet.size();
+        self.count_flow(flow, passage.leg, packets, bytes);
+        Glance::Found(state.rule)
     }
     /// Puts a flow into a table. `None`: there is no room.
     fn insert_flow(

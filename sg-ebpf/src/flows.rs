@@ -34,8 +34,9 @@ use sg_common::flow::{
     Carrying, FlowBucket, FlowKey, FlowSearch, FlowSlot, FlowState, FlowTable, Leg, Ticks,
 };
 use sg_common::packet::Direction;
-use sg_common::tables::{Glance, Globals};
+use sg_common::tables::{Glance, Globals, Passing, RuleSlot};
 
+use crate::frame::in_register;
 use crate::maps::{GLOBALS, hidden};
 use crate::words;
 
@@ -391,81 +392,160 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     0
 }
 
-/// Looks at the first place of each bucket whose tag is right: nearly always that is the flow, and
-/// no loop is needed.
+/// Looks at the place where the flow would be at home, or else at the first one of either bucket whose
+/// tag is right: nearly always that is the flow, and no loop is needed. What the packet does to the flow
+/// is kept.
 #[inline(always)]
-pub(crate) fn glance(
+pub(crate) fn pass_along<P: Passing>(
     globals: &Globals,
     key: &FlowKey,
-    now: Ticks,
+    own: *mut u32,
     state: &mut FlowState,
-) -> Glance<FoundFlow> {
+    packet: &P,
+) -> Glance<RuleSlot> {
     let places = key.places(&globals.hash_key);
-    let mask = globals.flow_mask;
     let tag = FlowTable::Assured.tag(places.tag);
-    let first = glance_into(places.first & mask, tag, key, now, state);
-    let Glance::Absent = first else { return first };
-    match glance_into(places.second & mask, tag, key, now, state) {
-        Glance::Absent if globals.other_flow_mask != 0 => Glance::Unsure,
-        sure => sure,
-    }
-}
-
-#[inline(always)]
-fn glance_into(
-    index: u32,
-    tag: u16,
-    key: &FlowKey,
-    now: Ticks,
-    state: &mut FlowState,
-) -> Glance<FoundFlow> {
-    let Some(bucket) = FLOWS.get_ptr_mut(index) else {
+    let Some(bucket) = FLOWS.get_ptr_mut(places.first & globals.flow_mask) else {
         return Glance::Unsure;
     };
+    let mut lane = Lane {
+        bucket,
+        lane: FlowBucket::home(tag),
+    };
+    // SAFETY: array elements live as long as the program; what is read may change meanwhile.
+    if unsafe { lane.tag().read_volatile() } != tag {
+        let place = sg_place_with(places.first, places.second, u32::from(tag));
+        if place >= UNSURE {
+            return match place {
+                NOWHERE => Glance::Absent,
+                _ => Glance::Unsure,
+            };
+        }
+        let Some(bucket) = FLOWS.get_ptr_mut(place / SLOTS) else {
+            return Glance::Unsure;
+        };
+        lane = Lane {
+            bucket,
+            lane: place,
+        };
+    }
+    // SAFETY: the helper only reads a clock.
+    let now = Ticks::from_jiffies(unsafe { bpf_jiffies64() });
+    let slot = lane.slot();
+    // The words that were hashed would be kept on the stack.
+    let key = if P::KEY_IN_MEMORY { hidden(key) } else { key };
     // SAFETY: as in `sg_search_flow`.
     unsafe {
-        let mut lane = Lane {
-            bucket,
-            lane: FlowBucket::home(tag),
-        };
-        if lane.tag().read_volatile() != tag {
-            // The bit that tells the tables apart is set in all of them, so that embryonic flows match.
-            let unseen = u64::from(tag_in(ASSURED_FLOWS, 0)) * ONES;
-            let words = (&raw const (*bucket).tags).cast::<u64>();
-            let lanes = matching(words.read_volatile() | unseen, tag)
-                | matching(words.add(1).read_volatile() | unseen, tag) << 4;
-            if lanes == 0 {
-                return Glance::Absent;
-            }
-            lane.lane = bit_number(lanes & lanes.wrapping_neg());
-            if lane.tag().read_volatile() != tag {
-                return Glance::Unsure;
-            }
-        }
-        let slot = lane.slot();
-        // A word of this CPU's, like the rest of the state that is written below.
-        let own = (&raw mut *state).cast::<u32>();
         let stamp = (&raw const (*slot).stamp).read_volatile();
         keep_order(own);
-        // Read again from memory: the words that were hashed would be kept on the stack.
-        let key = hidden(key);
-        if is_moving_in(stamp)
+        if lane.tag().read_volatile() != tag
+            || is_moving_in(stamp)
             || lane.deadline().read_volatile().has_passed(now)
-            || !(*slot).key.is(key)
+            || !is_keyed(slot, key)
         {
             return Glance::Unsure;
         }
-        words::copy(&raw const (*slot).state, state);
+        // Read as late as it is needed: there are few registers.
+        let held = &raw const (*slot).state;
+        state.generation = (&raw const (*held).generation).read_volatile();
+        state.owner = (&raw const (*held).owner).read_volatile();
+        state.phase = (&raw const (*held).phase).read_volatile();
+        state.initiator = (&raw const (*held).initiator).read_volatile();
+        state.marks = (&raw const (*held).marks).read_volatile();
+        if !packet.may_pass(state) {
+            return Glance::Unsure;
+        }
+        state.end = (&raw const (*held).end).read_volatile();
+        state.ack = (&raw const (*held).ack).read_volatile();
+        state.window = (&raw const (*held).window).read_volatile();
+        state.scales = (&raw const (*held).scales).read_volatile();
+        let passage = packet.passage(state);
+        let rule = (&raw const (*held).rule).read_volatile();
         keep_order(own);
         if (&raw const (*slot).stamp).read_volatile() != stamp {
             return Glance::Unsure;
         }
-        Glance::Found(FoundFlow {
-            table: ASSURED_FLOWS,
-            bucket: index,
-            lane: lane.lane,
-            stamp,
-        })
+        if passage.has_moved {
+            advance_slot(slot, passage.leg, state);
+        }
+        extend_lane(lane, now.after(passage.timeout));
+        let (packets, bytes) = packet.size();
+        count_slot(slot, passage.leg, packets, bytes);
+        Glance::Found(rule)
+    }
+}
+
+/// A number of no place: there may be one.
+const UNSURE: u32 = NOWHERE - 1;
+
+/// The number of the first place of a flow's two buckets with the tag of an assured flow, or
+/// [`NOWHERE`]. That of an embryonic flow will do: the tag is looked at again.
+///
+/// A function of its own: few flows are away from home.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sg_place_with(first: u32, second: u32, tag: u32) -> u32 {
+    let Some(globals) = GLOBALS.get(0) else {
+        return UNSURE;
+    };
+    for index in [first, second] {
+        let index = index & globals.flow_mask;
+        let Some(bucket) = FLOWS.get_ptr(index) else {
+            return UNSURE;
+        };
+        let lanes = lanes_with(bucket, tag as u16);
+        if lanes != 0 {
+            return place_number(index, bit_number(lanes & lanes.wrapping_neg()));
+        }
+    }
+    match globals.other_flow_mask {
+        0 => NOWHERE,
+        _ => UNSURE,
+    }
+}
+
+/// Which places of a bucket have the tag of an assured flow, or that of an embryonic one which is else
+/// alike.
+#[inline(always)]
+fn lanes_with(bucket: *const FlowBucket, tag: u16) -> u32 {
+    // The bit that tells the tables apart is set in all of them, so that embryonic flows match.
+    let unseen = u64::from(tag_in(ASSURED_FLOWS, 0)) * ONES;
+    // SAFETY: array elements live as long as the program; what is read may change meanwhile.
+    unsafe {
+        let words = (&raw const (*bucket).tags).cast::<u64>();
+        matching(words.read_volatile() | unseen, tag)
+            | matching(words.add(1).read_volatile() | unseen, tag) << 4
+    }
+}
+
+/// Whether a slot has this key, by whole words of the processor.
+///
+/// # Safety
+/// The slot must lie in a bucket.
+#[inline(always)]
+unsafe fn is_keyed(slot: *const FlowSlot, key: &FlowKey) -> bool {
+    const _: () = assert!(core::mem::offset_of!(FlowSlot, key).is_multiple_of(8));
+    let join = |lower: u32, upper: u32| u64::from(lower) | u64::from(upper) << 32;
+    let [a, b, c, d] = key.local.raw_words();
+    let [e, f, g, h] = key.peer.raw_words();
+    let ports = u32::from(key.local_port) | u32::from(key.peer_port) << 16;
+    let expected = [
+        join(a, b),
+        join(c, d),
+        join(e, f),
+        join(g, h),
+        join(key.zone, ports),
+    ];
+    // SAFETY: the key lies in the slot, at an address that eight divides.
+    unsafe {
+        let held = (&raw const (*slot).key).cast::<u64>();
+        let mut difference = 0;
+        for (place, expected) in expected.into_iter().enumerate() {
+            difference |= held.add(place).read_volatile() ^ expected;
+        }
+        let rest = held.add(expected.len()).cast::<u32>().read_volatile();
+        let kind = u32::from(key.protocol) | u32::from(key.asker) << 8;
+        difference | u64::from(rest ^ kind) == 0
     }
 }
 
@@ -503,12 +583,28 @@ pub(crate) fn may_cross_syn(went: Direction, ticks: u32, now: Ticks) -> bool {
 pub(crate) fn advance(flow: FoundFlow, leg: Leg, state: &FlowState) {
     let Some(lane) = flow.lane() else { return };
     let slot = lane.slot();
-    let place = leg as usize & 1;
+    // SAFETY: the slot lies in a bucket.
+    unsafe {
+        if (&raw const (*slot).stamp).read_volatile() == flow.stamp {
+            advance_slot(slot, leg, state);
+        }
+    }
+}
+
+/// Where a pair has a leg's element. LLVM knows of no third leg and would leave out the mask, from which
+/// the verifier learns it.
+#[inline(always)]
+fn place_of(leg: Leg) -> usize {
+    in_register(leg as u32) & 1
+}
+
+/// # Safety
+/// The slot must lie in a bucket.
+#[inline(always)]
+unsafe fn advance_slot(slot: *mut FlowSlot, leg: Leg, state: &FlowState) {
+    let place = place_of(leg);
     // SAFETY: `place` is 0 or 1, and the words are aligned.
     unsafe {
-        if (&raw const (*slot).stamp).read_volatile() != flow.stamp {
-            return;
-        }
         let to = &raw mut (*slot).state;
         (&raw mut (*to).end)
             .cast::<u32>()
@@ -636,6 +732,12 @@ pub(crate) fn extend(flow: FoundFlow, deadline: Ticks) {
         write_deadline(lane.bucket, lane.lane, flow.stamp, deadline);
         return;
     }
+    extend_lane(lane, deadline);
+}
+
+/// The same for an assured flow.
+#[inline(always)]
+fn extend_lane(lane: Lane, deadline: Ticks) {
     let at = lane.deadline();
     // SAFETY: the pointer lies in the bucket; one aligned word. Whoever moves it at the same time
     // has seen a packet of the same flow within the same second.
@@ -668,9 +770,17 @@ fn write_deadline(bucket: *mut FlowBucket, lane: u32, stamp: u32, deadline: Tick
 
 #[inline(always)]
 pub(crate) fn count(flow: FoundFlow, leg: Leg, packets: u32, bytes: u32) {
-    let Some(lane) = flow.lane() else { return };
-    let slot = lane.slot();
-    let place = leg as usize & 1;
+    if let Some(lane) = flow.lane() {
+        // SAFETY: the slot lies in a bucket.
+        unsafe { count_slot(lane.slot(), leg, packets, bytes) };
+    }
+}
+
+/// # Safety
+/// The slot must lie in a bucket.
+#[inline(always)]
+unsafe fn count_slot(slot: *mut FlowSlot, leg: Leg, packets: u32, bytes: u32) {
+    let place = place_of(leg);
     // SAFETY: `place` is 0 or 1.
     unsafe {
         let counted = (&raw mut (*slot).packets).cast::<u64>().add(place);

@@ -27,14 +27,15 @@ const VLAN_NUMBER: u32 = 0x0fff;
 /// # Safety
 /// The verifier must know that four bytes are there.
 #[inline(always)]
-unsafe fn word_at(address: usize) -> u32 {
+unsafe fn word_at<const OFFSET: usize>(address: usize) -> u32 {
     let word;
     // SAFETY: it only reads what the caller vouches for.
     unsafe {
         asm!(
-            "{word} = *(u32 *)({address} + 0)",
+            "{word} = *(u32 *)({address} + {offset})",
             word = out(wreg) word,
             address = in(reg) address,
+            offset = const OFFSET,
             options(pure, readonly, nostack),
         );
     }
@@ -47,11 +48,18 @@ unsafe fn word_at(address: usize) -> u32 {
 /// As for [`word_at`], for all of them.
 #[inline(always)]
 unsafe fn words_at<const N: usize>(address: usize) -> [u32; N] {
+    const { assert!(N <= 11) };
     let mut words = [0; N];
-    for (word, place) in words.iter_mut().zip(0..) {
-        // SAFETY: the caller vouches for it.
-        *word = u32::from_be(unsafe { word_at(address + place * 4) });
+    macro_rules! read {
+        ($($place:literal)*) => {$(
+            if let Some(word) = words.get_mut($place) {
+                // SAFETY: the caller vouches for it.
+                *word = u32::from_be(unsafe { word_at::<{ $place * 4 }>(address) });
+            }
+        )*};
     }
+    // The offset is a part of the instruction.
+    read!(0 1 2 3 4 5 6 7 8 9 10);
     words
 }
 
@@ -60,7 +68,7 @@ unsafe fn words_at<const N: usize>(address: usize) -> [u32; N] {
 /// LLVM may keep a number on the stack, compare one copy of it and add another. The verifier of Linux
 /// 6.1 then knows no bound of what is added.
 #[inline(always)]
-fn in_register(number: u32) -> usize {
+pub(crate) fn in_register(number: u32) -> usize {
     let held;
     // SAFETY: it copies a number.
     unsafe {
@@ -86,6 +94,7 @@ pub(crate) trait Context {
     fn tags_beside(&self) -> u32;
     fn vlan_beside(&self) -> u16;
     fn segments(&self, headers: u32) -> u32;
+    fn counted_segments(&self) -> Option<u32>;
     fn is_merged(&self) -> bool;
     fn is_own_copy(&self) -> bool;
     fn protocol_beside(&self) -> u16;
@@ -248,6 +257,11 @@ impl<C: Context> Packet for Frame<'_, C> {
     }
 
     #[inline(always)]
+    fn counted_segments(&self) -> Option<u32> {
+        self.context.counted_segments()
+    }
+
+    #[inline(always)]
     fn is_merged(&self) -> bool {
         self.context.is_merged()
     }
@@ -320,6 +334,11 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
+    fn counted_segments(&self) -> Option<u32> {
+        Some(1)
+    }
+
+    #[inline(always)]
     fn is_merged(&self) -> bool {
         false
     }
@@ -362,21 +381,27 @@ impl Context for TcContext {
 
     #[inline(always)]
     fn segments(&self, headers: u32) -> u32 {
-        // SAFETY: the context lives as long as the program runs.
-        let size = unsafe { (*self.skb.skb).gso_size };
-        if size == 0 {
-            return 1;
-        }
-        // SAFETY: as above.
-        let counted = unsafe { (*self.skb.skb).gso_segs };
-        if counted != 0 {
+        if let Some(counted) = self.counted_segments() {
             return counted;
         }
+        // SAFETY: the context lives as long as the program runs.
+        let size = unsafe { (*self.skb.skb).gso_size };
         // The kernel does not believe what a guest says of its frames (`SKB_GSO_DODGY`), and counts
         // their segments only when it cuts them.
         match self.len().saturating_sub(headers).checked_div(size) {
             None | Some(0) => 1,
             Some(whole) => whole + u32::from(whole * size + headers < self.len()),
+        }
+    }
+
+    #[inline(always)]
+    fn counted_segments(&self) -> Option<u32> {
+        // SAFETY: the context lives as long as the program runs.
+        let (size, counted) = unsafe { ((*self.skb.skb).gso_size, (*self.skb.skb).gso_segs) };
+        match (size, counted) {
+            (0, _) => Some(1),
+            (_, 0) => None,
+            _ => Some(counted),
         }
     }
 

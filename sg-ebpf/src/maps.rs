@@ -23,8 +23,8 @@ use sg_common::ranges::{
 use sg_common::report::Decision;
 use sg_common::tables::{
     ABI, Awaiting, Faces, FragmentKey, FragmentVerdict, Generation, Glance, Globals, GrantKey,
-    INTERFACE_PROBES, Identity, Interface, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, RuleSlot, Scope, Service, Tables, interface_home,
+    INTERFACE_PROBES, Identity, Interface, InterfaceEntry, MemberKey, Passing, Policy, PortEntry,
+    PortTable, PrefixKey, RuleSlot, Scope, Service, Tables, interface_home,
 };
 
 use crate::flows::{self, FoundFlow};
@@ -549,9 +549,16 @@ impl<R: Reach> Tables for Maps<R> {
     }
 
     #[inline(always)]
-    fn glance(&self, key: &FlowKey, state: &mut FlowState) -> Glance<FoundFlow> {
+    fn pass_along(
+        &self,
+        key: &FlowKey,
+        state: &mut FlowState,
+        packet: &impl Passing,
+    ) -> Glance<RuleSlot> {
+        // SAFETY: the word is in a map value, and this CPU's.
+        let own = unsafe { &raw mut (*self.job).scratch.word };
         match self.reach.globals() {
-            Some(globals) => flows::glance(globals, key, self.now(), state),
+            Some(globals) => flows::pass_along(globals, key, own, state, packet),
             None => Glance::Unsure,
         }
     }

@@ -6,11 +6,11 @@
 
 use super::{Desk, Question, is_plain_syn, may_be_exempt};
 use crate::addr::Addr;
-use crate::flow::FlowState;
+use crate::flow::{FlowState, Leg, Passage};
 use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, TCP, read_plain};
 use crate::report::{Decision, Reason};
-use crate::tables::{Glance, Interface, InterfaceFlags, RuleSlot, Tables};
+use crate::tables::{Glance, Interface, InterfaceFlags, Passing, RuleSlot, Tables};
 
 /// Judges a packet, if the answer is near, and leaves on the desk what was read of it. `None`: read it
 /// again, and [`judge`](super::judge).
@@ -57,6 +57,7 @@ impl<T: Tables> Question<'_, T, ()> {
             state,
             ..
         } = desk;
+        let headers = &*headers;
         if may_be_exempt(headers)
             || headers.peer(self.direction).may_be_link_local_service()
             || (self.is_guest() && !self.is_guarded(headers))
@@ -66,8 +67,12 @@ impl<T: Tables> Question<'_, T, ()> {
         let is_syn = is_plain_syn(headers);
         if !is_syn {
             *key = headers.flow(self.direction, self.interface.zone);
-            match self.tables.glance(key, state) {
-                Glance::Found(flow) => return self.assured_at_once(flow, state, headers),
+            let packet = OnDesk {
+                question: self,
+                headers,
+            };
+            match self.tables.pass_along(key, state, &packet) {
+                Glance::Found(rule) => return Some(tracked(rule)),
                 Glance::Unsure => return None,
                 Glance::Absent => {}
             }
@@ -98,27 +103,59 @@ impl<T: Tables> Question<'_, T, ()> {
         }
     }
 
+    /// Whether a packet does no more to an assured flow than to move its numbers.
     #[inline(always)]
-    fn assured_at_once(
-        &self,
-        flow: T::Flow,
-        state: &mut FlowState,
-        headers: &Headers,
-    ) -> Option<Decision> {
+    pub(super) fn may_pass(&self, headers: &Headers, state: &FlowState) -> bool {
         let is_judged = if self.owns(state) {
             let admitted = state.generation;
             admitted.is_before(self.interface.judge_again_before)
         } else {
             self.has_opened(state)
         };
-        if is_judged || state.takes_time(headers) {
-            return None;
+        !is_judged && !state.takes_time(headers, self.direction)
+    }
+
+    /// What such a packet does.
+    #[inline(always)]
+    pub(super) fn passage(&self, headers: &Headers, state: &mut FlowState) -> Passage {
+        Passage {
+            leg: Leg::sending(self.direction),
+            has_moved: state.live_at_once(headers, self.direction),
+            timeout: state.phase.timeout(&self.interface.timeouts),
         }
-        let change = state.live_at_once(headers, self.direction);
-        self.keep(flow, state, change, headers);
-        Some(Decision {
-            reason: Reason::Tracked,
-            rule: state.rule,
-        })
+    }
+}
+
+/// A packet whose headers are on the desk.
+struct OnDesk<'a, T> {
+    question: &'a Question<'a, T, ()>,
+    headers: &'a Headers,
+}
+
+impl<T: Tables> Passing for OnDesk<'_, T> {
+    const KEY_IN_MEMORY: bool = true;
+
+    #[inline(always)]
+    fn size(&self) -> (u32, u32) {
+        (self.headers.packets, self.headers.bytes)
+    }
+
+    #[inline(always)]
+    fn may_pass(&self, state: &FlowState) -> bool {
+        self.question.may_pass(self.headers, state)
+    }
+
+    #[inline(always)]
+    fn passage(&self, state: &mut FlowState) -> Passage {
+        self.question.passage(self.headers, state)
+    }
+}
+
+/// The decision about a packet of an assured flow.
+#[inline(always)]
+pub(super) const fn tracked(rule: RuleSlot) -> Decision {
+    Decision {
+        reason: Reason::Tracked,
+        rule,
     }
 }

@@ -105,39 +105,61 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<()> {
     Some(())
 }
 
-/// A plain packet that is a SYN of TCP over IPv4.
+/// A plain segment of TCP over IPv4, whose packets the kernel has counted. Of its headers what
+/// [`read_plain`] leaves as it is, and the number of packets, is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlainSyn {
-    /// Sender.
-    pub source: u32,
-    /// Receiver.
-    pub destination: u32,
-    /// The receiver's port.
-    pub port: u16,
+pub enum PlainSegment {
+    /// It asks for a connection. Nothing is said of its sequence.
+    Syn(Headers),
+    /// It has ACK, and neither SYN, FIN nor RST. Nothing is said of its other flags.
+    Midst(Headers),
 }
 
-/// Reads a plain packet that is a SYN of TCP over IPv4.
+/// Reads a plain segment.
 #[inline(always)]
-pub fn read_plain_syn<P: Packet + ?Sized>(packet: &P) -> Option<PlainSyn> {
+pub fn read_plain_segment<P: Packet + ?Sized>(packet: &P) -> Option<PlainSegment> {
     #[rustfmt::skip]
     let [link, version_length, id_fragment, ttl_protocol, source, destination,
-         ports, _, _, flags_window, _] = packet.linear_words::<11>(10)?;
+         ports, seq, ack, flags_window, _] = packet.linear_words::<11>(10)?;
     let header = (flags_window >> 28) * 4;
     let total = version_length & 0xffff;
-    let is_sound = packet.tags_beside() == 0
-        && link & 0xffff == 0x0800
+    let is_sound = link & 0xffff == 0x0800
         && version_length >> 24 == 0x45
         && id_fragment & 0x3fff == 0
         && (ttl_protocol >> 16) as u8 == TCP
-        && TcpFlags::of(flags_window).is_plain_syn()
         && header >= 20
         && total >= 20 + header
         && 14 + total <= packet.length()
         && source != destination
-        && !Addr::from_v4(source.to_be_bytes()).is_impossible_source();
-    is_sound.then_some(PlainSyn {
-        source,
-        destination,
-        port: ports as u16,
-    })
+        && packet.tags_beside() == 0
+        && packet.counted_segments().is_some();
+    let mut headers = Headers {
+        source: Addr::from_v4(source.to_be_bytes()),
+        destination: Addr::from_v4(destination.to_be_bytes()),
+        protocol: TCP,
+        l4: 34,
+        end: 14 + total,
+        ethertype: 0x0800,
+        content: Content::Ip,
+        bytes: packet.length(),
+        ..Headers::default()
+    };
+    if !is_sound || headers.source.is_impossible_source() {
+        return None;
+    }
+    headers.set_ports(ports);
+    let flags = TcpFlags::of(flags_window);
+    if flags.is_plain_syn() {
+        headers.tcp_flags = TcpFlags::SYN;
+        return Some(PlainSegment::Syn(headers));
+    }
+    if !flags.is_plain_ack() {
+        return None;
+    }
+    headers.tcp_flags = TcpFlags::ACK;
+    headers.tcp_seq = seq;
+    headers.tcp_ack = ack;
+    headers.tcp_window = flags_window as u16;
+    headers.tcp_length = total.wrapping_sub(20 + header);
+    Some(PlainSegment::Midst(headers))
 }

@@ -2,7 +2,7 @@
 //! the same, and do the same to the flows.
 
 use anyhow::{Context, Result, ensure};
-use sg_common::decide::{Desk, syn_at_once};
+use sg_common::decide::{Desk, segment_at_once};
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
@@ -126,18 +126,22 @@ impl Evaluator for HostEvaluator {
         let received = (direction == Direction::Ingress) != is_guest;
         let apart = self.tables.clone();
         let short = apart.judge_at_once(interface, received, frame, &mut self.desk);
-        let shortest = syn_at_once(frame, direction, interface, &self.tables);
+        let further = self.tables.clone();
+        let shortest = segment_at_once(frame, received, interface, &further);
         let long = self.tables.judge(interface, received, frame, &());
-        ensure!(
-            shortest.is_none_or(|shortest| shortest == long),
-            "as a SYN it is {shortest:?}, and else {long:?}"
-        );
-        if let Some(short) = short {
-            ensure!(short == long, "at once it is {short:?}, and else {long:?}");
-            let flows = super::flows(apart.flows_alive());
+        for (way, decision, tables) in [
+            ("at once", short, &apart),
+            ("as a segment", shortest, &further),
+        ] {
+            let flows = super::flows(tables.flows_alive());
+            let Some(decision) = decision else { continue };
+            ensure!(
+                decision == long,
+                "{way} it is {decision:?}, and else {long:?}"
+            );
             ensure!(
                 flows == self.flows()?,
-                "at once other flows are left: {flows:?}"
+                "{way} other flows are left: {flows:?}"
             );
         }
         Ok(Some(long.reason))

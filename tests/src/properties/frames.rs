@@ -1,12 +1,11 @@
 //! Any bytes as a frame: what is read of them.
 
-use std::net::IpAddr;
-
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use sg_common::decide::Desk;
 use sg_common::packet::Framing;
 use sg_common::parse::{
-    Content, Headers, ICMP, ICMPV6, IcmpRole, Part, PlainSyn, TCP, UDP, read_plain, read_plain_syn,
+    Content, Headers, ICMP, ICMPV6, IcmpRole, Part, PlainSegment, TCP, TcpFlags, UDP, read_plain,
+    read_plain_segment,
 };
 use sg_common::report::{Reason, Verdict};
 
@@ -173,13 +172,13 @@ fn same(headers: &Headers, ip: &Ip) -> Result<()> {
 /// What the short ways read is what the long way reads.
 fn plain(frame: &[u8]) -> Result<()> {
     let long = Read::of(frame, Framing::Ethernet).headers;
+    let mut expected = long;
     let mut short = Headers {
         icmp_type: 9,
         tcp_seq: 7,
         ..Headers::default()
     };
     if read_plain(frame, &mut short).is_some() {
-        let mut expected = long;
         // What the short way leaves as it was.
         for field in [
             |h: &mut Headers| h.l3 = 0,
@@ -196,28 +195,27 @@ fn plain(frame: &[u8]) -> Result<()> {
         }
         ensure!(short == expected, "short: {short:?}\nlong: {expected:?}");
     }
-    if let Some(syn) = read_plain_syn(frame) {
-        let port = long.destination_port;
-        let expected = PlainSyn {
-            source: u32::from_be_bytes(v4(&long.source.to_ip())?),
-            destination: u32::from_be_bytes(v4(&long.destination.to_ip())?),
-            port,
-        };
-        ensure!(syn == expected, "short: {syn:?}\nlong: {long:?}");
+    if let Some(segment) = read_plain_segment(frame) {
         ensure!(
-            long.content == Content::Ip
-                && long.part == Part::Whole
-                && long.protocol == TCP
-                && long.tcp_flags.is_plain_syn(),
-            "no plain SYN: {long:?}"
+            long.protocol == TCP && long.source.is_v4(),
+            "no segment over IPv4: {long:?}"
         );
+        let control = long.tcp_flags.0 & 0x17;
+        let short = match segment {
+            PlainSegment::Syn(headers) => {
+                ensure!(control == TcpFlags::SYN.0, "no SYN: {long:?}");
+                (expected.tcp_seq, expected.tcp_ack) = (0, 0);
+                (expected.tcp_window, expected.tcp_length) = (0, 0);
+                headers
+            }
+            PlainSegment::Midst(headers) => {
+                ensure!(control == TcpFlags::ACK.0, "no bare ACK: {long:?}");
+                headers
+            }
+        };
+        expected.tcp_flags = TcpFlags(control);
+        expected.packets = 0;
+        ensure!(short == expected, "short: {short:?}\nlong: {expected:?}");
     }
     Ok(())
-}
-
-fn v4(address: &IpAddr) -> Result<[u8; 4]> {
-    match address {
-        IpAddr::V4(v4) => Ok(v4.octets()),
-        IpAddr::V6(_) => bail!("{address} is no IPv4 address"),
-    }
 }
