@@ -5,7 +5,7 @@
 //! rules first, so that a refused flood never reaches the flow tables.
 
 mod at_once;
-mod segment;
+mod v4;
 
 use crate::addr::Addr;
 use crate::flow::{Change, FlowKey, FlowState, FlowTable, Growth, Leg, Phase, Ticks};
@@ -20,7 +20,7 @@ use crate::tables::{
 };
 
 pub use at_once::at_once;
-pub use segment::segment_at_once;
+pub use v4::v4_at_once;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.
 pub trait Trace {

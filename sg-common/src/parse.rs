@@ -15,7 +15,7 @@ use crate::packet::{Direction, Framing, Packet, Turns};
 use crate::report::Reason;
 use crate::tables::Service;
 
-pub use plain::{PlainSegment, read_plain, read_plain_segment};
+pub use plain::{read_plain, read_plain_v4, read_sequence_v4};
 
 /// Internet Control Message Protocol.
 pub const ICMP: u8 = IpProto::Icmp as u8;

@@ -481,12 +481,20 @@ const UNSURE: u32 = NOWHERE - 1;
 /// The number of the first place of a flow's two buckets with the tag of an assured flow, or
 /// [`NOWHERE`]. That of an embryonic flow will do: the tag is looked at again.
 ///
-/// A function of its own: few flows are away from home.
+/// A function of its own: few flows are away from home. Flows stay where they are, but for those that
+/// are carried from a table of another size: whether there is one is asked before any place is looked at,
+/// so that a flow which is found nowhere is in neither table.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sg_place_with(first: u32, second: u32, tag: u32) -> u32 {
-    let Some(globals) = GLOBALS.get(0) else {
+    let (Some(globals), Some(own)) = (GLOBALS.get(0), SEARCHES.get_ptr_mut(0)) else {
         return UNSURE;
+    };
+    // SAFETY: a reference is good to read from, and the word is this CPU's.
+    let carried_from = unsafe {
+        let mask = (&raw const globals.other_flow_mask).read_volatile();
+        keep_order(&raw mut (*own).stamp);
+        mask
     };
     for index in [first, second] {
         let index = index & globals.flow_mask;
@@ -498,7 +506,7 @@ extern "C" fn sg_place_with(first: u32, second: u32, tag: u32) -> u32 {
             return place_number(index, bit_number(lanes & lanes.wrapping_neg()));
         }
     }
-    match globals.other_flow_mask {
+    match carried_from {
         0 => NOWHERE,
         _ => UNSURE,
     }

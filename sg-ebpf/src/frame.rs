@@ -89,7 +89,11 @@ pub(crate) trait Context {
     /// # Safety
     /// `to` must be writable for `length` bytes.
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> i64;
-    /// Bytes of the whole frame, from whoever knows.
+    /// Where the linear part begins and ends.
+    fn linear(&self) -> (usize, usize);
+    /// Bytes of the frame, as far as the context tells.
+    fn length(&self) -> u32;
+    /// Bytes of the whole frame, for which a helper may be asked.
     fn whole_length(&self) -> u32;
     fn tags_beside(&self) -> u32;
     fn vlan_beside(&self) -> u16;
@@ -115,40 +119,17 @@ impl Scratch {
 }
 
 /// A frame, wherever its bytes are.
+///
+/// Where they are is read from the context for each access: it would be kept on the stack.
 pub(crate) struct Frame<'a, C> {
     context: &'a C,
-    start: usize,
-    end: usize,
-    /// Known without asking anybody.
-    length: u32,
     scratch: *mut Scratch,
 }
 
-impl<'a> Frame<'a, XdpContext> {
+impl<'a, C: Context> Frame<'a, C> {
     #[inline(always)]
-    pub(crate) fn of_xdp(context: &'a XdpContext, scratch: *mut Scratch) -> Self {
-        let (start, end) = (context.data(), context.data_end());
-        Self {
-            context,
-            start,
-            end,
-            length: (end - start) as u32,
-            scratch,
-        }
-    }
-}
-
-impl<'a> Frame<'a, TcContext> {
-    #[inline(always)]
-    pub(crate) fn of_skb(context: &'a TcContext, scratch: *mut Scratch) -> Self {
-        let (start, end) = (context.data(), context.data_end());
-        Self {
-            context,
-            start,
-            end,
-            length: context.len(),
-            scratch,
-        }
+    pub(crate) fn of(context: &'a C, scratch: *mut Scratch) -> Self {
+        Self { context, scratch }
     }
 }
 
@@ -159,8 +140,9 @@ impl<C: Context> Frame<'_, C> {
         if offset > MAX_OFFSET as usize {
             return None;
         }
-        let at = self.start + offset;
-        if at + N * 4 > self.end {
+        let (start, end) = self.context.linear();
+        let at = start + offset;
+        if at + N * 4 > end {
             return None;
         }
         // SAFETY: the words lie before `data_end`, as just compared.
@@ -188,8 +170,9 @@ impl<C: Context> Packet for Frame<'_, C> {
         if held > MAX_OFFSET as usize {
             return None;
         }
-        let at = self.start + held;
-        if at + N <= self.end {
+        let (start, end) = self.context.linear();
+        let at = start + held;
+        if at + N <= end {
             // SAFETY: `at..at + N` lies before `data_end`, as just compared.
             return Some(unsafe { (at as *const [u8; N]).read_unaligned() });
         }
@@ -233,12 +216,12 @@ impl<C: Context> Packet for Frame<'_, C> {
 
     #[inline(always)]
     fn reaches(&self, end: u32) -> bool {
-        end <= self.length || end <= self.context.whole_length()
+        end <= self.length() || end <= self.context.whole_length()
     }
 
     #[inline(always)]
     fn length(&self) -> u32 {
-        self.length
+        self.context.length()
     }
 
     #[inline(always)]
@@ -313,6 +296,16 @@ impl Context for XdpContext {
     }
 
     #[inline(always)]
+    fn linear(&self) -> (usize, usize) {
+        (self.data(), self.data_end())
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        (self.data_end() - self.data()) as u32
+    }
+
+    #[inline(always)]
     fn whole_length(&self) -> u32 {
         // SAFETY: the context lives as long as the program runs.
         unsafe { bpf_xdp_get_buff_len(self.ctx) as u32 }
@@ -360,6 +353,16 @@ impl Context for TcContext {
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> i64 {
         // SAFETY: the caller vouches for `to`.
         unsafe { bpf_skb_load_bytes(self.skb.skb.cast(), offset, to.cast(), length) }
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> (usize, usize) {
+        (self.data(), self.data_end())
+    }
+
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        self.len()
     }
 
     #[inline(always)]

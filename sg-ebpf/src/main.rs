@@ -25,7 +25,7 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, by_arrival, direction_of, segment_at_once};
+use sg_common::decide::{at_once, by_arrival, direction_of, v4_at_once};
 use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
@@ -50,8 +50,8 @@ pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
 
 #[inline(always)]
 fn receive(context: &XdpContext, ifindex: u32) -> u32 {
-    let frame = || Frame::of_xdp(context, core::ptr::null_mut());
-    match judge(frame, ifindex, true, |job| sg_read_xdp(context.ctx, job)) {
+    let frame = Frame::of(context, core::ptr::null_mut());
+    match judge(&frame, ifindex, true, |job| sg_read_xdp(context.ctx, job)) {
         Ruling::Pass => xdp_action::XDP_PASS,
         Ruling::Drop { .. } => xdp_action::XDP_DROP,
     }
@@ -83,8 +83,8 @@ pub(crate) fn sg_pass(_context: TcContext) -> i32 {
 
 #[inline(always)]
 fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
-    let frame = || Frame::of_skb(context, core::ptr::null_mut());
-    match judge(frame, ifindex, received, |job| {
+    let frame = Frame::of(context, core::ptr::null_mut());
+    match judge(&frame, ifindex, received, |job| {
         sg_read_skb(context.skb.skb, job)
     }) {
         Ruling::Pass => TCX_NEXT,
@@ -131,11 +131,10 @@ fn drop_silently() -> i32 {
     unsafe { bpf_redirect(NO_DEVICE, 0) as i32 }
 }
 
-/// Judges a frame: at once, or else by way of the desk, onto which `read` puts it. The frame is asked for
-/// anew on each way: what is known of it would be kept on the stack.
+/// Judges a frame: at once, or else by way of the desk, onto which `read` puts it.
 #[inline(always)]
 fn judge<P: Packet>(
-    anew: impl Fn() -> P,
+    frame: &P,
     ifindex: u32,
     received: bool,
     read: impl FnOnce(*mut Job) -> u32,
@@ -156,24 +155,23 @@ fn judge<P: Packet>(
     };
     let direction = direction_of(interface, received);
     job.generation = maps.generation();
-    let frame = anew();
-    if received && let Some(decision) = by_arrival(&frame) {
-        counters::count_frame(interface.slot, direction, decision, &frame);
+    if received && let Some(decision) = by_arrival(frame) {
+        counters::count_frame(interface.slot, direction, decision, frame);
         return Ruling::of(interface.enforce(decision.reason), interface);
     }
-    if let Some(decision) = segment_at_once(&frame, received, interface, &maps) {
+    if let Some(decision) = v4_at_once(frame, received, interface, &maps) {
         let event = match decision.reason {
             Reason::Tracked => None,
             Reason::Untracked => Some(EventKind::NewFlow),
             _ => Some(EventKind::Drop),
         };
         if !event.is_some_and(events::are_wanted) {
-            counters::count_frame(interface.slot, direction, decision, &frame);
+            counters::count_frame(interface.slot, direction, decision, frame);
             return Ruling::of(interface.enforce(decision.reason), interface);
         }
     }
     job.interface = place;
-    if let Some(decision) = at_once(&anew(), direction, interface, &maps, &mut job.desk) {
+    if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
         let verdict = stages::conclude(job, interface, direction, decision);
         return Ruling::of(verdict, interface);
     }
@@ -280,14 +278,14 @@ macro_rules! read_parts {
         #[unsafe(no_mangle)]
         extern "C" fn $xdp(context: *mut xdp_md, job: *mut Job) -> u32 {
             let context = XdpContext::new(context);
-            read_part(job, ReadPart::$part, |scratch| Frame::of_xdp(&context, scratch))
+            read_part(job, ReadPart::$part, |scratch| Frame::of(&context, scratch))
         }
 
         #[inline(never)]
         #[unsafe(no_mangle)]
         extern "C" fn $skb(context: *mut __sk_buff, job: *mut Job) -> u32 {
             let context = TcContext::new(context);
-            read_part(job, ReadPart::$part, |scratch| Frame::of_skb(&context, scratch))
+            read_part(job, ReadPart::$part, |scratch| Frame::of(&context, scratch))
         }
     )*};
 }

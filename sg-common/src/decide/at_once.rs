@@ -6,7 +6,7 @@
 
 use super::{Desk, Question, is_plain_syn, may_be_exempt};
 use crate::addr::Addr;
-use crate::flow::{FlowState, Leg, Passage};
+use crate::flow::{FlowKey, FlowState, Leg, Passage};
 use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, TCP, read_plain};
 use crate::report::{Decision, Reason};
@@ -58,37 +58,50 @@ impl<T: Tables> Question<'_, T, ()> {
             ..
         } = desk;
         let headers = &*headers;
-        if may_be_exempt(headers)
-            || headers.peer(self.direction).may_be_link_local_service()
-            || (self.is_guest() && !self.is_guarded(headers))
-        {
+        if self.is_guest() && !self.is_guarded(headers) {
+            return None;
+        }
+        let packet = OnDesk {
+            question: self,
+            headers,
+        };
+        self.shortly(headers, key, state, &packet)
+    }
+
+    /// Judges a packet whose headers have been read. `key` and `state` are places to write on.
+    #[inline(always)]
+    pub(super) fn shortly(
+        &self,
+        headers: &Headers,
+        key: &mut FlowKey,
+        state: &mut FlowState,
+        packet: &impl Passing,
+    ) -> Option<Decision> {
+        if may_be_exempt(headers) || headers.peer(self.direction).may_be_link_local_service() {
             return None;
         }
         let is_syn = is_plain_syn(headers);
         if !is_syn {
             *key = headers.flow(self.direction, self.interface.zone);
-            let packet = OnDesk {
-                question: self,
-                headers,
-            };
-            match self.tables.pass_along(key, state, &packet) {
-                Glance::Found(rule) => return Some(tracked(rule)),
-                Glance::Unsure => return None,
-                Glance::Absent => {}
-            }
             let mut rule = RuleSlot::NONE;
-            if self.is_untracked(headers, self.direction, &mut rule) {
-                return Some(Decision {
-                    reason: Reason::Untracked,
-                    rule,
-                });
-            }
-            // Another CPU may have moved the flow while it was looked for; nothing is dropped for that.
-            if self.tables.find_either(key, state).is_some() {
-                return None;
-            }
-            if headers.protocol == TCP && !self.may_pick_up(headers) {
-                return Some(Decision::without_rule(Reason::NoFlow));
+            match self.tables.pass_along(key, state, packet) {
+                Glance::Found(rule) => {
+                    return Some(Decision {
+                        reason: Reason::Tracked,
+                        rule,
+                    });
+                }
+                Glance::Unsure => return None,
+                Glance::Absent if self.is_untracked(headers, self.direction, &mut rule) => {
+                    return Some(Decision {
+                        reason: Reason::Untracked,
+                        rule,
+                    });
+                }
+                Glance::Absent if headers.protocol == TCP && !self.may_pick_up(headers) => {
+                    return Some(Decision::without_rule(Reason::NoFlow));
+                }
+                Glance::Absent => {}
             }
         }
         match self.admitted(headers, self.direction) {
@@ -101,6 +114,14 @@ impl<T: Tables> Question<'_, T, ()> {
             }
             _ => None,
         }
+    }
+
+    /// Whether a SYN that no rule admits may answer one that went the other way.
+    #[inline(always)]
+    fn may_cross_syn(&self) -> bool {
+        let went = self.direction.opposite();
+        self.tables
+            .may_cross_syn(went, self.interface.timeouts.tcp_opening)
     }
 
     /// Whether a packet does no more to an assured flow than to move its numbers.
@@ -148,14 +169,5 @@ impl<T: Tables> Passing for OnDesk<'_, T> {
     #[inline(always)]
     fn passage(&self, state: &mut FlowState) -> Passage {
         self.question.passage(self.headers, state)
-    }
-}
-
-/// The decision about a packet of an assured flow.
-#[inline(always)]
-pub(super) const fn tracked(rule: RuleSlot) -> Decision {
-    Decision {
-        reason: Reason::Tracked,
-        rule,
     }
 }

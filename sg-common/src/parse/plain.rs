@@ -105,30 +105,18 @@ fn l4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<()> {
     Some(())
 }
 
-/// A plain segment of TCP over IPv4, whose packets the kernel has counted. Of its headers what
-/// [`read_plain`] leaves as it is, and the number of packets, is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlainSegment {
-    /// It asks for a connection. Nothing is said of its sequence.
-    Syn(Headers),
-    /// It has ACK, and neither SYN, FIN nor RST. Nothing is said of its other flags.
-    Midst(Headers),
-}
-
-/// Reads a plain segment.
+/// Reads a plain packet of UDP over IPv4, or one of TCP that is a SYN or in the midst of its connection,
+/// if the kernel has counted its packets. What [`read_plain`] leaves as it is, is zero; so are the number
+/// of packets, the sequence, and all TCP flags but SYN and ACK.
 #[inline(always)]
-pub fn read_plain_segment<P: Packet + ?Sized>(packet: &P) -> Option<PlainSegment> {
+pub fn read_plain_v4<P: Packet + ?Sized>(packet: &P) -> Option<Headers> {
     #[rustfmt::skip]
-    let [link, version_length, id_fragment, ttl_protocol, source, destination,
-         ports, seq, ack, flags_window, _] = packet.linear_words::<11>(10)?;
-    let header = (flags_window >> 28) * 4;
+    let [link, version_length, id_fragment, ttl_protocol, source, destination, ports, length_checksum] =
+        packet.linear_words::<8>(10)?;
     let total = version_length & 0xffff;
     let is_sound = link & 0xffff == 0x0800
         && version_length >> 24 == 0x45
         && id_fragment & 0x3fff == 0
-        && (ttl_protocol >> 16) as u8 == TCP
-        && header >= 20
-        && total >= 20 + header
         && 14 + total <= packet.length()
         && source != destination
         && packet.tags_beside() == 0
@@ -136,7 +124,7 @@ pub fn read_plain_segment<P: Packet + ?Sized>(packet: &P) -> Option<PlainSegment
     let mut headers = Headers {
         source: Addr::from_v4(source.to_be_bytes()),
         destination: Addr::from_v4(destination.to_be_bytes()),
-        protocol: TCP,
+        protocol: (ttl_protocol >> 16) as u8,
         l4: 34,
         end: 14 + total,
         ethertype: 0x0800,
@@ -148,18 +136,41 @@ pub fn read_plain_segment<P: Packet + ?Sized>(packet: &P) -> Option<PlainSegment
         return None;
     }
     headers.set_ports(ports);
-    let flags = TcpFlags::of(flags_window);
-    if flags.is_plain_syn() {
-        headers.tcp_flags = TcpFlags::SYN;
-        return Some(PlainSegment::Syn(headers));
+    match headers.protocol {
+        TCP => {
+            let [_, flags_window, _] = packet.linear_words::<3>(42)?;
+            let header = (flags_window >> 28) * 4;
+            if header < 20 || total < 20 + header {
+                return None;
+            }
+            let flags = TcpFlags::of(flags_window);
+            if flags.is_plain_syn() {
+                headers.tcp_flags = TcpFlags::SYN;
+            } else if flags.is_plain_ack() {
+                headers.tcp_flags = TcpFlags::ACK;
+            } else {
+                return None;
+            }
+        }
+        UDP => {
+            let claimed = length_checksum >> 16;
+            if claimed < 8 || total < 20 + claimed {
+                return None;
+            }
+        }
+        _ => return None,
     }
-    if !flags.is_plain_ack() {
-        return None;
-    }
-    headers.tcp_flags = TcpFlags::ACK;
+    Some(headers)
+}
+
+/// Reads the sequence of a segment in the midst of its connection that [`read_plain_v4`] has read.
+#[inline(always)]
+pub fn read_sequence_v4<P: Packet + ?Sized>(packet: &P, headers: &mut Headers) -> Option<()> {
+    let [version_length, _, _, _, _, _, seq, ack, flags_window] = packet.linear_words::<9>(14)?;
+    let header = (flags_window >> 28) * 4;
     headers.tcp_seq = seq;
     headers.tcp_ack = ack;
     headers.tcp_window = flags_window as u16;
-    headers.tcp_length = total.wrapping_sub(20 + header);
-    Some(PlainSegment::Midst(headers))
+    headers.tcp_length = (version_length & 0xffff).wrapping_sub(20 + header);
+    Some(())
 }

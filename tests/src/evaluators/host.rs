@@ -2,7 +2,7 @@
 //! the same, and do the same to the flows.
 
 use anyhow::{Context, Result, ensure};
-use sg_common::decide::{Desk, segment_at_once};
+use sg_common::decide::{Desk, v4_at_once};
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
@@ -127,11 +127,11 @@ impl Evaluator for HostEvaluator {
         let apart = self.tables.clone();
         let short = apart.judge_at_once(interface, received, frame, &mut self.desk);
         let further = self.tables.clone();
-        let shortest = segment_at_once(frame, received, interface, &further);
+        let shortest = v4_at_once(frame, received, interface, &further);
         let long = self.tables.judge(interface, received, frame, &());
         for (way, decision, tables) in [
             ("at once", short, &apart),
-            ("as a segment", shortest, &further),
+            ("in registers", shortest, &further),
         ] {
             let flows = super::flows(tables.flows_alive());
             let Some(decision) = decision else { continue };

@@ -4,8 +4,8 @@ use anyhow::{Context as _, Result, ensure};
 use sg_common::decide::Desk;
 use sg_common::packet::Framing;
 use sg_common::parse::{
-    Content, Headers, ICMP, ICMPV6, IcmpRole, Part, PlainSegment, TCP, TcpFlags, UDP, read_plain,
-    read_plain_segment,
+    Content, Headers, ICMP, ICMPV6, IcmpRole, Part, TCP, TcpFlags, UDP, read_plain, read_plain_v4,
+    read_sequence_v4,
 };
 use sg_common::report::{Reason, Verdict};
 
@@ -195,25 +195,19 @@ fn plain(frame: &[u8]) -> Result<()> {
         }
         ensure!(short == expected, "short: {short:?}\nlong: {expected:?}");
     }
-    if let Some(segment) = read_plain_segment(frame) {
-        ensure!(
-            long.protocol == TCP && long.source.is_v4(),
-            "no segment over IPv4: {long:?}"
-        );
-        let control = long.tcp_flags.0 & 0x17;
-        let short = match segment {
-            PlainSegment::Syn(headers) => {
-                ensure!(control == TcpFlags::SYN.0, "no SYN: {long:?}");
-                (expected.tcp_seq, expected.tcp_ack) = (0, 0);
-                (expected.tcp_window, expected.tcp_length) = (0, 0);
-                headers
-            }
-            PlainSegment::Midst(headers) => {
-                ensure!(control == TcpFlags::ACK.0, "no bare ACK: {long:?}");
-                headers
-            }
-        };
-        expected.tcp_flags = TcpFlags(control);
+    if let Some(mut short) = read_plain_v4(frame) {
+        ensure!(long.source.is_v4(), "no IPv4: {long:?}");
+        expected.tcp_flags = TcpFlags(long.tcp_flags.0 & 0x17);
+        if long.protocol == TCP && expected.tcp_flags == TcpFlags::SYN {
+            (expected.tcp_seq, expected.tcp_ack) = (0, 0);
+            (expected.tcp_window, expected.tcp_length) = (0, 0);
+        } else if long.protocol == TCP {
+            let flags = expected.tcp_flags;
+            ensure!(flags == TcpFlags::ACK, "no bare ACK: {long:?}");
+            read_sequence_v4(frame, &mut short).context("no sequence")?;
+        } else {
+            expected.tcp_seq = 0;
+        }
         expected.packets = 0;
         ensure!(short == expected, "short: {short:?}\nlong: {expected:?}");
     }

@@ -1,0 +1,75 @@
+//! The shortest way, for TCP and UDP over IPv4 at a host-side interface.
+//!
+//! Everything is kept in registers, for one family and one direction, so that what is true of all its
+//! packets is settled when the code is compiled.
+
+use super::Question;
+use crate::flow::{FlowKey, FlowState, Passage};
+use crate::packet::{Direction, Packet};
+use crate::parse::{Headers, TCP, read_plain_v4, read_sequence_v4};
+use crate::report::Decision;
+use crate::tables::{Interface, InterfaceFlags, Passing, Tables};
+
+/// Judges a packet, if the answer is near. What is not [`Reason::Tracked`](crate::report::Reason) has
+/// changed nothing, and can be judged anew. `None`: it is no plain one, or there is more to look at.
+#[inline(always)]
+pub fn v4_at_once<P: Packet + ?Sized, T: Tables>(
+    packet: &P,
+    received: bool,
+    interface: &Interface,
+    tables: &T,
+) -> Option<Decision> {
+    let InterfaceFlags(flags) = interface.flags;
+    if flags & (InterfaceFlags::BARE.0 | InterfaceFlags::GUEST.0) != 0 {
+        return None;
+    }
+    let question = Question {
+        // The other way round for guests.
+        direction: if received {
+            Direction::Ingress
+        } else {
+            Direction::Egress
+        },
+        interface,
+        tables,
+        trace: &(),
+    };
+    let packet = InRegisters {
+        packet,
+        question: &question,
+        headers: read_plain_v4(packet)?,
+    };
+    let (mut key, mut state) = (FlowKey::default(), FlowState::default());
+    question.shortly(&packet.headers, &mut key, &mut state, &packet)
+}
+
+/// A packet whose headers are in registers. What is needed late is read late: there are few registers.
+struct InRegisters<'a, P: ?Sized, T> {
+    packet: &'a P,
+    question: &'a Question<'a, T, ()>,
+    headers: Headers,
+}
+
+impl<P: Packet + ?Sized, T: Tables> Passing for InRegisters<'_, P, T> {
+    const KEY_IN_MEMORY: bool = false;
+
+    #[inline(always)]
+    fn size(&self) -> (u32, u32) {
+        let packets = self.packet.counted_segments().unwrap_or(1);
+        (packets, self.packet.length())
+    }
+
+    #[inline(always)]
+    fn may_pass(&self, state: &FlowState) -> bool {
+        self.question.may_pass(&self.headers, state)
+    }
+
+    #[inline(always)]
+    fn passage(&self, state: &mut FlowState) -> Passage {
+        let mut headers = self.headers;
+        if headers.protocol == TCP {
+            read_sequence_v4(self.packet, &mut headers);
+        }
+        self.question.passage(&headers, state)
+    }
+}
