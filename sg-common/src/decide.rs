@@ -19,7 +19,7 @@ use crate::tables::{
     InterfaceFlags, PolicyFlags, RuleSlot, Scope, Service, Tables,
 };
 
-pub use at_once::at_once;
+pub use at_once::{AtOnce, at_once};
 pub use v4::v4_at_once;
 
 /// Told each step of a decision. The kernel's is `()`, and costs nothing.

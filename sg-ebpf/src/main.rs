@@ -25,13 +25,13 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use sg_common::decide::{at_once, by_arrival, direction_of, v4_at_once};
+use sg_common::decide::{AtOnce, at_once, by_arrival, direction_of, v4_at_once};
 use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowTable};
 use sg_common::packet::{Framing, Packet};
 use sg_common::parse::ReadPart;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::{Interface, InterfaceFlags, Tables as _};
+use sg_common::tables::{Interface, InterfaceFlags, RuleSlot, Tables as _};
 
 use crate::frame::{Frame, Scratch};
 use crate::maps::{ByJob, Job, Maps};
@@ -159,22 +159,35 @@ fn judge<P: Packet>(
         counters::count_frame(interface.slot, direction, decision, frame);
         return Ruling::of(interface.enforce(decision.reason), interface);
     }
-    if let Some(decision) = v4_at_once(frame, received, interface, &maps) {
-        let event = match decision.reason {
-            Reason::Tracked => None,
-            Reason::Untracked => Some(EventKind::NewFlow),
-            _ => Some(EventKind::Drop),
-        };
-        if !event.is_some_and(events::are_wanted) {
-            counters::count_frame(interface.slot, direction, decision, frame);
-            return Ruling::of(interface.enforce(decision.reason), interface);
+    let mut admitted = RuleSlot::NONE;
+    match v4_at_once(frame, received, interface, &maps) {
+        Some(AtOnce::Decided(decision)) => {
+            let event = match decision.reason {
+                Reason::Tracked => None,
+                Reason::Untracked => Some(EventKind::NewFlow),
+                _ => Some(EventKind::Drop),
+            };
+            // What is told is told with what else is read of it.
+            if !event.is_some_and(events::are_wanted) {
+                counters::count_frame(interface.slot, direction, decision, frame);
+                return Ruling::of(interface.enforce(decision.reason), interface);
+            }
         }
+        Some(AtOnce::Admitted(rule)) => admitted = rule,
+        None => {}
     }
     job.interface = place;
-    if let Some(decision) = at_once(frame, direction, interface, &maps, &mut job.desk) {
-        let verdict = stages::conclude(job, interface, direction, decision);
-        return Ruling::of(verdict, interface);
+    if !admitted.is_some() {
+        match at_once(frame, direction, interface, &maps, &mut job.desk) {
+            Some(AtOnce::Decided(decision)) => {
+                let verdict = stages::conclude(job, interface, direction, decision);
+                return Ruling::of(verdict, interface);
+            }
+            Some(AtOnce::Admitted(rule)) => admitted = rule,
+            None => {}
+        }
     }
+    job.admitted = admitted;
     job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
     job.direction = direction.number();
     let refusal = read(job);

@@ -95,6 +95,8 @@ pub(crate) struct Job {
     pub(crate) bare: u32,
     /// What the parser said.
     pub(crate) refusal: u32,
+    /// The rule by which a short way has admitted the packet as the first of its flow.
+    pub(crate) admitted: RuleSlot,
     prefix_key: Key<PrefixKey>,
     member_key: MemberKey,
     grant_key: GrantKey,

@@ -134,7 +134,13 @@ extern "C" fn sg_stage_remember(job: *mut Job, rule: u32, reason: u32) -> u64 {
 /// Judges what is on the desk, counts, and tells who reads along. Returns 1 to pass.
 #[inline(always)]
 pub(crate) fn judge_desk(job: *mut Job) -> u32 {
-    let decision = sg_judge(job);
+    // SAFETY: the job is this CPU's.
+    let admitted = unsafe { (*job).admitted };
+    let decision = if admitted.is_some() {
+        sg_stage_open(job, admitted.0)
+    } else {
+        sg_judge(job)
+    };
     sg_conclude(job, decision)
 }
 

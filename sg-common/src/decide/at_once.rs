@@ -2,7 +2,8 @@
 //! that rules open to everyone admit, and those that no rule admits.
 //!
 //! It comes to the same decision as the long way or to none. It opens no flow, moves none between the
-//! tables, and remembers no fragment.
+//! tables, and remembers no fragment. Of a packet that is the first of its flow it says which rule admits
+//! it: what is left of the long way is to read all of it, and to open the flow.
 
 use super::{Desk, Question, is_plain_syn, may_be_exempt};
 use crate::addr::Addr;
@@ -11,6 +12,15 @@ use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, TCP, read_plain};
 use crate::report::{Decision, Reason};
 use crate::tables::{Glance, Interface, InterfaceFlags, Passing, RuleSlot, Tables};
+
+/// What a short way comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtOnce {
+    /// The decision.
+    Decided(Decision),
+    /// The packet is the first of a flow, which this rule admits: [`Stage::Open`](super::Stage::Open).
+    Admitted(RuleSlot),
+}
 
 /// Judges a packet, if the answer is near, and leaves on the desk what was read of it. `None`: read it
 /// again, and [`judge`](super::judge).
@@ -21,7 +31,7 @@ pub fn at_once<P: Packet + ?Sized, T: Tables>(
     interface: &Interface,
     tables: &T,
     desk: &mut Desk,
-) -> Option<Decision> {
+) -> Option<AtOnce> {
     if interface.flags.has(InterfaceFlags::BARE) {
         return None;
     }
@@ -50,7 +60,7 @@ impl<T: Tables> Question<'_, T, ()> {
     }
 
     #[inline(always)]
-    fn at_once(&self, desk: &mut Desk) -> Option<Decision> {
+    fn at_once(&self, desk: &mut Desk) -> Option<AtOnce> {
         let Desk {
             headers,
             key,
@@ -76,7 +86,8 @@ impl<T: Tables> Question<'_, T, ()> {
         key: &mut FlowKey,
         state: &mut FlowState,
         packet: &impl Passing,
-    ) -> Option<Decision> {
+    ) -> Option<AtOnce> {
+        let decided = |reason, rule| Some(AtOnce::Decided(Decision { reason, rule }));
         if may_be_exempt(headers) || headers.peer(self.direction).may_be_link_local_service() {
             return None;
         }
@@ -85,34 +96,26 @@ impl<T: Tables> Question<'_, T, ()> {
             *key = headers.flow(self.direction, self.interface.zone);
             let mut rule = RuleSlot::NONE;
             match self.tables.pass_along(key, state, packet) {
-                Glance::Found(rule) => {
-                    return Some(Decision {
-                        reason: Reason::Tracked,
-                        rule,
-                    });
-                }
+                Glance::Found(rule) => return decided(Reason::Tracked, rule),
                 Glance::Unsure => return None,
                 Glance::Absent if self.is_untracked(headers, self.direction, &mut rule) => {
-                    return Some(Decision {
-                        reason: Reason::Untracked,
-                        rule,
-                    });
+                    return decided(Reason::Untracked, rule);
                 }
                 Glance::Absent if headers.protocol == TCP && !self.may_pick_up(headers) => {
-                    return Some(Decision::without_rule(Reason::NoFlow));
+                    return decided(Reason::NoFlow, RuleSlot::NONE);
                 }
                 Glance::Absent => {}
             }
         }
         match self.admitted(headers, self.direction) {
-            Ok(admitted) if is_syn && admitted.untracked => Some(Decision {
-                reason: Reason::Untracked,
-                rule: admitted.rule,
-            }),
-            Err(Reason::NoRule) if !is_syn || !self.may_cross_syn() => {
-                Some(Decision::without_rule(Reason::NoRule))
+            Ok(admitted) if is_syn && admitted.untracked => {
+                decided(Reason::Untracked, admitted.rule)
             }
-            _ => None,
+            Ok(admitted) => Some(AtOnce::Admitted(admitted.rule)),
+            Err(Reason::NoRule) if !is_syn || !self.may_cross_syn() => {
+                decided(Reason::NoRule, RuleSlot::NONE)
+            }
+            Err(_) => None,
         }
     }
 

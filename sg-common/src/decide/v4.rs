@@ -3,11 +3,10 @@
 //! Everything is kept in registers, for one family and one direction, so that what is true of all its
 //! packets is settled when the code is compiled.
 
-use super::Question;
+use super::{AtOnce, Question};
 use crate::flow::{FlowKey, FlowState, Passage};
 use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, TCP, read_plain_v4, read_sequence_v4};
-use crate::report::Decision;
 use crate::tables::{Interface, InterfaceFlags, Passing, Tables};
 
 /// Judges a packet, if the answer is near. What is not [`Reason::Tracked`](crate::report::Reason) has
@@ -18,7 +17,7 @@ pub fn v4_at_once<P: Packet + ?Sized, T: Tables>(
     received: bool,
     interface: &Interface,
     tables: &T,
-) -> Option<Decision> {
+) -> Option<AtOnce> {
     let InterfaceFlags(flags) = interface.flags;
     if flags & (InterfaceFlags::BARE.0 | InterfaceFlags::GUEST.0) != 0 {
         return None;

@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Trace, at_once, decide, direction_of};
+use sg_common::decide::{AtOnce, Desk, Stage, Trace, at_once, decide, direction_of, v4_at_once};
 use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
-use sg_common::packet::Packet;
+use sg_common::packet::{Framing, Packet};
 use sg_common::ranges::search_ranges;
 use sg_common::report::Decision;
 use sg_common::tables::{
@@ -131,7 +131,39 @@ impl<'a> HostTables<'a> {
         desk: &mut Desk,
     ) -> Option<Decision> {
         let direction = direction_of(interface, received);
-        at_once(packet, direction, interface, self, desk)
+        let short = at_once(packet, direction, interface, self, desk)?;
+        Some(self.follow(short, interface, received, packet, desk))
+    }
+
+    /// The same by the shortest way.
+    pub fn judge_v4_at_once<P: Packet + ?Sized>(
+        &self,
+        interface: &Interface,
+        received: bool,
+        packet: &P,
+        desk: &mut Desk,
+    ) -> Option<Decision> {
+        let short = v4_at_once(packet, received, interface, self)?;
+        Some(self.follow(short, interface, received, packet, desk))
+    }
+
+    /// Opens the flow of a packet that a short way has admitted.
+    fn follow<P: Packet + ?Sized>(
+        &self,
+        short: AtOnce,
+        interface: &Interface,
+        received: bool,
+        packet: &P,
+        desk: &mut Desk,
+    ) -> Decision {
+        match short {
+            AtOnce::Decided(decision) => decision,
+            AtOnce::Admitted(rule) => {
+                desk.read(packet, Framing::Ethernet);
+                let direction = direction_of(interface, received);
+                self.stage(Stage::Open(rule), desk, direction, interface, &())
+            }
+        }
     }
 
     /// The flows that are alive, with the table each is in.

@@ -2,7 +2,7 @@
 //! the same, and do the same to the flows.
 
 use anyhow::{Context, Result, ensure};
-use sg_common::decide::{Desk, v4_at_once};
+use sg_common::decide::Desk;
 use sg_common::flow::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
@@ -127,7 +127,7 @@ impl Evaluator for HostEvaluator {
         let apart = self.tables.clone();
         let short = apart.judge_at_once(interface, received, frame, &mut self.desk);
         let further = self.tables.clone();
-        let shortest = v4_at_once(frame, received, interface, &further);
+        let shortest = further.judge_v4_at_once(interface, received, frame, &mut self.desk);
         let long = self.tables.judge(interface, received, frame, &());
         for (way, decision, tables) in [
             ("at once", short, &apart),
