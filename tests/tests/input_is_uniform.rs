@@ -95,6 +95,39 @@ fn services_and_times_are_read_by_every_command() -> Result<()> {
 }
 
 #[test]
+fn a_file_takes_services_and_times_as_commands_do() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    let policy = |ports: &str, established: &str| {
+        format!(
+            "groups: {{web: {{ingress: [{{protocol: tcp, ports: {ports}, from: 10.0.0.0/8}}]}}}}
+interfaces: {{eth0: {{groups: [web], timeouts: {{tcp_established: {established}}}}}}}
+"
+        )
+    };
+    sg.apply(&policy("[https, 8080, ssh]", "1h"))?;
+    // What is in force is the numbers, and so is what is exported.
+    let numbers = sg.write_policy(&policy("[443, 8080, 22]", "3600"))?;
+    let same = sg.run(&["diff", &numbers])?;
+    ensure!(same.code == Some(0), "{same}");
+    let exported = sg.run(&["export"])?.stdout;
+    ensure!(
+        exported.contains("443") && exported.contains("tcp_established: 3600"),
+        "{exported}"
+    );
+    let wrong = sg.write_policy(&policy("[htps, 8080]", "1 hour"))?;
+    let refused = sg.run(&["apply", &wrong])?;
+    ensure!(refused.code == Some(2), "{refused}");
+    for wanted in [
+        ":1:50: \"htps\" is not a port; did you mean \"https\"?",
+        ":2:64: tcp_established: \"1 hour\" is not a time; did you mean \"1h\"?",
+    ] {
+        ensure!(refused.stderr.contains(wanted), "{wanted}: {refused}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_many_interfaces_have_in_common_is_said_once() -> Result<()> {
     let pair = Lab::pair()?;
     let sg = Sg::on(&pair.host)?;

@@ -18,10 +18,10 @@ use crate::policy::mac::{MacAddress, MacError};
 use crate::policy::model::{EgressDrops, Hook, Interface, Macs, Policy, Side};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 use crate::policy::prefix::{PrefixError, parse_address};
+use crate::policy::time::whole_seconds;
 
 use super::confirm::Confirm;
 use super::error::{Error, Result};
-use super::time::whole_seconds;
 use super::{Answer, choose, report};
 
 /// An interface that is attached already keeps what the command does not say: its groups, side,

@@ -12,12 +12,12 @@ use crate::controller::View;
 use crate::dirs::DirOptions;
 use crate::observe::EventSource;
 use crate::observe::flow_log::{FlowLog as Records, LogFile, Record, Rotation};
+use crate::policy::time::whole_seconds;
 
 use super::Answer;
 use super::error::{Error, Result};
 use super::interrupt::{Hangups, Interrupt};
 use super::output::warn;
-use super::time::whole_seconds;
 
 /// How often the kernel's ring is emptied.
 const POLL: Duration = Duration::from_millis(100);
@@ -51,7 +51,7 @@ pub(super) struct FlowLog {
 }
 
 fn parse_interval(text: &str) -> Result<u32, String> {
-    match whole_seconds(text)? {
+    match whole_seconds(text).map_err(|error| error.to_string())? {
         seconds @ 1..=3_600 => Ok(seconds),
         _ => Err(format!("{text:?} is not a time from 1s to 1h")),
     }

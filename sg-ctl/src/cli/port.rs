@@ -2,10 +2,8 @@
 
 use std::str::FromStr;
 
-use crate::policy::model::{PortRange, Traffic};
-use crate::policy::rule_text::{Protocol, RuleError, parse_ports};
-use crate::policy::services::{SERVICES, Service, service};
-use crate::policy::suggest::closest;
+use crate::policy::rule_text::{Protocol, ports_of, similar_service};
+use crate::policy::services::{Service, service};
 
 use super::error::{Error, Result};
 
@@ -25,14 +23,11 @@ impl FromStr for Port {
             (Ok(number), _) if is_number => Ok(Self::Number(number)),
             (_, Ok(service)) => Ok(Self::Service(service)),
             _ => {
-                let known = SERVICES.iter().map(|service| service.name);
-                let meant = closest(text, known).filter(|_| !is_number);
-                let meant = meant.map(|name| format!("; did you mean \"{name}\"?"));
-                Err(format!(
-                    "{text:?} is not a port; write a number from 0 to 65535, or a service like \
-                     https{}",
-                    meant.unwrap_or_default()
-                ))
+                let advice = match similar_service(text) {
+                    Some(name) => format!("did you mean \"{name}\"?"),
+                    None => "write a number from 0 to 65535, or a service like https".to_owned(),
+                };
+                Err(format!("{text:?} is not a port; {advice}"))
             }
         }
     }
@@ -45,7 +40,7 @@ impl Port {
             Self::Number(number) => return Ok(number),
             Self::Service(service) => service,
         };
-        let mut ranges = ranges_of(service, protocol);
+        let mut ranges: Vec<_> = ports_of(service, protocol).collect();
         ranges.dedup();
         match ranges.as_slice() {
             [range] if range.first() == range.last() => Ok(range.first()),
@@ -59,36 +54,13 @@ impl Port {
         let Self::Service(service) = self else {
             return None;
         };
-        let has = |protocol| !ranges_of(service, Some(protocol)).is_empty();
+        let has = |protocol| ports_of(service, Some(protocol)).next().is_some();
         match (has(Protocol::Tcp), has(Protocol::Udp)) {
             (true, false) => Some(Protocol::Tcp),
             (false, true) => Some(Protocol::Udp),
             _ => None,
         }
     }
-}
-
-/// Reads `443`, `8000-8080`, `https`, `all` and lists of them with commas.
-pub(super) fn port_ranges(text: &str, protocol: Protocol) -> Result<Vec<PortRange>> {
-    let each = text
-        .split(',')
-        .map(|part| match (parse_ports(part), service(part.trim())) {
-            (Err(RuleError::Port(_)), Ok(service)) => match ranges_of(service, Some(protocol)) {
-                ranges if ranges.is_empty() => Err(Error::ServiceWithoutPort(service.name)),
-                ranges => Ok(ranges),
-            },
-            (ranges, _) => Ok(ranges?),
-        });
-    Ok(each.collect::<Result<Vec<_>>>()?.concat())
-}
-
-fn ranges_of(service: &Service, protocol: Option<Protocol>) -> Vec<PortRange> {
-    let ranges = service.traffic.iter().filter_map(|traffic| match traffic {
-        Traffic::Tcp(ports) if protocol.is_none_or(|asked| asked == Protocol::Tcp) => Some(*ports),
-        Traffic::Udp(ports) if protocol.is_none_or(|asked| asked == Protocol::Udp) => Some(*ports),
-        _ => None,
-    });
-    ranges.collect()
 }
 
 #[cfg(test)]
@@ -116,26 +88,5 @@ mod tests {
                 .unwrap_err()
                 .contains("did you mean \"https\"?")
         );
-    }
-
-    #[test]
-    fn rules_take_services_as_ports() {
-        let ranges = |text| {
-            let ranges = port_ranges(text, Protocol::Tcp).map_err(|error| error.to_string())?;
-            Ok::<_, String>(
-                ranges
-                    .iter()
-                    .map(PortRange::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" "),
-            )
-        };
-        assert_eq!(
-            ranges("https,8080,9000-9010").unwrap(),
-            "443 8080 9000-9010"
-        );
-        assert!(ranges("ping").unwrap_err().contains("has no such port"));
-        assert!(ranges("90-80").unwrap_err().contains("is reversed"));
-        assert!(ranges("nope").unwrap_err().contains("is not a port"));
     }
 }

@@ -11,7 +11,7 @@ use crate::policy::change::{Change, Edit};
 use crate::policy::fan_out;
 use crate::policy::model::{Group, Peer, Permission, Policy, Rule, Traffic};
 use crate::policy::names::{GroupName, RuleId, VpcName, check_description};
-use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer};
+use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
 use crate::policy::services::service;
 use crate::show::{self, Style};
 use crate::store::Asked;
@@ -19,7 +19,6 @@ use crate::store::Asked;
 use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
 use super::output::{print, print_json, tell};
-use super::port::port_ranges;
 use super::{Answer, change_part, choose, json};
 
 #[derive(Debug, Subcommand)]
@@ -165,13 +164,17 @@ impl Words {
             return Ok(service(name)?.traffic.to_vec());
         }
         let protocol = self.protocol.ok_or(Error::NoTraffic)?;
-        let ports = self.ports.iter().map(|text| port_ranges(text, protocol));
-        let ports = ports.collect::<Result<Vec<_>>>()?.concat();
+        let mut ports = Vec::new();
+        for text in &self.ports {
+            for read in parse_ports(text)? {
+                ports.extend(read.ranges(protocol)?);
+            }
+        }
         let icmp = match (&self.icmp_type, &self.code) {
             (None, None) => None,
             (kind, code) => Some(parse_icmp(kind.as_deref(), code.as_deref())?),
         };
-        let ports = (!ports.is_empty()).then_some(ports.as_slice());
+        let ports = (!self.ports.is_empty()).then_some(ports.as_slice());
         Ok(protocol.traffic(ports, icmp)?)
     }
 }

@@ -1,15 +1,8 @@
-//! Times as users write them: `90`, `500ms`, `2s`, `5m`, `1h`, `5d`.
+//! Times of the command line, within bounds.
 
 use std::time::Duration;
 
-/// Units by their length in milliseconds; the longest first, `ms` before `m` and `s`.
-const UNITS: [(&str, f64); 5] = [
-    ("ms", 1.0),
-    ("d", 86_400_000.0),
-    ("h", 3_600_000.0),
-    ("m", 60_000.0),
-    ("s", 1_000.0),
-];
+use crate::policy::time::parse_time;
 
 /// Reads a time within bounds; a bare number is seconds.
 pub(super) fn time(
@@ -17,7 +10,7 @@ pub(super) fn time(
     most: Duration,
 ) -> impl Fn(&str) -> Result<Duration, String> + Clone + Send + Sync {
     move |text| {
-        let found = parse(text).filter(|time| (least..=most).contains(time));
+        let found = parse_time(text).filter(|time| (least..=most).contains(time));
         found.ok_or_else(|| {
             let (least, most) = (short(least), short(most));
             format!(
@@ -25,30 +18,6 @@ pub(super) fn time(
             )
         })
     }
-}
-
-/// Reads whole seconds, for what has its bounds elsewhere.
-pub(super) fn whole_seconds(text: &str) -> Result<u32, String> {
-    let time = parse(text).filter(|time| time.subsec_nanos() == 0);
-    let seconds = time.and_then(|time| u32::try_from(time.as_secs()).ok());
-    seconds.ok_or_else(|| format!("{text:?} is not a time; write one like 90, 30s, 5m or 1h"))
-}
-
-fn parse(text: &str) -> Option<Duration> {
-    let unit = UNITS.iter().find_map(|(unit, length)| {
-        let number = text.strip_suffix(unit)?;
-        Some((number, *length))
-    });
-    let (number, length) = unit.unwrap_or((text, 1_000.0));
-    // The parser of numbers reads words, signs and exponents too.
-    if !number
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.')
-    {
-        return None;
-    }
-    let number: f64 = number.parse().ok()?;
-    Duration::try_from_secs_f64(number * length / 1_000.0).ok()
 }
 
 /// A bound, by the longest unit that has a whole number of it, up to hours.
@@ -102,13 +71,5 @@ mod tests {
                 "{told}"
             );
         }
-    }
-
-    #[test]
-    fn seconds_are_whole() {
-        assert_eq!(whole_seconds("1h"), Ok(3_600));
-        assert_eq!(whole_seconds("350"), Ok(350));
-        assert!(whole_seconds("1500ms").is_err());
-        assert!(whole_seconds("9999999999").is_err());
     }
 }

@@ -20,4 +20,5 @@ pub mod rule_text;
 pub mod services;
 mod spell;
 pub(crate) mod suggest;
+pub mod time;
 pub(crate) mod traffic;

@@ -5,6 +5,7 @@ use std::str::FromStr;
 use super::model::{IcmpMatch, Peer, PortRange, Traffic};
 use super::names::NameError;
 use super::prefix::{PrefixError, parse_prefix};
+use super::services::{SERVICES, Service, service};
 use super::suggest::closest;
 
 /// A protocol by name or number, before its ports or type are known.
@@ -57,9 +58,30 @@ pub enum RuleError {
         /// The name that was perhaps meant.
         suggestion: Option<&'static str>,
     },
-    /// Not a port or range of ports.
-    #[error("{0:?} is not a port; use 0 to 65535, a range like 8000-8080, or all")]
-    Port(String),
+    /// Not a port, a range of ports or a service.
+    #[error(
+        "{text:?} is not a port; {}",
+        match suggestion {
+            Some(name) => format!("did you mean \"{name}\"?"),
+            None => "use 0 to 65535, a range like 8000-8080, a service like https, or all".to_owned(),
+        }
+    )]
+    Port {
+        /// The text as given.
+        text: String,
+        /// The service that was perhaps meant.
+        suggestion: Option<&'static str>,
+    },
+    /// A service as a port of a protocol that it does not use.
+    #[error(
+        "service \"{}\" has no {protocol} port; it is {}", .service.name, spelt(.service.traffic)
+    )]
+    ServiceWithoutPort {
+        /// The service.
+        service: &'static Service,
+        /// tcp or udp.
+        protocol: &'static str,
+    },
     /// A range whose end comes before its start.
     #[error("the port range {first}-{last} is reversed; write {last}-{first}")]
     ReversedPorts {
@@ -107,6 +129,11 @@ pub enum RuleError {
 
 fn shown(text: &str) -> String {
     text.chars().take(80).collect()
+}
+
+fn spelt(traffic: &[Traffic]) -> String {
+    let traffic: Vec<_> = traffic.iter().map(ToString::to_string).collect();
+    traffic.join(", ")
 }
 
 impl FromStr for Protocol {
@@ -178,16 +205,73 @@ impl Protocol {
     }
 }
 
-/// Reads `22`, `8000-8080`, `all` and lists of them with commas.
-pub fn parse_ports(text: &str) -> Result<Vec<PortRange>, RuleError> {
-    text.split(',')
-        .map(|part| parse_port_range(part.trim()))
-        .collect()
+/// Ports as users write them, before the protocol of the rule is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// By number.
+    Range(PortRange),
+    /// Those of a service.
+    Service(&'static Service),
 }
 
-fn parse_port_range(text: &str) -> Result<PortRange, RuleError> {
+impl Ports {
+    /// The ranges in a protocol: none where the protocol has no ports.
+    pub fn ranges(self, protocol: Protocol) -> Result<Vec<PortRange>, RuleError> {
+        let name = match protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            _ => return Ok(Vec::new()),
+        };
+        let service = match self {
+            Self::Range(range) => return Ok(vec![range]),
+            Self::Service(service) => service,
+        };
+        let ranges: Vec<_> = ports_of(service, Some(protocol)).collect();
+        match ranges.is_empty() {
+            true => Err(RuleError::ServiceWithoutPort {
+                service,
+                protocol: name,
+            }),
+            false => Ok(ranges),
+        }
+    }
+}
+
+/// The ports of a service, in one protocol or in both.
+pub fn ports_of(service: &Service, protocol: Option<Protocol>) -> impl Iterator<Item = PortRange> {
+    let ranges = service.traffic.iter();
+    ranges.filter_map(move |traffic| match traffic {
+        Traffic::Tcp(ports) if protocol.is_none_or(|asked| asked == Protocol::Tcp) => Some(*ports),
+        Traffic::Udp(ports) if protocol.is_none_or(|asked| asked == Protocol::Udp) => Some(*ports),
+        _ => None,
+    })
+}
+
+/// Reads `22`, `8000-8080`, `https`, `all` and lists of them with commas.
+pub fn parse_ports(text: &str) -> Result<Vec<Ports>, RuleError> {
+    let parts = text.split(',').map(str::trim);
+    let read = parts.map(|part| match parse_port_range(part)? {
+        Some(range) => Ok(Ports::Range(range)),
+        None => service(part)
+            .map(Ports::Service)
+            .map_err(|_| RuleError::Port {
+                text: shown(part),
+                suggestion: similar_service(part),
+            }),
+    });
+    read.collect()
+}
+
+/// The service that a text perhaps means, unless it is a number that is no port.
+pub fn similar_service(text: &str) -> Option<&'static str> {
+    let has_letters = text.bytes().any(|byte| byte.is_ascii_alphabetic());
+    closest(text, SERVICES.iter().map(|service| service.name)).filter(|_| has_letters)
+}
+
+/// `None` where a text has not the form of a range.
+fn parse_port_range(text: &str) -> Result<Option<PortRange>, RuleError> {
     if text == "*" || text.eq_ignore_ascii_case("all") {
-        return Ok(PortRange::ALL);
+        return Ok(Some(PortRange::ALL));
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let port = |part: &str| {
@@ -196,10 +280,13 @@ fn parse_port_range(text: &str) -> Result<PortRange, RuleError> {
             .ok()
             .filter(|_| part.bytes().all(|b| b.is_ascii_digit()))
     };
-    let (first, last) = port(first)
-        .zip(port(last))
-        .ok_or_else(|| RuleError::Port(shown(text)))?;
-    PortRange::new(first, last).ok_or(RuleError::ReversedPorts { first, last })
+    let Some((first, last)) = port(first).zip(port(last)) else {
+        return Ok(None);
+    };
+    let range = PortRange::new(first, last);
+    range
+        .map(Some)
+        .ok_or(RuleError::ReversedPorts { first, last })
 }
 
 /// Reads an ICMP type and code, `-1` and `None` being any.
@@ -245,6 +332,14 @@ pub fn parse_peer(text: &str, myself: Option<&super::names::GroupName>) -> Resul
 mod tests {
     use super::*;
 
+    /// The ranges that a text stands for.
+    fn ranges(text: &str, protocol: Protocol) -> Result<String, RuleError> {
+        let ports = parse_ports(text)?.into_iter();
+        let ranges: Result<Vec<_>, _> = ports.map(|ports| ports.ranges(protocol)).collect();
+        let ranges: Vec<_> = ranges?.concat().iter().map(ToString::to_string).collect();
+        Ok(ranges.join(" "))
+    }
+
     #[test]
     fn protocols_have_names_and_numbers_in_any_case() {
         let cases = [
@@ -268,24 +363,47 @@ mod tests {
 
     #[test]
     fn ports_come_alone_in_ranges_and_in_lists() {
-        let spelt = |text| {
-            let ports = parse_ports(text).unwrap();
-            ports
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(" ")
-        };
+        let spelt = |text| ranges(text, Protocol::Tcp).unwrap();
         assert_eq!(spelt("22"), "22");
         assert_eq!(spelt("0"), "0");
         assert_eq!(spelt("80, 443,8000-8080"), "80 443 8000-8080");
         assert_eq!(spelt("ALL"), "*");
         assert_eq!(spelt("0-65535"), "*");
-        for bad in ["", "-1", "65536", "1-2-3", "80,", "http", "+1"] {
-            assert!(matches!(parse_ports(bad), Err(RuleError::Port(_))), "{bad}");
+        for bad in ["", "-1", "65536", "1-2-3", "80,", "+1", "ssh-https"] {
+            let refusal = parse_ports(bad);
+            assert!(matches!(refusal, Err(RuleError::Port { .. })), "{bad}");
         }
         let reversed = parse_ports("90-80").unwrap_err().to_string();
         assert_eq!(reversed, "the port range 90-80 is reversed; write 80-90");
+    }
+
+    #[test]
+    fn a_service_is_its_ports_in_the_protocol() {
+        let of = |text, protocol| ranges(text, protocol).map_err(|error| error.to_string());
+        assert_eq!(
+            of("https,8080, FTP", Protocol::Tcp).unwrap(),
+            "443 8080 20-21"
+        );
+        assert_eq!(of("kerberos", Protocol::Udp).unwrap(), "88");
+        assert_eq!(
+            of("ssh", Protocol::Udp).unwrap_err(),
+            "service \"ssh\" has no udp port; it is tcp 22"
+        );
+        assert_eq!(
+            of("ping", Protocol::Tcp).unwrap_err(),
+            "service \"ping\" has no tcp port; it is icmp 8, icmpv6 128"
+        );
+        assert_eq!(
+            of("htps", Protocol::Tcp).unwrap_err(),
+            "\"htps\" is not a port; did you mean \"https\"?"
+        );
+        assert_eq!(
+            of("65536", Protocol::Tcp).unwrap_err(),
+            "\"65536\" is not a port; use 0 to 65535, a range like 8000-8080, a service like https, \
+             or all"
+        );
+        // Ports of a protocol without ports are ignored, also by name.
+        assert_eq!(of("https", Protocol::All).unwrap(), "");
     }
 
     #[test]

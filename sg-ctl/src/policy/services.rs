@@ -156,6 +156,18 @@ mod tests {
     }
 
     #[test]
+    fn a_service_has_one_range_at_most_in_a_protocol() {
+        // The bound of what a file's lists stand for counts a service in them as one.
+        for service in SERVICES {
+            let tcp = |traffic: &&Traffic| matches!(traffic, Traffic::Tcp(_));
+            let udp = |traffic: &&Traffic| matches!(traffic, Traffic::Udp(_));
+            let traffic = || service.traffic.iter();
+            let counts = (traffic().filter(tcp).count(), traffic().filter(udp).count());
+            assert!(counts.0 <= 1 && counts.1 <= 1, "{}", service.name);
+        }
+    }
+
+    #[test]
     fn a_mistyped_service_is_told_what_was_meant() {
         let sentence = |name| service(name).unwrap_err().to_string();
         assert_eq!(

@@ -43,6 +43,9 @@ fn value(kind: &Kind) -> String {
         }
         Kind::Boolean => "`true` or `false`".to_owned(),
         Kind::Number { least, most } => format!("a number from {least} to {most}"),
+        Kind::Seconds { least, most } => {
+            format!("a time from {least} to {most} seconds, like {least}, {least}s or 1m")
+        }
         Kind::Maps(table) => format!("a list of maps: {}", keys_of(table)),
         Kind::OneOrMore(kind, what) => format!("a list of {what}; each is {}", value(kind)),
         Kind::Map(table) => format!("a map: {}", keys_of(table)),

@@ -180,9 +180,7 @@ fn read_timeouts(reader: &mut Reader, node: &Node<'_>, interface: &mut Interface
         ("udp_stream", &mut timeouts.udp_stream_s),
     ] {
         if let Some(node) = fields.get(key) {
-            *seconds = reader
-                .number(node, key, "a number of seconds")
-                .unwrap_or(*seconds);
+            *seconds = reader.seconds(node, key).unwrap_or(*seconds);
         }
     }
 }

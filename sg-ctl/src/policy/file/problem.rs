@@ -3,6 +3,7 @@
 use super::super::findings::Place;
 use super::super::rule_text::RuleError;
 use super::super::services::UnknownService;
+use super::super::time::TimeError;
 
 /// What a policy file may not say, or not say so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -131,6 +132,14 @@ pub enum TextProblem {
         given: String,
         /// What would be right.
         wanted: &'static str,
+    },
+    /// A value that is no time.
+    #[error("{what}: {error}")]
+    Time {
+        /// What was read.
+        what: &'static str,
+        /// Why it is none.
+        error: TimeError,
     },
     /// A part of a rule.
     #[error(transparent)]

@@ -8,6 +8,7 @@ use super::super::findings::{Finding, Findings, Place, Problem, Subject};
 use super::super::names::{NameError, check_description};
 use super::super::prefix::{PrefixError, parse_address};
 use super::super::suggest::closest;
+use super::super::time::whole_seconds;
 use super::problem::TextProblem;
 use super::schema::{Table, other_spelling};
 use super::tree::{Node, Value};
@@ -223,6 +224,13 @@ impl Reader {
             self.unexpected(node, what, wanted);
         }
         number
+    }
+
+    /// A time of whole seconds.
+    pub(super) fn seconds(&mut self, node: &Node<'_>, what: &'static str) -> Option<u32> {
+        let text = self.text(node, what, "a time like 90, 30s, 5m or 1h")?;
+        let seconds = whole_seconds(text).map_err(|error| TextProblem::Time { what, error });
+        self.parsed(node.place, seconds)
     }
 
     /// One of a few words.

@@ -4,9 +4,9 @@ use sg_common::packet::Direction;
 
 use super::super::fan_out;
 use super::super::findings::Place;
-use super::super::model::{IcmpMatch, Peer, Permission, PortRange, Rule, Traffic};
+use super::super::model::{IcmpMatch, Peer, Permission, Rule, Traffic};
 use super::super::names::{GroupName, RuleId};
-use super::super::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
+use super::super::rule_text::{Ports, Protocol, parse_icmp, parse_peer, parse_ports};
 use super::super::services::service;
 use super::problem::TextProblem;
 use super::read::{Fields, Reader};
@@ -15,7 +15,7 @@ use super::tree::{Node, Value};
 
 const WANTED_RULES: &str = "a list of rules, or [] for none";
 const WANTED_PEERS: &str = "peers like [10.0.0.0/8, \"2001:db8::/32\", sg:web, pl:office]";
-const WANTED_PORTS: &str = "ports like 22, 8000-8080 or [80, 443]";
+const WANTED_PORTS: &str = "ports like 22, 8000-8080, https or [80, 443]";
 
 /// Reads the list under `ingress` or `egress`.
 pub(super) fn read_rules(
@@ -249,9 +249,14 @@ fn read_traffic(
         text.parse::<Protocol>().map_err(TextProblem::from),
     )?;
     let (ports, icmp) = (ports.map_or(Some(None), |ports| ports.map(Some))?, icmp?);
-    let ranges: Option<Vec<PortRange>> = ports
-        .as_ref()
-        .map(|ports| ports.iter().map(|(range, _)| *range).collect());
+    let mut places = Vec::new();
+    let mut ranges = ports.as_ref().map(|_| Vec::new());
+    for (ports, place) in ports.into_iter().flatten() {
+        let found = ports.ranges(protocol).map_err(TextProblem::from);
+        let found = reader.parsed(place, found)?;
+        places.extend(std::iter::repeat_n(place, found.len()));
+        ranges.get_or_insert_default().extend(found);
+    }
     let traffic = protocol
         .traffic(ranges.as_deref(), icmp)
         .map_err(TextProblem::from);
@@ -259,16 +264,12 @@ fn read_traffic(
         .into_iter()
         .find_map(|key| fields.place(key));
     let traffic = reader.parsed(blamed.unwrap_or(node.place), traffic)?;
-    let places = ports
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(_, place)| place);
-    let places = places.chain(std::iter::repeat(item.place));
+    let places = places.into_iter().chain(std::iter::repeat(item.place));
     Some(traffic.into_iter().zip(places).collect())
 }
 
 /// `None` when there was a finding.
-fn read_ports(reader: &mut Reader, node: &Node<'_>) -> Option<Vec<(PortRange, Place)>> {
+fn read_ports(reader: &mut Reader, node: &Node<'_>) -> Option<Vec<(Ports, Place)>> {
     let mut ports = Vec::new();
     let before = reader.findings.count();
     let items = reader.one_or_more(node, "ports", WANTED_PORTS);
@@ -284,16 +285,12 @@ fn read_ports(reader: &mut Reader, node: &Node<'_>) -> Option<Vec<(PortRange, Pl
         );
     }
     for item in items {
-        let Some(text) = reader.text(item, "a port", "a port like 22 or 8000-8080") else {
+        let Some(text) = reader.text(item, "a port", "a port like 22, 8000-8080 or https") else {
             continue;
         };
-        let ranges = reader.parsed(item.place, parse_ports(text).map_err(TextProblem::from));
-        ports.extend(
-            ranges
-                .into_iter()
-                .flatten()
-                .map(|range| (range, item.place)),
-        );
+        let read = reader.parsed(item.place, parse_ports(text).map_err(TextProblem::from));
+        let read = read.into_iter().flatten();
+        ports.extend(read.map(|ports| (ports, item.place)));
     }
     (before == reader.findings.count()).then_some(ports)
 }

@@ -65,6 +65,13 @@ pub enum Kind {
         /// The highest.
         most: u32,
     },
+    /// A time within these bounds, in seconds or with a unit.
+    Seconds {
+        /// The shortest.
+        least: u32,
+        /// The longest.
+        most: u32,
+    },
     /// A list of maps.
     Maps(&'static Table),
     /// One value, or a list of them.
@@ -88,7 +95,8 @@ const NAME: &str = "at most 255 letters a-z and A-Z, digits, spaces and marks li
 const ADDRESS: Kind = Kind::Text("an address like 192.0.2.1 or 2001:db8::1");
 const PREFIX: Kind = Kind::Text("a prefix like 10.0.0.0/8 or 2001:db8::/32, or an address");
 const PEER: Kind = Kind::Text("a prefix, an address, sg:GROUP, pl:LIST or self");
-const PORT: Kind = Kind::TextOrNumber("a port, a range like 8000-8080, or all");
+const PORT: Kind =
+    Kind::TextOrNumber("a port, a range like 8000-8080, the name of a service, or all");
 const GROUP_NAME: Kind = Kind::Text("the name of a group, with or without sg: before it");
 const PREFIX_LIST: Kind = Kind::OneOrMore(&PREFIX, "prefixes");
 
@@ -234,8 +242,9 @@ pub static RULE: Table = Table {
             name: "ports",
             kind: Kind::OneOrMore(&PORT, "ports from 0 to 65535"),
             default: Preset::Words("required with tcp and udp"),
-            example: "{protocol: tcp, ports: [80, 443, 8000-8080], from: [0.0.0.0/0]}",
-            about: "The destination ports. `all` is every port.",
+            example: "{protocol: tcp, ports: [https, 8000-8080], from: [0.0.0.0/0]}",
+            about: "The destination ports. `all` is every port. A service stands for the ports that \
+                    it has in this protocol.",
         },
         Key {
             name: "type",
@@ -422,7 +431,7 @@ pub static INTERFACE: Table = Table {
             name: "timeouts",
             kind: Kind::Map(&TIMEOUTS),
             default: Preset::Value("{}"),
-            example: "timeouts: {tcp_established: 3600}",
+            example: "timeouts: {tcp_established: 1h}",
             about: "How long idle connections are remembered.",
         },
         Key {
@@ -443,22 +452,23 @@ pub static INTERFACE: Table = Table {
 pub static TIMEOUTS: Table = Table {
     name: "timeouts",
     holder: "timeouts",
-    wanted: "seconds like {tcp_established: 3600}",
-    about: "The keys of `timeouts`, in seconds. Their names and bounds are those of AWS.",
+    wanted: "times like {tcp_established: 1h}",
+    about: "The keys of `timeouts`. A number is seconds; the units are s, m, h and d. The names and \
+            the bounds are those of AWS.",
     keys: &[
         Key {
             name: "tcp_established",
-            kind: Kind::Number {
+            kind: Kind::Seconds {
                 least: 60,
                 most: 432_000,
             },
             default: Preset::Value("432000"),
-            example: "timeouts: {tcp_established: 3600}",
+            example: "timeouts: {tcp_established: 1h}",
             about: "An established TCP connection.",
         },
         Key {
             name: "udp",
-            kind: Kind::Number {
+            kind: Kind::Seconds {
                 least: 30,
                 most: 60,
             },
@@ -468,12 +478,12 @@ pub static TIMEOUTS: Table = Table {
         },
         Key {
             name: "udp_stream",
-            kind: Kind::Number {
+            kind: Kind::Seconds {
                 least: 60,
                 most: 180,
             },
             default: Preset::Value("180"),
-            example: "timeouts: {udp_stream: 120}",
+            example: "timeouts: {udp_stream: 2m}",
             about: "UDP with more than one request and its response.",
         },
     ],
@@ -545,7 +555,9 @@ fn default_value(key: &Key) -> Option<Value> {
     };
     match key.kind {
         Kind::Words(_) | Kind::Text(_) => Some(json!(text.trim_matches('"'))),
-        Kind::Boolean | Kind::Number { .. } => serde_json::from_str(text).ok(),
+        Kind::Boolean | Kind::Number { .. } | Kind::Seconds { .. } => {
+            serde_json::from_str(text).ok()
+        }
         _ => None,
     }
 }
@@ -559,6 +571,13 @@ fn kind_schema(kind: &Kind) -> Value {
         Kind::Number { least, most } => {
             json!({"type": "integer", "minimum": least, "maximum": most})
         }
+        // Bounds are for numbers only, and the pattern for texts.
+        Kind::Seconds { least, most } => json!({
+            "type": ["integer", "string"],
+            "minimum": least,
+            "maximum": most,
+            "pattern": "^[0-9.]+(s|m|h|d)?$",
+        }),
         Kind::Maps(table) => json!({"type": "array", "items": reference(table)}),
         Kind::OneOrMore(kind, _) => {
             let one = kind_schema(kind);
@@ -694,7 +713,9 @@ mod tests {
                     let named = words.iter().all(|word| refusal.contains(word));
                     assert!(named, "{refusal} does not name {words:?}");
                 }
-                Kind::Number { least, most } | Kind::OneOrMore(Kind::Number { least, most }, _) => {
+                Kind::Number { least, most }
+                | Kind::Seconds { least, most }
+                | Kind::OneOrMore(Kind::Number { least, most }, _) => {
                     assert_eq!(check(most.to_string()).err(), None, "{}", key.name);
                     if *least != 0x0600 {
                         assert_eq!(check(least.to_string()).err(), None, "{}", key.name);

@@ -113,6 +113,18 @@ fn rules_are_read_as_users_write_them() {
             "udp * from sg:g",
         ),
         (
+            "[{protocol: tcp, ports: HTTPS, from: self}]",
+            "tcp 443 from sg:g",
+        ),
+        (
+            "[{protocol: udp, ports: kerberos, from: self}]",
+            "udp 88 from sg:g",
+        ),
+        (
+            "[{protocol: 47, ports: https, from: 0.0.0.0/0}]",
+            "protocol 47 from 0.0.0.0/0",
+        ),
+        (
             "[{protocol: -1, ports: 22, from: pl:office}]",
             "all from pl:office",
         ),
@@ -331,6 +343,27 @@ interfaces:
     );
 }
 
+#[test]
+fn times_have_units_or_are_seconds() {
+    let timeouts = |text: &str| {
+        let text = format!("interfaces: {{eth0: {{groups: default, timeouts: {{{text}}}}}}}");
+        let file = PolicyFile::parse("p", &text).unwrap_or_else(|findings| panic!("{findings}"));
+        file.to_vpc(None)
+            .unwrap()
+            .interfaces
+            .into_values()
+            .next()
+            .unwrap()
+            .timeouts
+    };
+    let with_units = timeouts("tcp_established: 1.5h, udp: 1m, udp_stream: 90s");
+    assert_eq!(
+        with_units,
+        timeouts("tcp_established: 5400, udp: 60, udp_stream: 90")
+    );
+    assert_eq!(with_units.tcp_established_s, 5_400);
+}
+
 /// One rule of ingress in a file, and what it is told.
 #[track_caller]
 fn check_rule(rule: &str, wanted: &str) {
@@ -361,19 +394,31 @@ fn each_bad_rule_is_told_what_would_be_right() {
         ),
         (
             "{protocol: tcp, ports: [22, 65536], from: self}",
-            "29: \"65536\" is not a port; use 0 to 65535, a range like 8000-8080, or all",
+            "29: \"65536\" is not a port; use 0 to 65535, a range like 8000-8080, a service like https, or all",
+        ),
+        (
+            "{protocol: tcp, ports: [80, htps], from: self}",
+            "29: \"htps\" is not a port; did you mean \"https\"?",
+        ),
+        (
+            "{protocol: udp, ports: [80, ssh], from: self}",
+            "29: service \"ssh\" has no udp port; it is tcp 22",
+        ),
+        (
+            "{protocol: tcp, ports: [80, \"8080, https, 80\"], from: self}",
+            "29: the group allows \"tcp 80 from sg:g\" already (line 2, column 25); keep one",
         ),
         (
             "{protocol: tcp, ports: -1, from: self}",
-            "24: \"-1\" is not a port; use 0 to 65535, a range like 8000-8080, or all",
+            "24: \"-1\" is not a port; use 0 to 65535, a range like 8000-8080, a service like https, or all",
         ),
         (
             "{protocol: tcp, ports: [], from: self}",
-            "24: ports is an empty list, which opens nothing; write ports like 22, 8000-8080 or [80, 443]",
+            "24: ports is an empty list, which opens nothing; write ports like 22, 8000-8080, https or [80, 443]",
         ),
         (
             "{protocol: tcp, ports: {a: b}, from: self}",
-            "24: ports is a map; write ports like 22, 8000-8080 or [80, 443]",
+            "24: ports is a map; write ports like 22, 8000-8080, https or [80, 443]",
         ),
         (
             "{protocol: tcp, ports: 22, type: 8, from: self}",
@@ -552,6 +597,22 @@ fn each_bad_file_is_told_what_would_be_right() {
         (
             "interfaces: {eth0: {groups: default, timeouts: {udp: 29}}}",
             "1:14: interface \"eth0\" has udp at 29 s; use 30 to 60 s",
+        ),
+        (
+            "interfaces: {eth0: {groups: default, timeouts: {udp: 2m}}}",
+            "1:14: interface \"eth0\" has udp at 120 s; use 30 to 60 s",
+        ),
+        (
+            "interfaces: {eth0: {groups: default, timeouts: {udp: 1 min}}}",
+            "1:54: udp: \"1 min\" is not a time; did you mean \"1m\"?",
+        ),
+        (
+            "interfaces: {eth0: {groups: default, timeouts: {udp_stream: soon}}}",
+            "1:61: udp_stream: \"soon\" is not a time; write one like 90, 30s, 5m or 1h",
+        ),
+        (
+            "interfaces: {eth0: {groups: default, timeouts: {udp: [30]}}}",
+            "1:54: udp is a list; write a time like 90, 30s, 5m or 1h",
         ),
         (
             "interfaces: {eth0: {groups: default, timeouts: {tcp: 60}}}",
