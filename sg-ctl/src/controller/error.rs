@@ -125,9 +125,20 @@ pub enum Error {
     /// The process that would take a change back.
     #[error("cannot start the process that rolls the change back: {0}; nothing was changed")]
     Waiter(io::Error),
-    /// The kernel refused half-way, and the old policy holds again.
-    #[error("{0}; the change was rolled back, and the old policy is in force")]
-    TakenBack(dataplane::Error),
+    /// The kernel refused half-way, and everything is as it was before.
+    #[error(
+        "{why}; the change was rolled back, and {}",
+        match protected {
+            true => "the old policy is in force",
+            false => "no interface is protected, as before",
+        }
+    )]
+    TakenBack {
+        /// Why the change failed.
+        why: dataplane::Error,
+        /// Whether the old policy protects any interface.
+        protected: bool,
+    },
     /// The kernel refused half-way, and so it did the way back.
     #[error(
         "{first}; rolling the change back failed too: {second}; what is stored will be enforced \
@@ -145,7 +156,7 @@ impl Error {
     /// What the kernel has refused, if it has.
     pub fn dataplane(&self) -> Option<&dataplane::Error> {
         match self {
-            Self::Dataplane(error) | Self::TakenBack(error) => Some(error),
+            Self::Dataplane(error) | Self::TakenBack { why: error, .. } => Some(error),
             Self::Stuck { first, .. } => Some(first),
             _ => None,
         }

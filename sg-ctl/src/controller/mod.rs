@@ -318,7 +318,7 @@ impl Controller {
         if let Err(error) = &done {
             self.limits = before;
             self.limits.write(&mut self.store)?;
-            if matches!(error, Error::TakenBack(_) | Error::Stuck { .. }) {
+            if matches!(error, Error::TakenBack { .. } | Error::Stuck { .. }) {
                 as_it_is(self)?;
             }
         }
@@ -462,7 +462,7 @@ impl Controller {
             Ok(outcome) => Ok(outcome),
             Err(error) => {
                 let told = self.undo(kernel, wanted.policy, error);
-                if matches!(told, Error::TakenBack(_)) && self.unconfirmed.take().is_some() {
+                if matches!(told, Error::TakenBack { .. }) && self.unconfirmed.take().is_some() {
                     confirmation::end(&mut self.store, &self.dirs)?;
                 }
                 Err(told)
@@ -529,7 +529,14 @@ impl Controller {
             Ok(())
         };
         match back() {
-            Ok(()) => Error::TakenBack(why),
+            Ok(()) => Error::TakenBack {
+                why,
+                protected: self
+                    .policy
+                    .vpcs
+                    .values()
+                    .any(|vpc| !vpc.interfaces.is_empty()),
+            },
             Err(second) => Error::Stuck {
                 first: Box::new(why),
                 second: Box::new(second),

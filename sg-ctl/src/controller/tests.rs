@@ -125,8 +125,18 @@ fn what_cannot_be_prepared_is_never_stored() {
 #[test]
 fn what_cannot_be_installed_is_taken_back() {
     let (stored, installed, told) = create_web(false, 1);
-    assert!(matches!(told, Err(Error::TakenBack(NoGrace))), "{told:?}");
+    let told = told.unwrap_err();
+    assert!(
+        matches!(told, Error::TakenBack { why: NoGrace, .. }),
+        "{told:?}"
+    );
     assert_eq!((stored, installed), (false, vec![false]));
+    // The policy before has no interface.
+    let told = told.to_string();
+    assert!(
+        told.ends_with("; the change was rolled back, and no interface is protected, as before"),
+        "{told}"
+    );
 }
 
 #[test]
