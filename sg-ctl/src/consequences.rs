@@ -130,7 +130,8 @@ impl<'a> Side<'a> {
             &mut Desk::default(),
             &(),
         );
-        Some(decision.reason.verdict() == Verdict::Pass)
+        let is_audited = interface.flags.has(InterfaceFlags::AUDIT);
+        Some(is_audited || decision.reason.verdict() == Verdict::Pass)
     }
 }
 

@@ -113,3 +113,31 @@ fn flows_that_outlive_their_rule_are_let_in_by_the_next() -> Result<()> {
     ensure!(peers(&told, "unprotected").len() == 2, "{told:#}");
     Ok(())
 }
+
+#[test]
+fn nothing_is_closed_at_an_interface_that_is_audited() -> Result<()> {
+    let audited = |policy: &str| policy.replace("groups: [ssh]", "groups: [ssh], audit: true");
+    let mut machine = machine()?;
+    machine.sg.apply(&audited(BOTH))?;
+    let path = machine.sg.write_policy(&audited(ONE))?;
+    let told = machine
+        .sg
+        .run(&["apply", &path, "--dry-run", "--terminate"])?;
+    ensure!(
+        told.stdout.ends_with("No open connection is affected\n"),
+        "{told}"
+    );
+    // With the same change it is enforced again.
+    let path_to_one = machine.sg.write_policy(ONE)?;
+    let told = machine
+        .sg
+        .json(&["apply", &path_to_one, "--dry-run", "--terminate"])?;
+    ensure!(peers(&told, "cut") == ["203.0.113.5"], "{told:#}");
+
+    machine
+        .sg
+        .apply(&format!("on_rule_removal: terminate\n{}", audited(ONE)))?;
+    ensure!(machine.going.echoes()? == Connected);
+    ensure!(machine.staying.echoes()? == Connected);
+    Ok(())
+}

@@ -383,6 +383,20 @@ interfaces: {eth0: {groups: [web], max_flows: 1}}
         json["full"][0]["flows"] == 1 && json["full"][0]["capacity"] == 1,
         "{json}"
     );
+    // While it is audited, nothing is dropped, and nothing says so.
+    sg.run(&["attach", "eth0", "--audit"])?.succeeded()?;
+    let found = "eth0 holds 1 of the 1 connections it may have: new ones would be dropped, and pass \
+                 because it is audited (quota-full)";
+    let doctor = doctor()?;
+    ensure!(doctor.contains(found), "{doctor}");
+    let mut passes = Session::open(&pair.world, "10.0.0.10:80")?;
+    ensure!(passes.echoes()? == Connected);
+    let full = &sg.json(&["status"])?["full"][0];
+    ensure!(
+        full["audit"] == true && full["packets"].as_u64() > Some(0),
+        "{full}"
+    );
+    sg.run(&["attach", "eth0", "--enforce"])?.succeeded()?;
     // The handshake's last packet is dropped, and all that follows.
     let mut second = Session::open(&pair.world, "10.0.0.10:80")?;
     ensure!(second.echoes()? != Connected);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use aya::maps::Array;
 use sg_common::flow::{FlowBucket, FlowState, FlowTable, Leg, Phase, Ticks};
+use sg_common::tables::InterfaceFlags;
 
 use super::Error;
 use super::clock::Clock;
@@ -68,8 +69,8 @@ pub(super) fn flow_usage(bpffs: &Path, record: &Record) -> Result<FlowUsage, Err
     Ok(usage)
 }
 
-/// How many percent of the table's places are taken when new flows begin to find none: a flow has
-/// the places of two buckets only.
+/// How many percent of the table's places are taken when new flows begin to find none. It is an
+/// estimate: a flow has the places of two buckets only, and they may be taken earlier or later.
 const FULL_PERCENT: u64 = 95;
 
 /// What has no room for another flow. The table is only read where the counters of its owners say
@@ -122,6 +123,7 @@ pub(super) fn full_rooms(
                 interface: Some((installed.vpc.clone(), installed.name.clone())),
                 flows,
                 capacity: installed.interface.max_flows.into(),
+                audit: is_audited(installed),
             })
         })
         .collect();
@@ -129,8 +131,13 @@ pub(super) fn full_rooms(
         interface: None,
         flows,
         capacity,
+        audit: image.interfaces.values().all(is_audited),
     }));
     Ok(rooms)
+}
+
+fn is_audited(installed: &InstalledInterface) -> bool {
+    installed.interface.flags.has(InterfaceFlags::AUDIT)
 }
 
 /// Calls `each` with every bucket. A flow that is carried over meanwhile may be met twice.

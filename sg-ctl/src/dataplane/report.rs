@@ -208,4 +208,6 @@ pub struct FullRoom {
     pub flows: u64,
     /// The most there can be.
     pub capacity: u64,
+    /// Whether a new connection passes all the same, because the interface is audited, or all are.
+    pub audit: bool,
 }

@@ -250,7 +250,11 @@ impl Circumstances<'_> {
             .as_ref()
             .is_some_and(|dropped| is_full(dropped.reason))
         {
+            let at = diagnosis.dropped.as_ref().map(|dropped| &dropped.interface);
             diagnosis.full = Full::read(self.dataplane)?;
+            diagnosis
+                .full
+                .retain(|full| full.interface.is_none() || full.interface.as_ref() == at);
         }
         Ok(diagnosis)
     }
@@ -377,7 +381,7 @@ impl Circumstances<'_> {
         let drops = counts
             .into_iter()
             .flatten()
-            .filter(|count| count.reason.verdict() == Verdict::Drop);
+            .filter(|count| count.reason.verdict() == Verdict::Drop && !count.audited);
         let keyed = drops.map(|count| {
             let (direction, reason) = (count.direction.number(), count.reason.number());
             (

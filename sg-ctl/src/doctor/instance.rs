@@ -61,7 +61,10 @@ fn full(view: &View) -> Vec<Check> {
         }
         Ok(full) => full
             .iter()
-            .map(|full| Check::problem("connections", full.found(), full.remedy()))
+            .map(|full| match full.drops() {
+                true => Check::problem("connections", full.found(), full.remedy()),
+                false => Check::warning("connections", full.found(), full.remedy()),
+            })
             .collect(),
     }
 }

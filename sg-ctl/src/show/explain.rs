@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::columns::{Align, Columns};
+use super::status::no_room;
 use super::style::Style;
 use super::words::{ago, count, list, span};
 use crate::explain::{End, Explanation, FileItem, Fit, PacketReport, PeerClasses, Remedy, RuleFit};
@@ -39,11 +40,7 @@ pub fn explanation(told: &Explanation, style: Style) -> String {
         );
     }
     for full in &told.full {
-        let (found, remedy) = (full.found(), full.remedy());
-        text.push_str(&format!(
-            "{}\n  to make room: {remedy}\n",
-            style.bad(&found)
-        ));
+        text.push_str(&no_room(full, style));
     }
     text.extend(told.remedy.as_ref().map(remedy));
     text

@@ -4,7 +4,7 @@ use super::columns::{Align, Columns};
 use super::confirmation::{unconfirmed, was_taken_back};
 use super::style::Style;
 use super::words::{list, number};
-use crate::observe::{InterfaceStatus, Status};
+use crate::observe::{Full, InterfaceStatus, Status};
 
 /// The state of an instance.
 pub fn status(status: &Status, style: Style) -> String {
@@ -67,13 +67,19 @@ pub fn status(status: &Status, style: Style) -> String {
         status.revision
     ));
     for full in &status.full {
-        let (found, remedy) = (full.found(), full.remedy());
-        text.push_str(&format!(
-            "{}\n  to make room: {remedy}\n",
-            style.bad(&found)
-        ));
+        text.push_str(&no_room(full, style));
     }
     text + &confirmations
+}
+
+/// What has no room for another connection, and what makes some.
+pub(super) fn no_room(full: &Full, style: Style) -> String {
+    let (found, remedy) = (full.found(), full.remedy());
+    let found = match full.drops() {
+        true => style.bad(&found),
+        false => style.changed(&found),
+    };
+    format!("{found}\n  to make room: {remedy}\n")
 }
 
 fn confirmations(status: &Status) -> String {
