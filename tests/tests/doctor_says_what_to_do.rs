@@ -147,3 +147,27 @@ fn other_filters_and_ways_past_a_protected_interface_are_told() -> Result<()> {
     ensure!(!doctor()?.contains("answers from"), "{}", doctor()?);
     Ok(())
 }
+
+#[test]
+fn other_filters_are_looked_for_where_the_interfaces_are() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.world)?;
+    let host = pair.host.namespace();
+    sg.apply(&format!(
+        "{{groups: {{g: {{}}}}, interfaces: {{eth0: {{groups: [g], netns: {host}}}}}}}"
+    ))?;
+    for (netns, table) in [(&pair.host, "there"), (&pair.world, "here")] {
+        netns.run("nft", &[&format!("add table inet {table}")])?;
+        let hook = "{ type filter hook input priority 0 ; policy drop ; }";
+        netns.run("nft", &[&format!("add chain inet {table} c {hook}")])?;
+    }
+    let doctor = sg.run(&["doctor"])?.stdout;
+    let wanted =
+        format!("nftables: table inet there, chain c (input): drops by default (in {host})");
+    ensure!(doctor.contains(&wanted), "{wanted}: {doctor}");
+    let listed = format!("ip netns exec {host} nft list ruleset");
+    ensure!(doctor.contains(&listed), "{listed}: {doctor}");
+    // No interface of this namespace is protected.
+    ensure!(!doctor.contains("table inet here"), "{doctor}");
+    Ok(())
+}

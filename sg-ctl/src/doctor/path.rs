@@ -1,6 +1,7 @@
 //! What else on this machine decides about packets: other filters, rp_filter, and routes that take
 //! answers past a protected interface.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
@@ -21,14 +22,49 @@ const FAR_AWAY: [IpAddr; 2] = [
 ];
 
 pub(super) fn checks(policy: &Policy) -> Vec<Check> {
-    let mut checks = filters();
+    let mut checks = filters(policy);
     checks.extend(answers(policy));
     checks
 }
 
-/// The rules of other filters that drop.
-fn filters() -> Vec<Check> {
+/// The rules of other filters that drop, in the namespace of each protected interface.
+fn filters(policy: &Policy) -> Vec<Check> {
     let name = "other filters";
+    let interfaces = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.values());
+    let mut spaces: BTreeSet<_> = interfaces
+        .map(|interface| interface.netns.as_deref())
+        .collect();
+    if spaces.is_empty() {
+        spaces.insert(None);
+    }
+    let mut checks = Vec::new();
+    for asked in spaces {
+        // Where it cannot be looked at, the interface is missing, and said to be.
+        let found = namespace(asked).and_then(|netns| netns.enter(rules_that_drop));
+        let (place, inside) = match asked {
+            None => (String::new(), String::new()),
+            Some(path) if path.starts_with('/') => {
+                (format!(" (in {path})"), format!("nsenter --net={path} "))
+            }
+            Some(name) => (format!(" (in {name})"), format!("ip netns exec {name} ")),
+        };
+        checks.extend(found.unwrap_or_default().into_iter().map(|found| {
+            let next = format!(
+                "a packet has to pass these too; `{inside}nft list ruleset` and `{inside}iptables-save` \
+                 show them"
+            );
+            Check::warning(name, found + &place, next)
+        }));
+    }
+    if checks.is_empty() {
+        let found = "no rule of nftables or iptables is seen that drops packets";
+        checks.push(Check::ok(name, found));
+    }
+    checks
+}
+
+/// The rules that drop in the current namespace.
+fn rules_that_drop() -> Vec<String> {
     let mut found = Vec::new();
     if let Some(ruleset) = output("nft", &["-j", "list", "ruleset"]) {
         found.extend(nftables(
@@ -36,24 +72,21 @@ fn filters() -> Vec<Check> {
         ));
     }
     for (program, tables) in [
-        ("iptables-legacy-save", "/proc/net/ip_tables_names"),
-        ("ip6tables-legacy-save", "/proc/net/ip6_tables_names"),
+        (
+            "iptables-legacy-save",
+            "/proc/thread-self/net/ip_tables_names",
+        ),
+        (
+            "ip6tables-legacy-save",
+            "/proc/thread-self/net/ip6_tables_names",
+        ),
     ] {
         let is_used = fs::read_to_string(tables).is_ok_and(|tables| !tables.is_empty());
         if is_used && let Some(rules) = output(program, &[]) {
             found.extend(iptables(program, &rules));
         }
     }
-    match found.is_empty() {
-        true => vec![Check::ok(name, "no rule of nftables or iptables is seen that drops packets")],
-        false => found
-            .into_iter()
-            .map(|found| {
-                let next = "a packet has to pass these too; `nft list ruleset` and `iptables-save` show them";
-                Check::warning(name, found, next)
-            })
-            .collect(),
-    }
+    found
 }
 
 /// What a program prints, if it is there and succeeds.
@@ -97,8 +130,8 @@ fn nftables(ruleset: &Value) -> Vec<String> {
         };
         let what = match (drops, is_closed) {
             (0, _) => "drops by default".to_owned(),
-            (drops, false) => format!("{drops} rules drop or reject"),
-            (drops, true) => format!("{drops} rules drop or reject, and it drops by default"),
+            (drops, false) => dropping(drops),
+            (drops, true) => format!("{}, and it drops by default", dropping(drops)),
         };
         Some(format!(
             "nftables: table {} {}, chain {}{hook}: {what}",
@@ -108,6 +141,13 @@ fn nftables(ruleset: &Value) -> Vec<String> {
         ))
     });
     found.collect()
+}
+
+fn dropping(rules: usize) -> String {
+    match rules {
+        1 => "1 rule drops or rejects".to_owned(),
+        rules => format!("{rules} rules drop or reject"),
+    }
 }
 
 /// What a listing of iptables drops or rejects.
@@ -120,9 +160,20 @@ fn iptables(program: &str, rules: &str) -> Option<String> {
         .filter(|line| line.starts_with(':') && line.contains(" DROP "));
     match (drops.count(), closed.count()) {
         (0, 0) => None,
+        (drops, 0) => Some(format!("{program}: {}", dropping(drops))),
+        (0, closed) => Some(format!("{program}: {}", closed_chains(closed))),
         (drops, closed) => Some(format!(
-            "{program}: {drops} rules drop or reject, {closed} chains drop by default"
+            "{program}: {}, {}",
+            dropping(drops),
+            closed_chains(closed)
         )),
+    }
+}
+
+fn closed_chains(chains: usize) -> String {
+    match chains {
+        1 => "1 chain drops by default".to_owned(),
+        chains => format!("{chains} chains drop by default"),
     }
 }
 
@@ -229,7 +280,7 @@ mod tests {
             nftables(&ruleset),
             [
                 "nftables: table inet f, chain in (input): drops by default",
-                "nftables: table inet f, chain more: 1 rules drop or reject",
+                "nftables: table inet f, chain more: 1 rule drops or rejects",
             ]
         );
         assert_eq!(nftables(&Value::Null), [""; 0]);
@@ -239,7 +290,7 @@ mod tests {
     fn a_listing_of_iptables_is_counted() {
         let rules = "*filter\n:INPUT DROP [0:0]\n:OUTPUT ACCEPT [0:0]\n-A INPUT -p tcp -j ACCEPT\n\
                      -A INPUT -j REJECT --reject-with icmp-port-unreachable\nCOMMIT\n";
-        let found = "iptables-legacy-save: 1 rules drop or reject, 1 chains drop by default";
+        let found = "iptables-legacy-save: 1 rule drops or rejects, 1 chain drops by default";
         assert_eq!(
             iptables("iptables-legacy-save", rules).as_deref(),
             Some(found)
