@@ -72,19 +72,8 @@ mod tests {
 
     fn link(kind: Kind, link_layer: LinkLayer) -> Link {
         Link {
-            ifindex: 7,
-            name: "dev7".to_owned(),
-            kind,
             link_layer,
-            master: None,
-            parent: None,
-            mac: None,
-            peer: None,
-            mtu: 1500,
-            is_up: true,
-            addresses: Vec::new(),
-            xdp_program: None,
-            driver: None,
+            ..Link::example(7, "dev7", kind)
         }
     }
 

@@ -14,16 +14,7 @@ pub(super) fn with_handle<T: Send>(
     netns: &Netns,
     work: impl AsyncFnOnce(Handle) -> io::Result<T> + Send,
 ) -> interfaces::Result<io::Result<T>> {
-    netns.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection()?;
-            tokio::spawn(connection);
-            work(handle).await
-        })
-    })
+    netns.enter(|| interfaces::converse(work))?
 }
 
 /// Sends a request and waits for the kernel's acknowledgement.

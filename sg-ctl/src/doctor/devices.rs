@@ -169,24 +169,9 @@ fn names(links: &[&Link]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interfaces::LinkLayer;
 
     fn link(ifindex: u32, name: &str, kind: Kind) -> Link {
-        Link {
-            ifindex,
-            name: name.to_owned(),
-            kind,
-            link_layer: LinkLayer::Ethernet,
-            master: None,
-            parent: None,
-            mac: None,
-            peer: None,
-            mtu: 1500,
-            is_up: true,
-            addresses: Vec::new(),
-            xdp_program: None,
-            driver: None,
-        }
+        Link::example(ifindex, name, kind)
     }
 
     fn found(links: &[Link], protected: &[&str]) -> Vec<String> {

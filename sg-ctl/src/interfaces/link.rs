@@ -8,7 +8,6 @@ use std::fmt;
 use std::fs;
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt as _;
 use ipnet::IpNet;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
@@ -17,6 +16,7 @@ use rtnetlink::packet_route::link::{
     LinkLayerType, LinkMessage, LinkXdp,
 };
 
+use super::conversation::{all, converse};
 use super::error::{Error, Hint, Result};
 use super::netns::Netns;
 
@@ -210,6 +210,26 @@ impl From<LinkLayerType> for LinkLayer {
 }
 
 impl Link {
+    /// A plain device that is up, for tests to vary.
+    #[cfg(test)]
+    pub(crate) fn example(ifindex: u32, name: &str, kind: Kind) -> Self {
+        Self {
+            ifindex,
+            name: name.to_owned(),
+            kind,
+            link_layer: LinkLayer::Ethernet,
+            master: None,
+            parent: None,
+            mac: None,
+            peer: None,
+            mtu: 1500,
+            is_up: true,
+            addresses: Vec::new(),
+            xdp_program: None,
+            driver: None,
+        }
+    }
+
     fn from_message(message: LinkMessage, addresses: Vec<IpNet>) -> Self {
         let link_layer = LinkLayer::from(message.header.link_layer_type);
         let (mut info_kind, mut info_data) = (None, None);
@@ -320,58 +340,28 @@ fn own_address(message: &AddressMessage) -> Option<IpNet> {
 }
 
 fn ask() -> Result<(Vec<LinkMessage>, Vec<AddressMessage>)> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(|source| Error::system("start an event loop", source))?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()
-            .map_err(|source| Error::system("open a netlink socket", source))?;
-        tokio::spawn(connection);
+    converse(async |handle| {
         // Virtual functions' own lists and counters can make one answer larger than a buffer.
         let links = handle
             .link()
             .get()
-            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats])
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|source| Error::Netlink {
-                doing: "list the interfaces",
-                source,
-            })?;
-        let addresses = handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(|source| Error::Netlink {
-                doing: "list the addresses",
-                source,
-            })?;
-        Ok((links, addresses))
-    })
+            .set_filter_mask(AddressFamily::Unspec, vec![LinkExtentMask::SkipStats]);
+        let links = all(links.execute(), "list the interfaces").await?;
+        let addresses = handle.address().get().execute();
+        Ok((links, all(addresses, "list the addresses").await?))
+    })?
 }
 
 fn ask_for(peer: Peer) -> Result<LinkMessage> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(|source| Error::system("start an event loop", source))?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()
-            .map_err(|source| Error::system("open a netlink socket", source))?;
-        tokio::spawn(connection);
+    converse(async |handle| {
         let mut question = handle.link().get().match_index(peer.ifindex);
         let attributes = &mut question.message_mut().attributes;
         attributes.extend(peer.netns.map(LinkAttribute::IfNetnsId));
         let doing = "ask for the other end of a pair";
-        let answer = question.execute().try_next().await;
-        answer
-            .map_err(|source| Error::Netlink { doing, source })?
-            .ok_or_else(|| Error::system(doing, std::io::ErrorKind::NotFound))
-    })
+        let answers = all(question.execute(), doing).await?;
+        let first = answers.into_iter().next();
+        first.ok_or_else(|| Error::system(doing, std::io::ErrorKind::NotFound))
+    })?
 }
 
 #[cfg(test)]

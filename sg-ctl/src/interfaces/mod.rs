@@ -4,12 +4,15 @@
 //! interface is protected by is not its business.
 
 mod beside;
+mod conversation;
 mod error;
 mod link;
 mod netns;
 mod raw;
 mod route;
 mod xdp_features;
+
+pub(crate) use conversation::converse;
 
 pub use beside::{Flowtable, Tunnel, flowtables, tunnels};
 pub use error::{Error, Result};

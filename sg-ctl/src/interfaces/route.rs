@@ -7,7 +7,8 @@ use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, N
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::error::{Error, Result};
+use super::conversation::{all, converse};
+use super::error::Result;
 use super::netns::Netns;
 
 /// The first step of a packet's way.
@@ -24,14 +25,7 @@ pub struct Hop {
 /// The first step to a destination; from this address, if one is said. None where there is no route.
 pub fn first_hop(netns: &Netns, destination: IpAddr, from: Option<IpAddr>) -> Result<Option<Hop>> {
     netns.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-            .map_err(|source| Error::system("start an event loop", source))?;
-        runtime.block_on(async {
-            let (connection, handle, _) = rtnetlink::new_connection()
-                .map_err(|source| Error::system("open a netlink socket", source))?;
-            tokio::spawn(connection);
+        converse(async |handle| {
             let route = handle.route().get(question(destination, from));
             // What refuses to route is no failure to ask.
             let Ok(Some(route)) = Box::pin(route.execute()).try_next().await else {
@@ -46,7 +40,7 @@ pub fn first_hop(netns: &Netns, destination: IpAddr, from: Option<IpAddr>) -> Re
                 address,
                 is_unresolved: is_unresolved(&handle, ifindex, address).await?,
             }))
-        })
+        })?
     })?
 }
 
@@ -94,13 +88,7 @@ fn read(route: &RouteMessage) -> Option<(u32, Option<IpAddr>)> {
 
 async fn is_unresolved(handle: &Handle, ifindex: u32, address: IpAddr) -> Result<bool> {
     let neighbours = handle.neighbours().get().execute();
-    let neighbours: Vec<_> = neighbours
-        .try_collect()
-        .await
-        .map_err(|source| Error::Netlink {
-            doing: "list the neighbours",
-            source,
-        })?;
+    let neighbours = all(neighbours, "list the neighbours").await?;
     Ok(neighbours.iter().any(|neighbour| {
         let is_it = neighbour
             .attributes
