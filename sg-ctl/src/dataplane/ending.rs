@@ -1,6 +1,6 @@
 //! Ends single flows, through the same code as packets do.
 //!
-//! A bucket of flows is never written from here: whoever counts or moves a deadline in it takes no
+//! A bucket of flows is never written from here: programs count and move deadlines in it without a
 //! lock. A program of the object is run instead (`BPF_PROG_TEST_RUN`), attached nowhere; it finds
 //! the flow anew and frees its place, and what its interface may hold becomes more.
 

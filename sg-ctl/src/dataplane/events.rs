@@ -35,7 +35,7 @@ pub struct EventStream {
     renewed: Ticks,
     jiffies_per_second: u32,
     seat: Seat,
-    /// Packets that were not told to whoever had the seat before.
+    /// Packets that the seat's previous reader was not told of.
     unseen_before: [u64; EventKind::COUNT],
     flows_folder: PathBuf,
     map_number: u32,
@@ -68,7 +68,7 @@ impl Dataplane {
             map_number: map_number(&flows).unwrap_or_default(),
             flows_folder: flows,
         };
-        // What was written for the seat's last reader is nobody's.
+        // What was written for the seat's previous reader is not for this one.
         while stream.ring.next().is_some() {}
         stream.unseen_before = stream.unseen_ever()?;
         let now = stream.now()?;
@@ -81,7 +81,7 @@ impl EventStream {
     /// The oldest event that was not read yet.
     pub fn next_event(&mut self) -> Option<Event> {
         loop {
-            // Records of another size are another build's, and nobody's to guess at.
+            // Records of another size are another build's: their fields are not known here.
             if let Some(event) = wire::read(&self.ring.next()?) {
                 return Some(event);
             }

@@ -41,7 +41,7 @@ pub(super) struct Place<'a> {
     pub(super) ifindex: u32,
 }
 
-/// A filter that packets are given to, whoever made it.
+/// A filter that packets are given to, sg's or another program's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Filter {
     pub(super) handle: u32,

@@ -12,7 +12,7 @@
 //! 4. every link gets programs that know the new table only.
 //!
 //! So a packet of a live flow finds it at every moment. The record names both from before the first
-//! step until after the third, and whoever finds it so begins again at the second.
+//! step until after the third, and a command that finds both begins again at the second.
 
 use std::path::{Path, PathBuf};
 

@@ -286,7 +286,7 @@ pub(super) fn attach_tc(
     };
     let attached = netns
         .enter(|| {
-            // First in line: nobody before it can let a packet pass unjudged.
+            // First in line: no program before it can let a packet pass unjudged.
             let options = TcAttachOptions::TcxOrder(LinkOrder::first());
             let id = program.attach_with_options(device.name.as_str(), way, options)?;
             program.take_link(id)
@@ -411,8 +411,8 @@ pub(super) fn remove_links(
 /// Detaches a link and removes its pin.
 ///
 /// Removing the pin would be enough but for the moment: the kernel gives up what was pinned after a
-/// grace period, from a work queue, and until then the program would drop what nobody protects any
-/// more (`bpf_free_inode` and `bpf_link_put` of
+/// grace period, from a work queue, and until then the program would drop packets of an interface
+/// that is not protected any more (`bpf_free_inode` and `bpf_link_put` of
 /// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/>).
 pub(super) fn unpin(path: &Path) -> Result<(), Error> {
     // A link whose device is gone cannot be detached, and need not be.

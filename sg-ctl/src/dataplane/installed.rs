@@ -1,8 +1,8 @@
 //! The decision over the maps that are really installed, read one entry at a time.
 //!
 //! Looking opens no flow, counts nothing and writes nothing. What an update changes meanwhile is
-//! noticed, not prevented: whoever looks asks [`Standpoint::is_current`] at the end, and looks
-//! again where the answer is no.
+//! noticed, not prevented: a caller asks [`Standpoint::is_current`] at the end, and looks again
+//! where the answer is no.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -558,7 +558,7 @@ impl Dataplane {
         // After a reboot, or when somebody unmounted the maps, nothing is installed whatever the
         // record says. Single pins may be gone all the same.
         let mut installed = installed.filter(|_| Self::is_in_force(bpffs));
-        // Whoever installs writes the record before the mark goes.
+        // An installation writes the record before it takes the mark away.
         if installed.is_none()
             && Self::is_in_force(bpffs)
             && !files.is_marked()
@@ -572,7 +572,7 @@ impl Dataplane {
         if files.is_marked()
             && let Some((record, image)) = &mut installed
         {
-            // Whoever was interrupted may have given out what it could not record.
+            // An interrupted command may have given out generations that it could not record.
             let generations = layouts(bpffs).into_iter().filter_map(|layout| {
                 // Another version's layout need not have every map that this one has.
                 let globals: Array<_, Wire<Globals>> =
@@ -637,8 +637,8 @@ impl Dataplane {
         self.owner = owner;
     }
 
-    /// The devices that hold sg's programs and are not among these, in words. Whoever installs
-    /// something else for these only takes their programs away.
+    /// The devices that hold sg's programs and are not among these, in words. They lose
+    /// their programs when a policy for these devices alone is installed.
     pub fn unprotected_with(bpffs: &Path, devices: &[Device]) -> Vec<String> {
         let wanted: Vec<(u64, u32)> = devices
             .iter()
@@ -1100,7 +1100,7 @@ impl Dataplane {
         Ok((record, left))
     }
 
-    /// Whoever continues after an interruption must know of both pairs of tables.
+    /// A command that continues after an interruption must know of both pairs of tables.
     fn remember_tables(&mut self, flows: FlowRoom, other: Option<FlowRoom>) -> Result<(), Error> {
         if let Some((record, _)) = &mut self.installed {
             (record.flows, record.other_flows) = (flows, other);

@@ -53,8 +53,8 @@ const RING_BYTES: u32 = 1 << 19;
 
 /// Tells one build of the object from another.
 pub(super) fn fingerprint() -> u64 {
-    // FNV-1a, by words: it need only differ between builds, and a build's bytes are nobody's to
-    // choose.
+    // FNV-1a, by words: it need only differ between builds, and an attacker cannot choose the bytes
+    // of a build.
     let (words, rest) = OBJECT.as_chunks();
     let words = words.iter().map(|word| u64::from_le_bytes(*word));
     let rest = rest.iter().map(|byte| u64::from(*byte));

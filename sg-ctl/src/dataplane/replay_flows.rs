@@ -1,6 +1,6 @@
 //! The flows under a replay: read, aged and forgotten, so that a story of hours is told in no time.
 //!
-//! Nothing at run time calls this. Whoever does lets no other packet pass meanwhile: buckets are
+//! Nothing at run time calls this. A caller lets no other packet pass meanwhile: buckets are
 //! written whole, and not under their locks.
 
 use std::collections::BTreeSet;

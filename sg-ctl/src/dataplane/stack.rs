@@ -1,7 +1,7 @@
 //! How deep the programs' stacks are, read from their instructions.
 //!
-//! The verifier adds up the frames of a chain of calls as this does, and tells nobody but its log,
-//! which loading a program that is sound does not bring.
+//! The verifier adds up the frames of a chain of calls as this does. It writes the sum to its log
+//! only, and a program that loads leaves no log.
 
 use std::collections::{BTreeMap, HashSet};
 

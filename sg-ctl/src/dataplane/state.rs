@@ -81,7 +81,7 @@ pub(super) struct DeviceRecord {
     pub(super) vpc: VpcName,
     pub(super) name: InterfaceName,
     pub(super) netns: u32,
-    /// The namespace's inode: unlike the number, it is the same for whoever lost the record.
+    /// The namespace's inode: unlike the number, it can be found again without the record.
     pub(super) netns_inode: u64,
     pub(super) ifindex: u32,
     pub(super) guest: bool,
@@ -220,8 +220,8 @@ impl Files {
     /// What was installed, and the image; `None` when nothing was.
     pub(super) fn read(&self) -> Result<Option<(Record, Image)>, Error> {
         let mut refusal = None;
-        // Whoever reads without the lock may meet files that are just replaced. Unless they are
-        // damaged they fit together at the next look.
+        // A reader without the lock may meet files that are just replaced. Unless they are damaged
+        // they fit together at the next look.
         for _ in 0..ATTEMPTS {
             let Some((record, is_sealed)) = self.read_any_record()? else {
                 return Ok(None);

@@ -276,7 +276,7 @@ impl MappedArray {
         if end.is_none_or(|end| end > self.length) {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
-        // SAFETY: just checked to lie within the mapping, which nobody else in this process has.
+        // SAFETY: just checked to lie within the mapping, which only this object holds in this process.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(at), bytes.len());
         }

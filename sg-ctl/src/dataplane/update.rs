@@ -2,7 +2,7 @@
 //!
 //! Each packet reads the generation once and looks at the faces of its parity. So:
 //!
-//! 1. tables that nothing points to are written, and the faces that nobody looks at;
+//! 1. tables that nothing points to are written, and the faces that no packet looks at;
 //! 2. the generation is raised: from here on packets see the new policy, whole;
 //! 3. a grace period passes, until no packet is left that read the old number;
 //! 4. the other faces are made equal, and keys that hold nothing any more are deleted;
@@ -131,7 +131,7 @@ impl Changes {
             let (was, is) = (old.interfaces.get(slot), new.interfaces.get(slot));
             let (place, device) = is.or(was).map(|i| (i.place, (i.netns, i.ifindex)))?;
             let change = Change {
-                // Whoever had the slot before is another device.
+                // If another device had the slot before, nothing of it is kept.
                 old: was
                     .filter(|i| (i.netns, i.ifindex) == device)
                     .map_or_else(Interface::default, |i| i.interface),
@@ -277,7 +277,7 @@ fn write_new_keys(maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(),
     Ok(())
 }
 
-/// Nobody follows these keys any more.
+/// No entry leads to these keys any more.
 fn delete_gone_keys(maps: &mut LayoutMaps, old: &Image, new: &Image) -> Result<(), Error> {
     for key in old
         .members

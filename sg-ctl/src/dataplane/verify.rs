@@ -79,7 +79,7 @@ pub enum Difference {
         missing: usize,
         /// Entries with another value.
         wrong: usize,
-        /// Entries that nobody installed.
+        /// Entries that no update has installed.
         unknown: usize,
         /// One of them, in words.
         first: String,
@@ -521,7 +521,7 @@ fn policies(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
     Ok(tally)
 }
 
-/// The slices of an array that are in use; what lies between them nobody looks at.
+/// The slices of an array that are in use; no lookup reads what lies between them.
 fn slices<E: Entry + Default + PartialEq>(
     map: &'static str,
     array: &Array<MapData, Wire<E>>,
