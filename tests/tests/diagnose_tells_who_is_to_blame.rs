@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tests::lab::{Host, Lab, Pair};
 use tests::sg::Sg;
@@ -117,6 +117,27 @@ fn the_other_end_is_to_blame_where_this_machine_protects_it() -> Result<()> {
     ensure!(dropped["direction"] == "ingress", "{told:#}");
     ensure!(dropped["netns"] == pair.world.namespace(), "{told:#}");
     Ok(())
+}
+
+#[test]
+fn what_would_allow_it_is_said_where_only_the_other_end_is_protected() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.world)?;
+    sg.apply(&format!(
+        "{{groups: {{closed: {{}}}}, interfaces: {{eth0: {{groups: [closed], netns: {}}}}}}}",
+        pair.host.namespace()
+    ))?;
+    let told = diagnose(&sg, "10.0.0.10", &["22"])?;
+    is(&told, "dropped")?;
+    let command = told["attempts"][0]["dropped"]["remedy"]["command"].as_str();
+    let command = command.with_context(|| format!("no remedy: {told:#}"))?;
+    ensure!(
+        command.ends_with("--ports 22 --from 10.0.0.1/32"),
+        "{command}"
+    );
+    let words: Vec<_> = command.split(' ').skip(1).collect();
+    sg.run(&words)?.succeeded()?;
+    is(&diagnose(&sg, "10.0.0.10", &["22"])?, "refused")
 }
 
 #[test]

@@ -294,6 +294,7 @@ impl Circumstances<'_> {
         let end =
             |address: Option<IpAddr>, port: Option<u16>| Some(SocketAddr::new(address?, port?));
         let mut found = None;
+        let mut opening = None;
         let polled = events?.poll(&mut |event| {
             let ends = [
                 end(event.local, event.local_port),
@@ -311,6 +312,14 @@ impl Circumstances<'_> {
                     .vpc
                     .as_ref()
                     .and_then(|vpc| self.machine.interface(vpc, interface));
+                let (local, peer, opener) = match event.direction {
+                    Direction::Ingress => (destination, source, ends[1]),
+                    Direction::Egress => (source, destination, ends[0]),
+                };
+                // An answer that is dropped tells nothing of a rule that would allow it.
+                opening = known
+                    .filter(|_| opener == Some(source))
+                    .map(|known| (known, self.question(event.direction, local, peer)));
                 found = Some(DroppedAt {
                     interface: interface.clone(),
                     netns: known.and_then(|known| known.netns.clone()),
@@ -321,7 +330,29 @@ impl Circumstances<'_> {
                 });
             }
         });
-        polled.ok().and(found)
+        polled.ok()?;
+        let mut found: DroppedAt = found?;
+        if let Some((known, question)) = opening {
+            let told = explain(self.policy, self.machine, self.dataplane, known, &question);
+            let ends = told.map(|told| told.ends).unwrap_or_default();
+            let end = ends.into_iter().find(|end| end.is_of(known));
+            found.remedy = end.and_then(|end| end.remedy);
+        }
+        Some(found)
+    }
+
+    /// Whether a packet passes that opens this connection.
+    fn question(&self, direction: Direction, local: SocketAddr, peer: SocketAddr) -> Question {
+        Question {
+            direction,
+            protocol: self.transport.number(),
+            local: local.ip(),
+            peer: peer.ip(),
+            local_port: local.port(),
+            peer_port: peer.port(),
+            icmp: [0; 2],
+            tcp_flags: TCP_SYN,
+        }
     }
 
     /// The protected interface by which packets from this address leave the namespace of this
@@ -352,16 +383,7 @@ impl Circumstances<'_> {
         source: SocketAddr,
         destination: SocketAddr,
     ) -> Result<Option<Explanation>, Error> {
-        let question = Question {
-            direction: Direction::Egress,
-            protocol: self.transport.number(),
-            local: source.ip(),
-            peer: destination.ip(),
-            local_port: source.port(),
-            peer_port: destination.port(),
-            icmp: [0; 2],
-            tcp_flags: TCP_SYN,
-        };
+        let question = self.question(Direction::Egress, source, destination);
         let told = explain(
             self.policy,
             self.machine,

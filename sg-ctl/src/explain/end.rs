@@ -233,7 +233,7 @@ impl End {
         self.verdict == verdict(true)
     }
 
-    pub(super) fn is_of(&self, interface: &Protected) -> bool {
+    pub(crate) fn is_of(&self, interface: &Protected) -> bool {
         self.vpc == interface.vpc && self.interface == interface.name
     }
 }
