@@ -106,11 +106,17 @@ pub(super) fn refuse(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let _ = match (meant(error), text.split_once('\n')) {
-        (Some(meant), Some((first, rest))) => writeln!(
-            io::stderr().lock(),
-            "sg-ctl: {first}; did you mean '{meant}'?\n{}",
-            rest.trim_end()
-        ),
+        // The parser's own tips know only words that look alike.
+        (Some(meant), Some((first, rest))) => {
+            let rest = rest.trim_end().split("\n\n");
+            let rest = rest.filter(|part| !part.trim_start().starts_with("tip: "));
+            let rest = rest.collect::<Vec<_>>().join("\n\n");
+            writeln!(
+                io::stderr().lock(),
+                "sg-ctl: {first}; did you mean '{meant}'?\n\n{}",
+                rest.trim_start()
+            )
+        }
         _ => write!(io::stderr().lock(), "sg-ctl: {text}"),
     };
     ExitCode::from(2)

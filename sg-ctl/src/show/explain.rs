@@ -86,7 +86,11 @@ fn packet(packet: &PacketReport) -> String {
         Some(port) => SocketAddr::new(address, port).to_string(),
         None => address.to_string(),
     };
-    let mut text = packet.protocol.clone();
+    // By number as rules say it.
+    let mut text = match packet.protocol.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("protocol {}", packet.protocol),
+        false => packet.protocol.clone(),
+    };
     if let (Some(kind), Some(code)) = (packet.icmp_type, packet.icmp_code) {
         text.push_str(&format!(" {kind}/{code}"));
     }
