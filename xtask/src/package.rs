@@ -21,6 +21,10 @@ use crate::{build, workspace};
 
 const NAME: &str = "sg-ctl";
 
+/// The most bytes of a program that is shipped. What makes it larger has to be worth it: machines
+/// fetch it, and agents load it. `nm --size-sort` on the program beside the packages tells what weighs.
+const MOST_BYTES: u64 = 15_000_000;
+
 /// A file of `xtask/package` and where it goes.
 const FILES: &[(&str, &str)] = &[
     ("sg-restore.service", "usr/lib/systemd/system"),
@@ -56,9 +60,10 @@ pub(crate) fn run(
             "{tool} is not installed; it makes {what}, and Debian and its kin have it"
         );
     }
-    let program = match program {
-        Some(program) => program,
-        None => build::shipped(arch)?,
+    // One that is given may be a build for tests, of any size.
+    let (program, most) = match program {
+        Some(program) => (program, u64::MAX),
+        None => (build::shipped(arch)?, MOST_BYTES),
     };
     // The manual and the completions are what a program says that runs here.
     let speaker = match arch == Arch::native() {
@@ -69,6 +74,7 @@ pub(crate) fn run(
     fs::create_dir_all(&output).with_context(|| format!("making {}", output.display()))?;
     let tree = tempfile::tempdir().context("making a folder")?;
     lay_out(tree.path(), arch, &program, &speaker)?;
+    check_size(&tree.path().join("usr/bin/sg-ctl"), most)?;
     set_modes(tree.path())?;
     Ok(vec![
         debian::pack(arch, tree.path(), &output)?,
@@ -112,6 +118,18 @@ fn lay_out(root: &Path, arch: Arch, program: &Path, speaker: &Path) -> Result<()
     for name in DOCUMENTS {
         copy_all(&workspace::root().join(name), &documentation.join(name))?;
     }
+    Ok(())
+}
+
+fn check_size(program: &Path, most: u64) -> Result<()> {
+    let size = fs::metadata(program)
+        .context("looking at the program")?
+        .len();
+    ensure!(
+        size <= most,
+        "the program has {size} bytes, and {most} are the most that is shipped: look what weighs, or \
+         raise MOST_BYTES in xtask/src/package.rs and say why"
+    );
     Ok(())
 }
 
@@ -221,4 +239,22 @@ fn write(path: &Path, content: impl AsRef<[u8]>, mode: u32) -> Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     };
     written().with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_grows_beyond_the_bound_is_not_packed() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("sg-ctl");
+        fs::write(&program, [0; 10]).unwrap();
+        check_size(&program, 10).unwrap();
+        let told = check_size(&program, 9).unwrap_err().to_string();
+        assert!(
+            told.starts_with("the program has 10 bytes, and 9 are the most"),
+            "{told}"
+        );
+    }
 }
