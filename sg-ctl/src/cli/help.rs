@@ -698,7 +698,8 @@ const COMMON: &[&str] = &["apply", "attach", "status", "explain", "events", "doc
 pub(super) fn command() -> Command {
     let root = Cli::command();
     let template = format!(
-        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\nOptions:\n{{options}}\n\n\
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\nOptions:\n  \
+         -h, --help     Print help\n  -V, --version  Print version\n\n\
          Global options:\n{}\n\n`sg-ctl COMMAND --help` describes a command, with examples. \
          `man 5 sg-policy` describes the\npolicy file. Exit status: 0 done, 1 a question was asked \
          and something was found, 2 bad input or failure;\nthen nothing was changed.",
@@ -905,6 +906,8 @@ mod tests {
                 .unwrap_or_else(|| panic!("no {heading} in {help}"))
         });
         assert!(places.is_sorted(), "{help}");
+        let whole = root.render_long_help().to_string();
+        assert_eq!(whole.matches("--state-dir").count(), 1, "{whole}");
         assert!(overview().contains("  explain      "), "{}", overview());
     }
 }
