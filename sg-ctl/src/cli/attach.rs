@@ -24,8 +24,6 @@ use super::confirm::Confirm;
 use super::error::{Error, Result};
 use super::{Answer, choose, report};
 
-/// An interface that is attached already keeps what the command does not say: its groups, side,
-/// addresses, quota and everything else.
 #[derive(Debug, Args)]
 pub(super) struct Attach {
     /// The interfaces

@@ -20,11 +20,6 @@ use super::output::{print, print_json};
 use super::policy_file::{name, parse};
 use super::{Answer, json};
 
-/// An error prevents `apply`; a file with errors is not checked further. A warning is probably a
-/// mistake, like a database that is open to everyone. A notice is worth knowing, like a rule that
-/// another rule covers. For the policy in force, rules that have allowed nothing yet are notices.
-///
-/// All findings are shown, whatever the level.
 #[derive(Debug, Args)]
 pub(super) struct Check {
     /// Policy file; `-` reads standard input; without one, the policy in force

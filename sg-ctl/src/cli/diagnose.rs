@@ -25,10 +25,6 @@ use super::{Answer, choose};
 /// Names may have many addresses; those that are tried first are the ones that matter.
 const ADDRESSES: usize = 4;
 
-/// The result is one of: fine; refused (nothing listens there); dropped by groups on this machine,
-/// with the rule that is missing; not sent (another filter of this machine); unreachable (no route);
-/// no neighbour (the next machine does not answer on the link); no answer; answer lost (it came, and
-/// another filter of this machine dropped it); too big (only large packets are lost).
 #[derive(Debug, Args)]
 pub(super) struct Diagnose {
     /// The machine, by name or address

@@ -37,6 +37,9 @@ pub(super) enum Flows {
     /// Show connections in detail, with the rules that allowed them
     Show(Show),
     /// Close connections: the rules judge their next packets as new ones
+    ///
+    /// A connection that the rules still allow goes on as a new one, unless the interface has
+    /// `tcp_pickup: false`. The packets of every other one are dropped from now on.
     Terminate(Terminate),
 }
 
@@ -58,8 +61,6 @@ pub(super) struct Show {
     json: bool,
 }
 
-/// A connection that the rules still allow goes on as a new one, unless the interface has
-/// `tcp_pickup: false`. The packets of every other one are dropped from now on.
 #[derive(Debug, Args)]
 pub(super) struct Terminate {
     #[command(flatten)]

@@ -906,6 +906,10 @@ mod tests {
                 .unwrap_or_else(|| panic!("no {heading} in {help}"))
         });
         assert!(places.is_sorted(), "{help}");
+        assert!(
+            help.contains("The file is the whole truth of its VPC"),
+            "{help}"
+        );
         let whole = root.render_long_help().to_string();
         assert_eq!(whole.matches("--state-dir").count(), 1, "{whole}");
         assert!(overview().contains("  explain      "), "{}", overview());

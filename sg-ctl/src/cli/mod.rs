@@ -64,10 +64,21 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Make the policy match a file, and the kernel match the policy
+    ///
+    /// The file is the whole truth of its VPC: what is not in it is removed, also rules that `rule add`
+    /// has added since. Without the key `interfaces`, interfaces stay as they are.
     Apply(policy_file::Apply),
     /// Show what `apply` would change; exit code 1 if anything
+    ///
+    /// It also shows which open connections the change concerns.
     Diff(policy_file::Diff),
     /// Find errors and likely mistakes in a policy file, or in the policy in force
+    ///
+    /// An error prevents `apply`; a file with errors is not checked further. A warning is probably a
+    /// mistake, like a database that is open to everyone. A notice is worth knowing, like a rule that
+    /// another rule covers. For the policy in force, rules that have allowed nothing yet are notices.
+    ///
+    /// All findings are shown, whatever the level.
     Check(check::Check),
     /// Write the policy of a VPC as a file
     Export(policy_file::Export),
@@ -75,6 +86,9 @@ enum Command {
     #[command(subcommand)]
     Import(import::Command),
     /// Protect an interface, or change how it is protected
+    ///
+    /// An interface that is attached already keeps what the command does not say: its groups, side,
+    /// addresses, quota and everything else.
     Attach(attach::Attach),
     /// Stop protecting interfaces
     Detach(interface::Detach),
@@ -111,6 +125,11 @@ enum Command {
     /// Explain whether a packet passes, and why; exit code 1 if it is dropped
     Explain(explain::Explain),
     /// Try a connection from here, and say what prevents it; exit code 1 if anything does
+    ///
+    /// The result is one of: fine; refused (nothing listens there); dropped by groups on this machine,
+    /// with the rule that is missing; not sent (another filter of this machine); unreachable (no route);
+    /// no neighbour (the next machine does not answer on the link); no answer; answer lost (it came, and
+    /// another filter of this machine dropped it); too big (only large packets are lost).
     Diagnose(diagnose::Diagnose),
     /// Show tracked connections, and close them
     #[command(subcommand)]

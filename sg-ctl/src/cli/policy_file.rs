@@ -28,8 +28,6 @@ use super::{Answer, json};
 /// Just above what a policy file may have, so that a larger one is refused for its size.
 const MAX_READ: u64 = (128 << 20) + 1;
 
-/// The file is the whole truth of its VPC: what is not in it is removed, also rules that `rule add`
-/// has added since. Without the key `interfaces`, interfaces stay as they are.
 #[derive(Debug, Args)]
 pub(super) struct Apply {
     /// Policy file; `-` reads standard input
@@ -51,7 +49,6 @@ pub(super) struct Apply {
     confirm: Confirm,
 }
 
-/// It also shows which open connections the change concerns.
 #[derive(Debug, Args)]
 pub(super) struct Diff {
     /// Policy file; `-` reads standard input
