@@ -1,5 +1,5 @@
-//! A rule, a member or a prefix that comes or goes is made in the tables that are there: nothing is
-//! compiled whole, and still the kernel holds what is stored.
+//! A rule, a member or a prefix that comes or goes is made in the maps that are there, and then the
+//! kernel holds what is stored.
 
 use std::fs;
 use std::thread;
@@ -56,23 +56,21 @@ fn edit(words: &str) -> Vec<&str> {
     words.split_whitespace().collect()
 }
 
-/// Runs an edit, and makes sure that it was made in the tables that were there and that the kernel
-/// then holds what is stored.
-fn amends(sg: &Sg, words: &[&str]) -> Result<()> {
-    let image = || fs::read(sg.run_dir().join("image"));
-    let amended = || fs::metadata(sg.run_dir().join("amendments")).map_or(0, |found| found.len());
-    let (image_before, amended_before) = (image()?, amended());
-    sg.run(words)?.succeeded()?;
-    ensure!(image()? == image_before, "{words:?}: it was compiled whole");
-    ensure!(amended() > amended_before, "{words:?}: nothing was changed");
-    holds(sg).with_context(|| format!("after {words:?}"))
+/// The folders of the maps that hold policies.
+fn layouts(sg: &Sg) -> Result<Vec<String>> {
+    let names = fs::read_dir(sg.run_dir().join("bpf"))?;
+    let names = names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names: Vec<String> = names.collect::<Result<_>>()?;
+    names.retain(|name| name.starts_with("layout-"));
+    Ok(names)
 }
 
-/// Runs an edit that is compiled with everything else.
-fn compiles(sg: &Sg, words: &[&str]) -> Result<()> {
+/// Runs an edit, and makes sure that it was made in the maps that were there and that the kernel then
+/// holds what is stored.
+fn edits(sg: &Sg, words: &[&str]) -> Result<()> {
+    let before = layouts(sg)?;
     sg.run(words)?.succeeded()?;
-    let amendments = sg.run_dir().join("amendments");
-    ensure!(!amendments.exists(), "{words:?}: it was not compiled whole");
+    ensure!(layouts(sg)? == before, "{words:?}: the maps were made anew");
     holds(sg).with_context(|| format!("after {words:?}"))
 }
 
@@ -97,9 +95,9 @@ fn each_edit_is_made_in_the_tables_that_are_there() -> Result<()> {
         "--egress --protocol tcp --ports 443 --to 198.51.100.0/24",
         "--egress --protocol all --to sg:monitors",
     ] {
-        amends(&sg, &rule("add", words))?;
-        amends(&sg, &rule("remove", words))?;
-        amends(&sg, &rule("add", words))?;
+        edits(&sg, &rule("add", words))?;
+        edits(&sg, &rule("remove", words))?;
+        edits(&sg, &rule("add", words))?;
     }
     for words in [
         "group members admin --add 10.0.0.77 2001:db8::77",
@@ -114,21 +112,21 @@ fn each_edit_is_made_in_the_tables_that_are_there() -> Result<()> {
         "prefix-list remove clients 2001:db8:aa::/48 10.0.0.1/32",
         "prefix-list add partners 198.51.100.0/24",
     ] {
-        amends(&sg, &edit(words))?;
+        edits(&sg, &edit(words))?;
     }
     Ok(())
 }
 
 #[test]
-fn what_gives_many_cells_another_shape_is_compiled_whole() -> Result<()> {
+fn what_gives_many_entries_another_shape_is_made_in_them_too() -> Result<()> {
     let (_pair, sg) = protected()?;
     // Nobody has named these before, and then nobody does any more.
     let first = "--ingress --protocol tcp --ports 1 --from sg:db";
-    compiles(&sg, &rule("add", first))?;
-    compiles(&sg, &rule("remove", first))?;
+    edits(&sg, &rule("add", first))?;
+    edits(&sg, &rule("remove", first))?;
     // Who is everyone is looked up elsewhere.
-    compiles(&sg, &edit("prefix-list add clients 0.0.0.0/0"))?;
-    compiles(&sg, &edit("prefix-list remove clients 0.0.0.0/0"))?;
+    edits(&sg, &edit("prefix-list add clients 0.0.0.0/0"))?;
+    edits(&sg, &edit("prefix-list remove clients 0.0.0.0/0"))?;
     // Those of a policy that nothing is in change nothing in the kernel.
     sg.run(&edit("group create idle"))?.succeeded()?;
     sg.run(&edit(
@@ -141,7 +139,8 @@ fn what_gives_many_cells_another_shape_is_compiled_whole() -> Result<()> {
 #[test]
 fn an_edit_is_refused_as_ever_and_changes_nothing() -> Result<()> {
     let (_pair, sg) = protected()?;
-    let before = fs::read(sg.run_dir().join("ledger"))?;
+    let generation = || fs::read(sg.run_dir().join("installed"));
+    let before = generation()?;
     for (words, told) in [
         (
             "rule add web --ingress --protocol tcp --ports 22 --from 10.0.0.0/8",
@@ -164,7 +163,7 @@ fn an_edit_is_refused_as_ever_and_changes_nothing() -> Result<()> {
         let ran = sg.run(&edit(words))?;
         ensure!(ran.code == Some(2) && ran.stderr.contains(told), "{ran}");
     }
-    ensure!(fs::read(sg.run_dir().join("ledger"))? == before);
+    ensure!(generation()? == before);
     holds(&sg)
 }
 
@@ -180,26 +179,26 @@ fn packets_meet_what_an_edit_makes() -> Result<()> {
     let udp = || udp_roundtrip(pair.world.at("10.0.0.1")?, "10.0.0.10:53");
     ensure!(tcp(7)? == Connected && tcp(9000)? == TimedOut && udp()? == Connected);
     let open = "--ingress --protocol tcp --ports 9000 --from 10.0.0.1";
-    amends(&sg, &rule("add", open))?;
+    edits(&sg, &rule("add", open))?;
     ensure!(tcp(9000)? == Connected, "a rule was added");
-    amends(&sg, &rule("remove", open))?;
+    edits(&sg, &rule("remove", open))?;
     ensure!(tcp(9000)? == TimedOut, "it was removed");
-    amends(&sg, &edit("prefix-list remove clients 10.0.0.0/28"))?;
+    edits(&sg, &edit("prefix-list remove clients 10.0.0.0/28"))?;
     ensure!(tcp(7)? == TimedOut, "a prefix was removed");
-    amends(&sg, &edit("group members admin --add 10.0.0.1"))?;
+    edits(&sg, &edit("group members admin --add 10.0.0.1"))?;
     ensure!(
         tcp(7)? == Connected,
         "the peer is a member of another group"
     );
-    amends(&sg, &edit("group members admin --remove 10.0.0.1"))?;
-    amends(&sg, &edit("prefix-list add clients 10.0.0.0/31"))?;
+    edits(&sg, &edit("group members admin --remove 10.0.0.1"))?;
+    edits(&sg, &edit("prefix-list add clients 10.0.0.0/31"))?;
     ensure!(tcp(7)? == Connected, "a shorter prefix was added");
-    amends(&sg, &edit("prefix-list remove partners 10.0.0.0/24"))?;
+    edits(&sg, &edit("prefix-list remove partners 10.0.0.0/24"))?;
     ensure!(
         udp()? == TimedOut,
         "what another list holds is nothing to this one"
     );
-    amends(&sg, &edit("group members monitors --add 10.0.0.1"))?;
+    edits(&sg, &edit("group members monitors --add 10.0.0.1"))?;
     ensure!(udp()? == Connected);
     Ok(())
 }
@@ -251,8 +250,8 @@ fn neighbours_that_share_a_table_stay_when_others_come() -> Result<()> {
         }
         Ok(all)
     };
-    ensure!(passes()?, "compiled whole");
-    amends(&sg, &edit("prefix-list add clients 2001:db8:ff::/48"))?;
+    ensure!(passes()?, "as they were set");
+    edits(&sg, &edit("prefix-list add clients 2001:db8:ff::/48"))?;
     ensure!(passes()?, "an edit of another region cut them off");
     Ok(())
 }
@@ -267,12 +266,8 @@ fn an_edit_repairs_what_others_have_undone() -> Result<()> {
     sg.run(&edit("group members admin --add 10.0.0.9"))?
         .succeeded()?;
     holds(&sg)?;
-    // What cannot be written down is compiled whole.
-    let amendments = sg.run_dir().join("amendments");
-    std::os::unix::fs::symlink("/nowhere/at/all", &amendments)?;
     sg.run(&edit("group members admin --add 10.0.0.10"))?
         .succeeded()?;
-    ensure!(!amendments.is_symlink(), "it was not compiled whole");
     let shown = sg.json(&edit("group show admin"))?.to_string();
     ensure!(shown.contains("10.0.0.10"), "{shown}");
     holds(&sg)

@@ -15,12 +15,11 @@ use crate::policy::model::Policy;
 use crate::policy::names::{GroupName, VpcName, check_description};
 use crate::policy::prefix::{check_member, parse_address};
 use crate::show::{self, Style};
-use crate::store::Asked;
 
 use super::confirm::Confirm;
 use super::error::Result;
 use super::output::{print, print_json};
-use super::{Answer, change, change_part, choose, report};
+use super::{Answer, change, choose};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -234,14 +233,6 @@ impl Members {
                 edit: Edit::SetMembers(name.clone(), members),
             }])
         };
-        if self.set.is_some() {
-            return change(dirs, &self.confirm, changes);
-        }
-        let addresses = [self.add.as_slice(), &self.remove].concat();
-        let asked = Asked::Members {
-            group,
-            addresses: &addresses,
-        };
-        report(&change_part(dirs, asked, (false, &self.confirm), changes)?)
+        change(dirs, &self.confirm, changes)
     }
 }

@@ -41,12 +41,11 @@ use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
-use crate::controller::{AWAIT_COMMAND, Amended, Controller, Done, Needed, Plan};
+use crate::controller::{AWAIT_COMMAND, Controller, Done, Needed, Plan};
 use crate::dirs::DirOptions;
 use crate::policy::change::Change;
 use crate::policy::model::Policy;
 use crate::show::{self, Style};
-use crate::store::Asked;
 
 use confirm::Confirm;
 use error::Result;
@@ -220,27 +219,6 @@ fn change(
     let controller = Controller::open(dirs)?;
     let changes = changes(controller.policy())?;
     report(&make(controller, &changes, false, confirm)?)
-}
-
-/// Makes changes of a part of the policy, by that part alone where it will do.
-fn change_part(
-    dirs: &DirOptions,
-    asked: Asked<'_>,
-    (terminate, confirm): (bool, &Confirm),
-    changes: impl Fn(&Policy) -> Result<Vec<Change>>,
-) -> Result<Done> {
-    let controller = match terminate || !confirm.is_needless() {
-        true => Controller::open(dirs)?,
-        false => match Controller::amend(dirs, asked, |part| changes(part).ok())? {
-            Amended::Done(done) => {
-                output::warn_each(&done.warnings);
-                return Ok(done);
-            }
-            Amended::No(controller) => *controller,
-        },
-    };
-    let changes = changes(controller.policy())?;
-    make(controller, &changes, terminate, confirm)
 }
 
 /// Makes changes that need no interface in particular.

@@ -14,12 +14,11 @@ use crate::policy::model::Policy;
 use crate::policy::names::{PrefixListName, VpcName};
 use crate::policy::prefix::parse_prefix;
 use crate::show::{self, Style};
-use crate::store::Asked;
 
 use super::confirm::Confirm;
 use super::error::Result;
 use super::output::{print, print_json};
-use super::{Answer, change, change_part, choose, report};
+use super::{Answer, change, choose};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -143,11 +142,7 @@ impl Edited {
         dirs: &DirOptions,
         edit: impl Fn(&mut BTreeSet<IpNet>, &[IpNet]),
     ) -> Result<Answer> {
-        let asked = Asked::Prefixes {
-            list: &self.name,
-            prefixes: &self.prefixes,
-        };
-        let done = change_part(dirs, asked, (false, &self.confirm), |policy| {
+        change(dirs, &self.confirm, |policy| {
             let (name, vpc) = choose::vpc_of_prefix_list(policy, self.vpc.as_ref(), &self.name)?;
             let stored = vpc.prefix_lists.get_key_value(&self.name);
             // As it was spelt first.
@@ -158,8 +153,7 @@ impl Edited {
                 vpc: name.clone(),
                 edit: Edit::PutPrefixList(list.clone(), prefixes),
             }])
-        })?;
-        report(&done)
+        })
     }
 }
 

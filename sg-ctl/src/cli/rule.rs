@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use clap::{Args, Subcommand};
 use sg_common::packet::Direction;
 
-use crate::controller::View;
+use crate::controller::{Controller, View};
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::fan_out;
@@ -14,12 +14,11 @@ use crate::policy::names::{GroupName, RuleId, VpcName, check_description};
 use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
 use crate::policy::services::service;
 use crate::show::{self, Style};
-use crate::store::Asked;
 
 use super::confirm::{Confirm, next_step};
 use super::error::{Error, Result};
 use super::output::{print, print_json, tell};
-use super::{Answer, change_part, choose, json};
+use super::{Answer, choose, json, make};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -193,12 +192,7 @@ impl Add {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let permissions = self.words.permissions(&self.group)?;
         check_description(&self.description)?;
-        let asked = Asked::Rules {
-            group: &self.group,
-            permissions: &permissions,
-            ids: &[],
-        };
-        change(dirs, asked, (false, &self.confirm), |policy| {
+        change(dirs, (false, &self.confirm), |policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let rules = permissions.iter().map(|permission| {
@@ -235,13 +229,8 @@ impl Remove {
             })?,
             false => Vec::new(),
         };
-        let asked = Asked::Rules {
-            group: &self.group,
-            permissions: &permissions,
-            ids: &self.ids,
-        };
         let terminate = self.terminate;
-        change(dirs, asked, (terminate, &self.confirm), |policy| {
+        change(dirs, (terminate, &self.confirm), |policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let mut ids = self.ids.clone();
@@ -289,11 +278,12 @@ fn find<'a>(group: &'a Group, permission: &Permission) -> Option<&'a Rule> {
 /// Makes the changes and shows them with the ids of the rules.
 fn change(
     dirs: &DirOptions,
-    asked: Asked<'_>,
-    how: (bool, &Confirm),
-    changes: impl Fn(&Policy) -> Result<Vec<Change>>,
+    (terminate, confirm): (bool, &Confirm),
+    changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
 ) -> Result<Answer> {
-    let done = change_part(dirs, asked, how, changes)?;
+    let controller = Controller::open(dirs)?;
+    let changes = changes(controller.policy())?;
+    let done = make(controller, &changes, terminate, confirm)?;
     let style = Style::of_stdout();
     let changes = show::changes_with_ids(&done.before, &done.changes, style);
     tell(&(changes + &next_step(&done)));

@@ -6,7 +6,7 @@
 //! image after the next, when no packet follows them any more. What the entries mean is nothing to
 //! this module.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hash};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -113,41 +113,6 @@ impl<E: Copy> Arena<E> {
     pub fn reach(&self) -> u32 {
         self.slices.last().map_or(0, |slice| slice.end())
     }
-
-    /// Slices of which only the places are told, in order.
-    pub(super) fn of_places(slices: &[Slice]) -> Self {
-        Self::from_slices(slices.iter().map(|slice| (*slice, &[][..])))
-    }
-
-    /// Takes the slices of some arenas out and puts those of others in, one pair after the other.
-    pub(super) fn replace<'a>(&mut self, changes: impl Iterator<Item = (&'a Self, &'a Self)>)
-    where
-        E: 'a,
-    {
-        let mut gone: BTreeSet<Slice> = BTreeSet::new();
-        let mut new: BTreeMap<Slice, &[E]> = BTreeMap::new();
-        for (goes, comes) in changes {
-            for slice in &goes.slices {
-                new.remove(slice);
-                gone.insert(*slice);
-            }
-            new.extend(comes.iter());
-        }
-        if gone.is_empty() && new.is_empty() {
-            return;
-        }
-        let replaced = {
-            let stay = self.iter().filter(|(slice, _)| !gone.contains(slice));
-            let mut stay = stay.peekable();
-            let mut new = new.into_iter().peekable();
-            Self::from_slices(std::iter::from_fn(|| match (stay.peek(), new.peek()) {
-                (Some((a, _)), Some((b, _))) if a < b => stay.next(),
-                (Some(_), None) => stay.next(),
-                _ => new.next(),
-            }))
-        };
-        *self = replaced;
-    }
 }
 
 /// The slices of one array of an image in the making.
@@ -161,8 +126,6 @@ pub(super) struct Slices<'a, E> {
     known: HashTable<Known<'a, E>>,
     /// Those of this image, in the order of their first use.
     used: Vec<Placed<'a, E>>,
-    /// Every slice that was asked for, in order, where anybody wants to know.
-    trail: Option<Vec<Slice>>,
     places: Places,
     /// Entries of slices that found no place.
     beyond: u64,
@@ -215,21 +178,10 @@ impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
         previous: &'a Arena<E>,
         expected: usize,
     ) -> Self {
-        let places = Places::around(&previous.slices, allowed);
         let expected = expected.max(previous.slices.len());
-        Self::among((map, limit), previous.iter(), expected, places)
-    }
-
-    /// The same, where the previous image has more than is known of it here.
-    pub(super) fn among(
-        (map, limit): (&'static str, &'static str),
-        known_of_previous: impl Iterator<Item = (Slice, &'a [E])>,
-        expected: usize,
-        places: Places,
-    ) -> Self {
         let hasher = DefaultHashBuilder::default();
         let mut known = HashTable::with_capacity(expected);
-        for (slice, content) in known_of_previous {
+        for (slice, content) in previous.iter() {
             let hash = hasher.hash_one(content);
             let content = Content::Previous(content);
             let of_previous = Known {
@@ -246,8 +198,7 @@ impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
             entries: Vec::new(),
             known,
             used: Vec::new(),
-            trail: None,
-            places,
+            places: Places::around(&previous.slices, allowed),
             beyond: 0,
             subject: Subject::Policy,
             crossed: None,
@@ -276,9 +227,7 @@ impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
                 known.is_used = true;
                 self.used.push(known.placed);
             }
-            let slice = known.placed.slice;
-            self.note(slice);
-            return slice;
+            return known.placed.slice;
         }
         let offset = match self.places.take(length) {
             Some(offset) => offset,
@@ -306,29 +255,11 @@ impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
         self.used.push(placed);
         self.entries.extend_from_slice(wanted);
         self.known.insert_unique(hash, new, |known| known.hash);
-        self.note(slice);
         slice
     }
 
-    fn note(&mut self, slice: Slice) {
-        if let Some(trail) = &mut self.trail {
-            trail.push(slice);
-        }
-    }
-
-    /// Ends a trail and begins another: tells which slices were asked for in between.
-    pub(super) fn take_trail(&mut self) -> BTreeSet<Slice> {
-        let trail = self.trail.replace(Vec::new());
-        trail.into_iter().flatten().collect()
-    }
-
     /// All slices in their places, if they have found some.
-    pub(super) fn finish(self) -> Result<Arena<E>, CompileError> {
-        self.finish_with_places().map(|(arena, _)| arena)
-    }
-
-    /// The same, and the places that are left.
-    pub(super) fn finish_with_places(mut self) -> Result<(Arena<E>, Places), CompileError> {
+    pub(super) fn finish(mut self) -> Result<Arena<E>, CompileError> {
         if let Some(subject) = self.crossed {
             return Err(CompileError::Full {
                 map: self.map,
@@ -341,73 +272,19 @@ impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
         self.used.sort_by_key(|placed| placed.slice.offset);
         let slices = self.used.iter();
         let slices = slices.map(|placed| (placed.slice, placed.content(&self.entries)));
-        Ok((Arena::from_slices(slices), self.places))
+        Ok(Arena::from_slices(slices))
     }
 }
 
 /// The places of an array that the previous image leaves free.
-pub(super) struct Places {
+struct Places {
     /// (length, offset) of the gaps between slices.
     gaps: BTreeSet<(u32, u32)>,
     end: u32,
     limit: u32,
 }
 
-/// The same, to be kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FreePlaces {
-    /// The widest gaps between slices, by offset. Those that are left out come back when an image
-    /// is compiled whole.
-    pub gaps: Vec<Slice>,
-    /// From here on nothing is taken.
-    pub end: u32,
-}
-
-impl FreePlaces {
-    /// More gaps than these are not remembered.
-    const MOST_GAPS: usize = 1 << 10;
-
-    /// What slices leave free.
-    pub fn around(slices: &[Slice]) -> Self {
-        Places::around(slices, u32::MAX).with_freed(&[])
-    }
-}
-
 impl Places {
-    pub(super) fn remembered(free: &FreePlaces, limit: u32) -> Self {
-        let gaps = free.gaps.iter().map(|gap| (gap.length, gap.offset));
-        Self {
-            gaps: gaps.collect(),
-            end: free.end,
-            limit,
-        }
-    }
-
-    /// What is free when these slices are, too.
-    pub(super) fn with_freed(&self, freed: &[Slice]) -> FreePlaces {
-        let gaps = self.gaps.iter();
-        let gaps = gaps.map(|&(length, offset)| Slice { offset, length });
-        let mut gaps: Vec<Slice> = gaps.chain(freed.iter().copied()).collect();
-        gaps.sort_unstable();
-        let mut joined: Vec<Slice> = Vec::with_capacity(gaps.len());
-        for gap in gaps {
-            match joined.last_mut() {
-                Some(before) if before.end() == gap.offset => before.length += gap.length,
-                _ => joined.push(gap),
-            }
-        }
-        let mut end = self.end;
-        if let Some(last) = joined.pop_if(|last| last.end() == end) {
-            end = last.offset;
-        }
-        if joined.len() > FreePlaces::MOST_GAPS {
-            joined.sort_unstable_by_key(|gap| std::cmp::Reverse(gap.length));
-            joined.truncate(FreePlaces::MOST_GAPS);
-            joined.sort_unstable();
-        }
-        FreePlaces { gaps: joined, end }
-    }
-
     fn around(slices: &[Slice], limit: u32) -> Self {
         let mut places = Self {
             gaps: BTreeSet::new(),

@@ -14,7 +14,7 @@ use sg_common::tables::{
     RuleSlot, Scope,
 };
 
-pub use super::arena::{Arena, FreePlaces, Slice};
+pub use super::arena::{Arena, Slice};
 pub use super::ranges::RangeArenas;
 use crate::policy::names::{GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 
@@ -177,68 +177,7 @@ pub enum ImageError {
 /// Changes with the shape of [`Image`], and with that of the maps.
 pub const FORMAT: u64 = (ABI as u64) << 32 | 4;
 
-fn replace<K, V>(map: &mut BTreeMap<K, V>, gone: &BTreeMap<K, V>, new: &BTreeMap<K, V>)
-where
-    K: Ord + Clone,
-    V: Clone,
-{
-    for key in gone.keys() {
-        map.remove(key);
-    }
-    let new = new.iter();
-    map.extend(new.map(|(key, value)| (key.clone(), value.clone())));
-}
-
 impl Image {
-    /// Takes everything out that the first of each pair holds, and puts in what the second does.
-    pub fn amend(&mut self, pairs: &[(Self, Self)]) {
-        fn arenas<'a, E: Copy + 'a>(
-            pairs: &'a [(Image, Image)],
-            of: impl Fn(&'a Image) -> &'a Arena<E> + 'a,
-        ) -> impl Iterator<Item = (&'a Arena<E>, &'a Arena<E>)> {
-            pairs.iter().map(move |(gone, new)| (of(gone), of(new)))
-        }
-        self.ports.replace(arenas(pairs, |image| &image.ports));
-        self.port_tables
-            .replace(arenas(pairs, |image| &image.port_tables));
-        let ranges = &mut self.ranges;
-        ranges
-            .slots
-            .replace(arenas(pairs, |image| &image.ranges.slots));
-        ranges
-            .intervals_v4
-            .replace(arenas(pairs, |image| &image.ranges.intervals_v4));
-        ranges
-            .intervals_v6
-            .replace(arenas(pairs, |image| &image.ranges.intervals_v6));
-        ranges
-            .nested
-            .replace(arenas(pairs, |image| &image.ranges.nested));
-        for (gone, new) in pairs {
-            replace(&mut self.policies, &gone.policies, &new.policies);
-            replace(
-                &mut self.policy_ranges,
-                &gone.policy_ranges,
-                &new.policy_ranges,
-            );
-            replace(&mut self.list_ranges, &gone.list_ranges, &new.list_ranges);
-            replace(&mut self.sets, &gone.sets, &new.sets);
-            replace(&mut self.members, &gone.members, &new.members);
-            replace(&mut self.grants, &gone.grants, &new.grants);
-            replace(&mut self.interfaces, &gone.interfaces, &new.interfaces);
-            let (ids, gone, new) = (&mut self.ids, &gone.ids, &new.ids);
-            replace(&mut ids.rules, &gone.rules, &new.rules);
-            replace(&mut ids.policies, &gone.policies, &new.policies);
-            replace(&mut ids.vpcs, &gone.vpcs, &new.vpcs);
-            replace(&mut ids.identities, &gone.identities, &new.identities);
-            // Numbers that were given stay given.
-            if new.last_rule != 0 {
-                ids.last_rule = new.last_rule;
-            }
-            ids.next_vpc = ids.next_vpc.max(new.next_vpc);
-        }
-    }
-
     /// Writes the image for [`Image::from_bytes`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, ImageError> {
         Ok(postcard::to_extend(self, FORMAT.to_le_bytes().to_vec())?)

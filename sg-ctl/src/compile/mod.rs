@@ -4,7 +4,6 @@
 //! previous image has keeps its numbers and places, and what is new takes none of them, so that an
 //! image can be written beside the one in force without touching what a packet may still follow.
 
-pub mod amend;
 mod arena;
 mod domain;
 mod fold;
@@ -14,7 +13,6 @@ mod identities;
 pub mod image;
 mod interfaces;
 mod limits;
-pub mod meaning;
 mod numbers;
 mod policies;
 mod ports;

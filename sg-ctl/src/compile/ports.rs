@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use sg_common::tables::{PortEntry, PortTable, RuleSlot, Service};
 
-use super::arena::{Arena, Places, Slice, Slices};
+use super::arena::{Arena, Slice, Slices};
 use super::limits::{CompileError, Subject};
 use crate::policy::model::Traffic;
 
@@ -109,17 +109,6 @@ impl<'a> PortTables<'a> {
         }
     }
 
-    /// No tables yet, beside others of which these are known.
-    pub(super) fn among(
-        known: impl Iterator<Item = (Slice, &'a [PortEntry])>,
-        places: Places,
-    ) -> Self {
-        Self {
-            tables: Slices::among((MAP, LIMIT), known, 0, places),
-            scratch: Vec::new(),
-        }
-    }
-
     /// Says whose tables come next.
     pub(super) fn begin(&mut self, subject: &Subject) {
         self.tables.begin(subject);
@@ -138,11 +127,6 @@ impl<'a> PortTables<'a> {
     /// All tables in their places, if they have found some.
     pub(super) fn finish(self) -> Result<Arena<PortEntry>, CompileError> {
         self.tables.finish()
-    }
-
-    /// The same, and the places that are left.
-    pub(super) fn finish_with_places(self) -> Result<(Arena<PortEntry>, Places), CompileError> {
-        self.tables.finish_with_places()
     }
 }
 

@@ -387,35 +387,8 @@ fn two_values<I: Interval>(
     (is_one_level && changes.iter().all(is_told)).then_some(([first, second], changes))
 }
 
-/// The values of a slot that bits tell, from where on each: what [`Segment::add_bits`] was given.
-pub(super) fn told<I: Interval>(
-    begin: u64,
-    shift: u32,
-    entries: &[I],
-) -> impl Iterator<Item = (u64, u32)> {
-    let (values, words) = match entries.split_first() {
-        Some((values, words)) => (values.values(), words),
-        None => ([0; 2], entries),
-    };
-    let [first, second] = values;
-    let mut before = 0;
-    let changes = words.iter().zip(0_u64..).flat_map(move |(word, number)| {
-        let bits = word.bits();
-        let mut changes = bits ^ (bits << 1 | before);
-        before = bits >> (u64::BITS - 1);
-        std::iter::from_fn(move || {
-            let unit = changes.trailing_zeros();
-            changes &= changes.checked_sub(1)?;
-            let value = if bits >> unit & 1 == 0 { first } else { second };
-            let unit = number * u64::from(u64::BITS) + u64::from(unit);
-            Some((begin + (unit << (shift - I::UNIT_BITS)), value))
-        })
-    });
-    std::iter::once((begin, first)).chain(changes)
-}
-
 /// Entries that the bits of a slot take, with the two values before them.
-pub(super) const fn entries_of_bits<I: Interval>() -> usize {
+const fn entries_of_bits<I: Interval>() -> usize {
     1 + (1 << I::UNIT_BITS) / u64::BITS as usize
 }
 
@@ -544,7 +517,6 @@ mod tests {
     use sg_common::ranges::search_ranges;
 
     use super::*;
-    use crate::compile::amend::Seen;
     use crate::compile::fold::{family_of, fold};
 
     /// The tables of both families, built of prefixes with values.
@@ -744,13 +716,6 @@ mod tests {
             let told = slots.iter().filter(|slot| slot.length == RangeSlot::BITS);
             let told = told.count();
             assert!(told * 4 > slots.len() * 3, "{told} of {}", slots.len());
-            for family in Family::ALL {
-                let table = &built.tables[&(family as u32)];
-                let apart = Seen::default().take_apart(&mut &built.ranges, table, family);
-                let (apart, _) = apart.unwrap();
-                let of_family = prefixes.iter().filter(|(net, _)| family_of(net) == family);
-                assert_eq!(apart, spans(of_family.copied()).into_edges());
-            }
         }
     }
 

@@ -1,16 +1,10 @@
 //! Which device an interface of the policy is on this machine.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
-
 use crate::dataplane::{self, Attachment, Device, unfit};
-use crate::interfaces::{
-    Error, Link, LinkLayer, Netns, NetnsId, Result, every_namespace, link, links,
-};
-use crate::limits::Limits;
+use crate::interfaces::{Error, Link, Netns, Result, every_namespace, link, links};
 use crate::policy::model::Policy;
 use crate::policy::names::{InterfaceName, VpcName};
 
@@ -266,97 +260,6 @@ pub(super) fn refuse_unfit(
         }
     }
     Ok(refused)
-}
-
-/// What was found where, so that the next command can tell whether anything has changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Surroundings {
-    /// By the network namespace, as the policy calls it.
-    namespaces: BTreeMap<Option<String>, Surrounding>,
-    /// Whether an interface was not found, or not where the policy has it.
-    is_missing_some: bool,
-    /// How much might be held.
-    limits: Limits,
-}
-
-/// The devices of one network namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Surrounding {
-    /// What tells the namespace from others.
-    id: (u64, u64),
-    /// By name: number, whether frames have an Ethernet header, and addresses.
-    devices: BTreeMap<String, (u32, bool, Vec<IpNet>)>,
-}
-
-impl Surrounding {
-    fn in_namespace(netns: &Netns) -> Self {
-        let NetnsId { device, inode } = netns.id();
-        Self {
-            id: (device, inode),
-            devices: BTreeMap::new(),
-        }
-    }
-
-    fn add(&mut self, link: &Link) {
-        let is_ethernet = matches!(link.link_layer, LinkLayer::Ethernet);
-        let device = (link.ifindex, is_ethernet, link.addresses.clone());
-        self.devices.insert(link.name.clone(), device);
-    }
-}
-
-impl Surroundings {
-    /// Those of a policy.
-    pub(super) fn of(policy: &Policy, devices: &Devices, limits: &Limits) -> Self {
-        let Devices {
-            found,
-            missing,
-            strayed,
-        } = devices;
-        let mut namespaces = BTreeMap::new();
-        for device in found {
-            let vpc = policy.vpcs.get(&device.vpc);
-            let interface = vpc.and_then(|vpc| vpc.interfaces.get(&device.name));
-            let netns = interface.and_then(|interface| interface.netns.clone());
-            let surrounding = namespaces
-                .entry(netns)
-                .or_insert_with(|| Surrounding::in_namespace(&device.netns));
-            surrounding.add(&device.link);
-        }
-        Self {
-            namespaces,
-            is_missing_some: !missing.is_empty() || !strayed.is_empty(),
-            limits: *limits,
-        }
-    }
-
-    /// Whether every device is there as it was, none is missing, and the limits are the same.
-    pub(super) fn are_unchanged(&self, limits: &Limits) -> Result<bool> {
-        if self.is_missing_some || self.limits != *limits {
-            return Ok(false);
-        }
-        for (netns, surrounding) in &self.namespaces {
-            let Namespace { netns, links } = Namespace::read(netns.as_deref())?;
-            let mut found = Surrounding::in_namespace(&netns);
-            let names = surrounding.devices.keys();
-            for link in names.filter_map(|name| links.get(name)) {
-                found.add(link);
-            }
-            if found != *surrounding {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Writes them for [`Surroundings::from_bytes`]; nothing where that cannot be done.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).unwrap_or_default()
-    }
-
-    /// Reads what [`Surroundings::to_bytes`] wrote.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes).ok()
-    }
 }
 
 struct Namespace {

@@ -5,7 +5,6 @@
 //! stored is made to hold, whatever the kernel holds. What commands mean and how anything is
 //! shown is not known here.
 
-mod amending;
 mod confirmation;
 mod devices;
 mod error;
@@ -29,7 +28,6 @@ use crate::policy::model::Policy;
 use crate::privileges;
 use crate::store::{Revision, SqliteStore, Store as _};
 
-pub use amending::Amended;
 pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation};
 pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
 pub use error::{Error, Result};
@@ -38,7 +36,7 @@ pub use verify::Verified;
 pub use view::{InterfaceState, InterfaceStates, View};
 
 use crate::compile::image::Image;
-use devices::{Devices, Surroundings, refuse_unfit};
+use devices::{Devices, refuse_unfit};
 
 /// The right to change what one instance enforces, and the policy as it is.
 pub struct Controller {
@@ -362,7 +360,6 @@ impl Controller {
         if self.takes_over {
             self.forget_former(&devices.found)?;
         }
-        let surroundings = Surroundings::of(&plan.policy, &devices, &self.limits);
         let Devices {
             found,
             missing,
@@ -392,7 +389,6 @@ impl Controller {
             Some(mut dataplane) => {
                 let Outcome { flows_left, .. } =
                     self.enforce(&mut dataplane, &wanted, &changes, &care)?;
-                dataplane.keep_books(&plan.policy, self.store.stamp()?, &surroundings.to_bytes());
                 if flows_left > 0 {
                     warnings.push(Warning::FlowsLeft(flows_left));
                 }

@@ -111,6 +111,17 @@ pub(super) fn pair(bytes: &[u8]) -> Option<(Image, Image)> {
     Some((gone.into(), new.into()))
 }
 
+/// Makes the numbers of an image those that it has after a change.
+pub(super) fn follow(ids: &mut Ids, gone: &Ids, new: Ids) {
+    ids.rules.retain(|rule, _| !gone.rules.contains_key(rule));
+    ids.rules.extend(new.rules);
+    ids.identities.extend(new.identities);
+    // Numbers that were given stay given.
+    if new.last_rule != 0 {
+        ids.last_rule = new.last_rule;
+    }
+}
+
 impl From<FormerRecord> for Record {
     fn from(former: FormerRecord) -> Self {
         let [

@@ -5,7 +5,6 @@
 //! that does not fit, or follows an interrupted command or another build, makes a new layout and
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
-mod amending;
 mod audited;
 mod budget;
 mod clock;
@@ -21,7 +20,6 @@ mod foreign;
 mod former;
 mod hooks;
 mod installed;
-mod ledger;
 #[cfg(test)]
 mod loops;
 mod maps;
@@ -65,7 +63,6 @@ use sg_common::packet::Direction;
 use sg_common::tables::{ABI, Generation, Globals, reasons_index};
 use thiserror::Error;
 
-pub use self::amending::Amendable;
 use self::audited::AuditMarks;
 pub use self::budget::{Budget, MapCost, ProgramCost};
 use self::counters::ReasonTotals;
@@ -462,7 +459,6 @@ pub struct Wanted<'a> {
 /// A policy that fits, not yet installed.
 pub struct Prepared {
     image: Image,
-    attached: Vec<AttachedInterface>,
     netns: Vec<NetnsRecord>,
     next_incarnation: u32,
     devices: Vec<PreparedDevice>,
@@ -490,7 +486,6 @@ impl Prepared {
     fn nothing() -> Self {
         Self {
             image: Image::default(),
-            attached: Vec::new(),
             netns: Vec::new(),
             next_incarnation: 1,
             devices: Vec::new(),
@@ -545,8 +540,6 @@ pub struct Dataplane {
     bpffs: PathBuf,
     files: Files,
     installed: Option<(Record, Image)>,
-    /// What was attached by the last installation through this value.
-    attached: Vec<AttachedInterface>,
     owner: Option<Owner>,
 }
 
@@ -592,7 +585,6 @@ impl Dataplane {
             bpffs: bpffs.to_path_buf(),
             files,
             installed,
-            attached: Vec::new(),
             owner: None,
         })
     }
@@ -616,7 +608,6 @@ impl Dataplane {
             bpffs: bpffs.to_path_buf(),
             files: Files::in_folder(run),
             installed: None,
-            attached: Vec::new(),
             owner: None,
         };
         dataplane.remove_everything()
@@ -791,7 +782,6 @@ impl Dataplane {
         let jiffies_per_second = settings.jiffies_per_second;
         Ok(Prepared {
             image,
-            attached,
             netns,
             next_incarnation,
             devices,
@@ -929,7 +919,6 @@ impl Dataplane {
         if let Some(owner) = &self.owner {
             self.files.write_owner(owner)?;
         }
-        ledger::remove(&self.run)?;
         for device in &prepared.devices {
             if let Some(from) = &device.moved_from {
                 hooks::rename_links(&self.bpffs, from, &device.record.link_prefix())?;
@@ -957,7 +946,6 @@ impl Dataplane {
         self.remove_unused(&record)?;
         let generation = record.generation;
         self.installed = Some((record, prepared.image));
-        self.attached = prepared.attached;
         Ok(Outcome {
             generation,
             flows_left,
@@ -977,30 +965,6 @@ impl Dataplane {
         match marks == before {
             true => Ok(()),
             false => self.files.write_audit_marks(&marks),
-        }
-    }
-
-    /// Begins the books of what was just installed, by which the next edit finds its way. Without
-    /// them it is compiled with the whole policy.
-    pub fn keep_books(&self, policy: &Policy, stamp: u64, surroundings: &[u8]) {
-        let Some((record, image)) = &self.installed else {
-            return;
-        };
-        let contents = ledger::Contents {
-            origin: &ledger::Origin {
-                format: ledger::FORMAT,
-                generation: record.generation,
-                stamp,
-                amendments: 0,
-            },
-            image,
-            policy,
-            attached: &self.attached,
-            surroundings,
-        };
-        if ledger::write(&self.run, &contents).is_err() {
-            // One that is not whole would be refused anyway.
-            let _ = ledger::remove(&self.run);
         }
     }
 
@@ -1335,7 +1299,6 @@ impl Dataplane {
         }
         self.remove_flows()?;
         self.installed = None;
-        ledger::remove(&self.run)?;
         self.files.clear()
     }
 

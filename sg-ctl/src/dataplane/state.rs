@@ -6,7 +6,7 @@
 //! what was installed.
 
 use std::fs;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use super::sizes::Sizes;
 use super::verify::Way;
 use super::{Error, former};
 use crate::compile::image::{Image, ImageError};
-use crate::dirs::{create_file, open_file};
+use crate::dirs::create_file;
 use crate::interfaces::NetnsId;
 use crate::policy::model::Side;
 use crate::policy::names::{InterfaceName, VpcName};
@@ -180,11 +180,13 @@ impl DeviceRecord {
 #[derive(Clone, Debug)]
 pub(super) struct Files {
     record: PathBuf,
-    /// The last image that was compiled whole, behind a number that no other image has.
+    /// The image, behind a number that no other image has.
     image: PathBuf,
-    /// What was changed since: the number of that image, and pairs of what went and what came,
-    /// each behind its length.
+    /// What an earlier version has changed since it wrote the image: the number of that image, and
+    /// pairs of what went and what came, each behind its length.
     amendments: PathBuf,
+    /// Numbers and places by which an earlier version changed the image.
+    ledger: PathBuf,
     mark: PathBuf,
     owner: PathBuf,
     /// What was counted while interfaces were audited.
@@ -211,6 +213,7 @@ impl Files {
             record: run.join("installed"),
             image: run.join("image"),
             amendments: run.join("amendments"),
+            ledger: run.join("ledger"),
             mark: run.join("updating"),
             owner: run.join("owner"),
             audited: run.join("audited"),
@@ -223,10 +226,10 @@ impl Files {
         // A reader without the lock may meet files that are just replaced. Unless they are damaged
         // they fit together at the next look.
         for _ in 0..ATTEMPTS {
-            let Some((record, is_sealed)) = self.read_any_record()? else {
+            let Some((mut record, is_sealed)) = self.read_any_record()? else {
                 return Ok(None);
             };
-            match self.read_image(is_sealed) {
+            match self.read_image(&mut record, is_sealed) {
                 Ok(Some(image)) => return Ok(Some((record, image))),
                 Ok(None) => return Ok(None),
                 Err(error @ Error::Damaged { .. }) => refusal = Some(error),
@@ -236,9 +239,16 @@ impl Files {
         Err(refusal.unwrap_or_else(|| damaged(&self.image)))
     }
 
-    /// The image with what was changed since. One that was written before files were sealed is
-    /// only right beside a record of that time, so that damage never makes one look like it.
-    fn read_image(&self, is_record_sealed: bool) -> Result<Option<Image>, Error> {
+    /// The image. One that was written before files were sealed is only right beside a record of that
+    /// time, so that damage never makes one look like it.
+    ///
+    /// Of an image that an earlier version has changed since, the numbers are followed. Where its
+    /// tables lie is not, so that the record is made one of another build, whose tables are made anew.
+    fn read_image(
+        &self,
+        record: &mut Record,
+        is_record_sealed: bool,
+    ) -> Result<Option<Image>, Error> {
         // Looked at first: what is half written now may be complete before it is unmarked.
         let is_marked = self.is_marked();
         let Some(bytes) = self.read_file(&self.image)? else {
@@ -262,17 +272,12 @@ impl Files {
             false => former::image(content).ok_or_else(|| damaged(&self.image))?,
         };
         if let Some(amendments) = self.read_file(&self.amendments)? {
-            image.amend(&self.pairs(*number, &amendments, is_sealed, is_marked)?);
+            for (gone, new) in self.pairs(*number, &amendments, is_sealed, is_marked)? {
+                former::follow(&mut image.ids, &gone.ids, new.ids);
+            }
+            record.fingerprint = 0;
         }
         Ok(Some(image))
-    }
-
-    fn image_number(&self) -> io::Result<ImageNumber> {
-        let mut file = fs::File::open(&self.image)?;
-        file.seek(SeekFrom::Start(seal::HEADER as u64))?;
-        let mut number = ImageNumber::default();
-        file.read_exact(&mut number)?;
-        Ok(number)
     }
 
     /// What was installed, without the image.
@@ -336,35 +341,6 @@ impl Files {
         Ok(pairs)
     }
 
-    /// Adds what goes and what comes to what was changed since the image was written.
-    pub(super) fn amend(&self, gone: &Image, new: &Image) -> Result<(), Error> {
-        let failed = |source| Error::Folder {
-            path: self.amendments.clone(),
-            source,
-        };
-        let pair = postcard::to_allocvec(&(gone, new));
-        let pair = pair.map_err(|error| failed(io::Error::other(error)))?;
-        let write = || -> io::Result<()> {
-            let image = self.image_number()?;
-            let mut file = open_file(&self.amendments)?;
-            let mut bytes = Vec::new();
-            if file.seek(SeekFrom::End(0))? == 0 {
-                bytes.extend(image);
-            }
-            bytes.extend((pair.len() as u64).to_le_bytes());
-            bytes.extend(checksum(&[&pair]).to_le_bytes());
-            bytes.extend(&pair);
-            file.write_all(&bytes)
-        };
-        write().map_err(failed)
-    }
-
-    /// Bytes of the image, and of what was changed since.
-    pub(super) fn lengths(&self) -> (u64, u64) {
-        let length = |path: &Path| fs::metadata(path).map_or(0, |found| found.len());
-        (length(&self.image), length(&self.amendments))
-    }
-
     fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, Error> {
         match fs::read(path) {
             Ok(bytes) => Ok(Some(bytes)),
@@ -397,7 +373,8 @@ impl Files {
             &seal::header(IMAGE, IMAGE_FORMAT, &content),
             &content,
         )?;
-        remove(&self.amendments)
+        remove(&self.amendments)?;
+        remove(&self.ledger)
     }
 
     pub(super) fn write_record(&self, record: &Record) -> Result<(), Error> {
@@ -478,6 +455,7 @@ impl Files {
         remove(&self.record)?;
         remove(&self.image)?;
         remove(&self.amendments)?;
+        remove(&self.ledger)?;
         remove(&self.audited)?;
         self.unmark()
     }
@@ -536,25 +514,58 @@ fn remove(path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use sg_common::tables::RuleSlot;
 
     use super::*;
-    use crate::compile::tests::amendments::pairs;
+    use crate::compile::image::Ids;
+
+    fn rule(number: u32) -> Image {
+        Image {
+            ids: Ids {
+                rules: [(
+                    format!("sgr-{number:017x}").parse().unwrap(),
+                    RuleSlot(number),
+                )]
+                .into(),
+                last_rule: number,
+                ..Ids::default()
+            },
+            ..Image::default()
+        }
+    }
+
+    /// An image with one rule, what replaces it by a second one, and that one by a third, and what the
+    /// image has in the end.
+    fn changed() -> (Image, [(Image, Image); 2], Image) {
+        let pairs = [(rule(1), rule(2)), (rule(2), rule(3))];
+        (rule(1), pairs, rule(3))
+    }
+
+    /// Writes what was changed of an image as an earlier version did.
+    fn write_amendments(folder: &Path, pairs: &[(Image, Image)]) {
+        let image = fs::read(folder.join("image")).unwrap();
+        let mut bytes = image[seal::HEADER..seal::HEADER + 8].to_vec();
+        for pair in pairs {
+            let pair = postcard::to_allocvec(pair).unwrap();
+            bytes.extend((pair.len() as u64).to_le_bytes());
+            bytes.extend(checksum(&[&pair]).to_le_bytes());
+            bytes.extend(pair);
+        }
+        fs::write(folder.join("amendments"), bytes).unwrap();
+    }
 
     #[test]
-    fn an_image_is_read_with_what_was_changed_since() {
+    fn an_image_is_read_with_what_an_earlier_version_has_changed() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::in_folder(folder.path());
         files.write_record(&record()).unwrap();
         let read = || files.read().unwrap().unwrap().1;
-        let (mut image, pairs) = pairs();
+        let (image, pairs, whole) = changed();
         files.write_image(&image).unwrap();
-        for (gone, new) in &pairs {
-            files.amend(gone, new).unwrap();
-        }
-        let whole = read();
-        image.amend(&pairs);
-        assert_eq!(whole, image);
+        write_amendments(folder.path(), &pairs);
+        assert_eq!(read(), whole);
+        let (record, _) = files.read().unwrap().unwrap();
+        assert_eq!(record.fingerprint, 0, "the tables are made anew");
 
         // What a killed command has half written is left out.
         files.mark().unwrap();
@@ -569,6 +580,7 @@ mod tests {
 
         // And so is what was changed of another image.
         files.write_image(&whole).unwrap();
+        assert!(!path.exists());
         fs::write(&path, &bytes).unwrap();
         assert_eq!(read(), whole);
     }
@@ -578,11 +590,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::in_folder(folder.path());
         files.write_record(&record()).unwrap();
-        let (image, pairs) = pairs();
+        let (image, pairs, _) = changed();
         files.write_image(&image).unwrap();
-        for (gone, new) in &pairs {
-            files.amend(gone, new).unwrap();
-        }
+        write_amendments(folder.path(), &pairs);
         for name in ["installed", "image", "amendments"] {
             let path = folder.path().join(name);
             let bytes = fs::read(&path).unwrap();
@@ -603,12 +613,7 @@ mod tests {
     fn the_files_of_the_former_version_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files::in_folder(folder.path());
-        let (image, pairs) = pairs();
-        let image = Image {
-            interfaces: BTreeMap::new(),
-            interface_places: 0,
-            ..image
-        };
+        let (image, pairs, whole) = changed();
         let write = |name, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
         write("installed", &former::written::record(&record()));
         let number = [7; 8];
@@ -622,8 +627,6 @@ mod tests {
         });
         let amendments: Vec<u8> = number.into_iter().chain(pairs_as_written).collect();
         write("amendments", &amendments);
-        let mut whole = image;
-        whole.amend(&pairs);
         let (read_record, read_image) = files.read().unwrap().unwrap();
         assert_eq!(read_image, whole);
         assert_eq!(read_record.hash_key, record().hash_key);

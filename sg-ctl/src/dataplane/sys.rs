@@ -209,7 +209,7 @@ pub(super) struct MappedArray {
 }
 
 // SAFETY: through a shared reference the memory is only copied from, with what the kernel's programs
-// write meanwhile as [`MappedArray::read`] says; only a unique one writes, and only `drop` unmaps.
+// write meanwhile as [`MappedArray::entry`] says; only a unique one writes, and only `drop` unmaps.
 unsafe impl Sync for MappedArray {}
 
 impl MappedArray {
@@ -235,26 +235,7 @@ impl MappedArray {
         })
     }
 
-    /// Reads entries from an index on. What programs write meanwhile may be read in part.
-    pub(super) fn read<E: Entry>(&self, first: usize, count: usize) -> io::Result<Vec<E>> {
-        let end = first.checked_add(count);
-        let end = end.and_then(|end| end.checked_mul(size_of::<E>()));
-        if end.is_none_or(|end| end > self.length) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut entries: Vec<E> = Vec::with_capacity(count);
-        // SAFETY: just checked to lie within the mapping; there is room for as many, `Entry`
-        // promises that any bytes will do, and all of them are copied before they are counted.
-        unsafe {
-            let start = self.start.add(first * size_of::<E>());
-            let bytes = count * size_of::<E>();
-            std::ptr::copy_nonoverlapping(start, entries.as_mut_ptr().cast(), bytes);
-            entries.set_len(count);
-        }
-        Ok(entries)
-    }
-
-    /// Reads one entry.
+    /// Reads one entry. What programs write meanwhile may be read in part.
     pub(super) fn entry<E: Entry>(&self, index: usize) -> io::Result<E> {
         let end = index.checked_add(1);
         let end = end.and_then(|end| end.checked_mul(size_of::<E>()));

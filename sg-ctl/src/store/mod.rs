@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::policy::change::Change;
 use crate::policy::model::Policy;
 
-pub use sqlite::{Asked, Draft, SqliteStore, remove_copy};
+pub use sqlite::{SqliteStore, remove_copy};
 
 /// Keeps one policy, revision by revision.
 pub trait Store {

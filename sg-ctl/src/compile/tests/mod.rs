@@ -1,7 +1,6 @@
 //! What the compiler promises, over whole policies.
 
-pub(crate) mod agreement;
-pub(crate) mod amendments;
+mod agreement;
 mod frames;
 mod numbers;
 mod shape;

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension as _, Params, ToSql, params};
 use super::column::{Address, Code, Mac, Text, prefix};
 use super::rule_rows;
 use crate::policy::change::{Change, Edit};
-use crate::policy::model::{Group, Interface, Macs, OnRuleRemoval, Policy, Vpc};
+use crate::policy::model::{Group, Interface, Macs, OnRuleRemoval, Vpc};
 use crate::policy::names::{GroupId, GroupName, InterfaceName, PrefixListName, VpcName};
 
 /// Why an edit could not be made.
@@ -32,13 +32,10 @@ impl From<rusqlite::Error> for Failure {
 
 type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
-/// Makes the changes, in order, within the transaction that `db` is in. Sets that are given whole
-/// are compared with those of `before`, if there is one, instead of with what is stored: changes to
-/// a part of a set touch that part alone.
-pub(super) fn make(db: &Connection, changes: &[Change], before: Option<&Policy>) -> Result {
+/// Makes the changes, in order, within the transaction that `db` is in.
+pub(super) fn make(db: &Connection, changes: &[Change]) -> Result {
     let mut rows = Rows {
         db,
-        before,
         last_vpc: None,
         last_group: None,
     };
@@ -58,7 +55,6 @@ fn add_to_one_group(a: &Change, b: &Change) -> bool {
 /// The rows, and where the last edit was: the next is usually of the same group.
 struct Rows<'a> {
     db: &'a Connection,
-    before: Option<&'a Policy>,
     last_vpc: Option<(&'a VpcName, i64)>,
     last_group: Option<(i64, &'a GroupName, i64)>,
 }
@@ -101,11 +97,7 @@ impl<'a> Rows<'a> {
                     (Code(*choice), vpc),
                 )
                 .map(drop),
-            Edit::PutPrefixList(list, prefixes) => {
-                let before = self.before.and_then(|policy| policy.vpcs.get(name));
-                let before = before.and_then(|vpc| vpc.prefix_lists.get(list));
-                self.put_prefix_list(vpc, list, prefixes, before)
-            }
+            Edit::PutPrefixList(list, prefixes) => self.put_prefix_list(vpc, list, prefixes),
             Edit::RemovePrefixList(list) => {
                 let gone = self.write(
                     "DELETE FROM prefix_list WHERE vpc = ? AND name = ?",
@@ -133,9 +125,7 @@ impl<'a> Rows<'a> {
             }
             Edit::SetMembers(group_name, members) => {
                 let group = self.group(vpc, group_name)?;
-                let before = self.before.and_then(|policy| policy.vpcs.get(name));
-                let before = before.and_then(|vpc| vpc.groups.get(group_name));
-                self.put_members(group, members, before.map(|group| &group.members))
+                self.put_members(group, members)
             }
             // Taken together with others.
             Edit::AddRule(..) => Ok(()),
@@ -242,7 +232,6 @@ impl<'a> Rows<'a> {
         vpc: i64,
         name: &PrefixListName,
         prefixes: &BTreeSet<IpNet>,
-        before: Option<&BTreeSet<IpNet>>,
     ) -> Result {
         let sql = "INSERT INTO prefix_list (vpc, name) VALUES (?, ?) ON CONFLICT DO NOTHING";
         self.write(sql, (vpc, name.as_str()))?;
@@ -250,16 +239,12 @@ impl<'a> Rows<'a> {
         let list = self
             .id(sql, (vpc, name.as_str()))?
             .ok_or_else(|| Failure::Missing(format!("no prefix list \"{name}\"")))?;
-        let stored: BTreeSet<IpNet> = match before {
-            Some(before) => before.clone(),
-            None => {
-                let sql = "SELECT address, length FROM prefix WHERE prefix_list = ?";
-                let mut statement = self.db.prepare_cached(sql)?;
-                statement
-                    .query_map([list], |row| Ok(prefix(row.get(0)?, row.get(1)?)?))?
-                    .collect::<rusqlite::Result<_>>()?
-            }
-        };
+        let sql = "SELECT address, length FROM prefix WHERE prefix_list = ?";
+        let stored: BTreeSet<IpNet> = self
+            .db
+            .prepare_cached(sql)?
+            .query_map([list], |row| Ok(prefix(row.get(0)?, row.get(1)?)?))?
+            .collect::<rusqlite::Result<_>>()?;
         for gone in stored.difference(prefixes) {
             let sql = "DELETE FROM prefix WHERE prefix_list = ? AND address = ? AND length = ?";
             self.write(sql, (list, Address(gone.addr()), gone.prefix_len()))?;
@@ -273,23 +258,12 @@ impl<'a> Rows<'a> {
 
     fn put_services(&self, vpc: i64, services: &BTreeSet<IpAddr>) -> Result {
         let services = services.iter().copied().map(Address).collect();
-        self.put_set(
-            ("link_local_service", "vpc", "address"),
-            vpc,
-            services,
-            None,
-        )
+        self.put_set(("link_local_service", "vpc", "address"), vpc, services)
     }
 
-    fn put_members(
-        &self,
-        group: i64,
-        members: &BTreeSet<IpAddr>,
-        before: Option<&BTreeSet<IpAddr>>,
-    ) -> Result {
-        let addresses = |set: &BTreeSet<IpAddr>| set.iter().copied().map(Address).collect();
-        let place = ("member", "security_group", "address");
-        self.put_set(place, group, addresses(members), before.map(addresses))
+    fn put_members(&self, group: i64, members: &BTreeSet<IpAddr>) -> Result {
+        let addresses = members.iter().copied().map(Address).collect();
+        self.put_set(("member", "security_group", "address"), group, addresses)
     }
 
     fn put_interface(&self, vpc: i64, name: &InterfaceName, given: &Interface) -> Result {
@@ -327,13 +301,13 @@ impl<'a> Rows<'a> {
         )?;
         let addresses = given.addresses.iter().copied().map(Address).collect();
         let place = ("guest_address", "interface", "address");
-        self.put_set(place, interface, addresses, None)?;
+        self.put_set(place, interface, addresses)?;
         let macs = given.macs.listed().map(Mac).collect();
-        self.put_set(("guest_mac", "interface", "mac"), interface, macs, None)?;
+        self.put_set(("guest_mac", "interface", "mac"), interface, macs)?;
         let place = ("guest_vlan", "interface", "number");
-        self.put_set(place, interface, given.vlans.clone(), None)?;
+        self.put_set(place, interface, given.vlans.clone())?;
         let place = ("ethertype", "interface", "number");
-        self.put_set(place, interface, given.ethertypes.clone(), None)?;
+        self.put_set(place, interface, given.ethertypes.clone())?;
         // Few, and spelt as they are given: comparing them would keep the old spelling.
         self.write("DELETE FROM membership WHERE interface = ?", [interface])?;
         for group in &given.groups {
@@ -350,21 +324,16 @@ impl<'a> Rows<'a> {
         (table, owner_column, column): (&str, &str, &str),
         owner: i64,
         wanted: BTreeSet<T>,
-        before: Option<BTreeSet<T>>,
     ) -> Result
     where
         T: Ord + ToSql + rusqlite::types::FromSql,
     {
-        let stored = match before {
-            Some(before) => before,
-            None => {
-                let sql = format!("SELECT {column} FROM {table} WHERE {owner_column} = ?");
-                let mut statement = self.db.prepare_cached(&sql)?;
-                statement
-                    .query_map([owner], |row| row.get(0))?
-                    .collect::<rusqlite::Result<_>>()?
-            }
-        };
+        let sql = format!("SELECT {column} FROM {table} WHERE {owner_column} = ?");
+        let stored: BTreeSet<T> = self
+            .db
+            .prepare_cached(&sql)?
+            .query_map([owner], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
         let sql = format!("DELETE FROM {table} WHERE {owner_column} = ? AND {column} = ?");
         for gone in stored.difference(&wanted) {
             self.write(&sql, (owner, gone))?;

@@ -22,15 +22,6 @@ pub(super) fn policy(db: &Connection) -> rusqlite::Result<Policy> {
     })
 }
 
-/// What [`rule`] reads, behind the group that has it.
-macro_rules! rule_columns {
-    () => {
-        "security_group, rule_id, direction, protocol, low, high, peer_address, peer_length, \
-         peer_prefix_list, peer_group, description"
-    };
-}
-pub(super) use rule_columns;
-
 type Vpcs = HashMap<i64, (VpcName, Vpc)>;
 
 /// Reads all rows of a query, giving each to `take`.
@@ -137,11 +128,8 @@ fn groups(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     })?;
     each(
         db,
-        concat!(
-            "SELECT ",
-            rule_columns!(),
-            " FROM rule ORDER BY security_group"
-        ),
+        "SELECT security_group, rule_id, direction, protocol, low, high, peer_address, peer_length, \
+         peer_prefix_list, peer_group, description FROM rule ORDER BY security_group",
         |row| {
             let at = find(&mut groups, row.get(0)?)?;
             groups[at].3.rules.push(rule(row)?);
@@ -155,7 +143,7 @@ fn groups(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     Ok(())
 }
 
-pub(super) fn rule(row: &Row<'_>) -> rusqlite::Result<Rule> {
+fn rule(row: &Row<'_>) -> rusqlite::Result<Rule> {
     let columns = TrafficColumns {
         protocol: row.get(3)?,
         low: row.get(4)?,

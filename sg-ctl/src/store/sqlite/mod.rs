@@ -6,7 +6,6 @@
 mod column;
 mod edit;
 mod load;
-mod part;
 mod reading;
 mod rule_rows;
 
@@ -26,13 +25,12 @@ use crate::policy::defaults::create_vpc;
 use crate::policy::model::Policy;
 use crate::policy::names::VpcName;
 use edit::Failure;
-pub use part::{Asked, Draft};
 
 /// Marks the file as this program's: "sgst" in ASCII.
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 6;
+const SCHEMA_VERSION: i64 = 7;
 const SCHEMA: &str = include_str!("schema.sql");
 /// What makes a file of each earlier version one of the next, from version 1 on.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
@@ -54,6 +52,8 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
          number INTEGER NOT NULL,
          PRIMARY KEY (interface, number)
      ) STRICT, WITHOUT ROWID;",
+    "DROP INDEX rule_by_prefix;
+     ALTER TABLE revision DROP COLUMN stamp;",
 ];
 
 /// How long to wait for another process's commit.
@@ -64,7 +64,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const MANY: usize = 10_000;
 const MOST_CACHED_KIB: i64 = 128 << 10;
 
-/// Every statement of an edit stays prepared.
+/// Every statement of a commit stays prepared.
 const STATEMENTS: usize = 64;
 
 /// A store in a file.
@@ -179,11 +179,6 @@ impl SqliteStore {
         .map_err(self.writing())
     }
 
-    /// What tells the policy as it is from every other, of this store and of any.
-    pub fn stamp(&self) -> Result<u64, StoreError> {
-        stamp(&self.db).map_err(self.reading())
-    }
-
     /// Writes the policy as it is into a file of its own, durably. A copy that is there is replaced.
     pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
         remove_copy(path)?;
@@ -290,10 +285,7 @@ impl SqliteStore {
             .and_then(|()| transaction.pragma_update(None, "application_id", APPLICATION_ID))
             .and_then(|()| transaction.pragma_update(None, "user_version", SCHEMA_VERSION))
             .and_then(|()| {
-                transaction.execute(
-                    "INSERT INTO revision (only_row, number, stamp) VALUES (0, 1, random())",
-                    [],
-                )
+                transaction.execute("INSERT INTO revision (only_row, number) VALUES (0, 1)", [])
             })
             .map_err(&writing)?;
         let id = StoreId::random().to_string();
@@ -303,7 +295,7 @@ impl SqliteStore {
                 (IDENTITY, id),
             )
             .map_err(&writing)?;
-        edit::make(&transaction, &create_vpc(&VpcName::default()), None)
+        edit::make(&transaction, &create_vpc(&VpcName::default()))
             .map_err(|failure| explain_failure(&self.path, failure))?;
         transaction.commit().map_err(&writing)
     }
@@ -380,7 +372,7 @@ impl Store for SqliteStore {
         if changes.is_empty() {
             return Ok(found);
         }
-        edit::make(&transaction, changes, None)
+        edit::make(&transaction, changes)
             .map_err(|failure| explain_failure(&self.path, failure))?;
         let revision = count_up(&transaction).map_err(&writing)?;
         transaction.commit().map_err(&writing)?;
@@ -389,14 +381,8 @@ impl Store for SqliteStore {
 }
 
 fn count_up(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
-    let sql = "UPDATE revision SET number = number + 1, stamp = random()";
-    db.execute(sql, [])?;
+    db.execute("UPDATE revision SET number = number + 1", [])?;
     revision(db)
-}
-
-fn stamp(db: &Connection) -> rusqlite::Result<u64> {
-    let stamp = db.query_row("SELECT stamp FROM revision", [], |row| row.get(0));
-    stamp.map(i64::cast_unsigned)
 }
 
 fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
@@ -465,7 +451,5 @@ fn explain(path: &Path, doing: &'static str, error: rusqlite::Error) -> StoreErr
     }
 }
 
-#[cfg(test)]
-mod part_tests;
 #[cfg(test)]
 mod tests;

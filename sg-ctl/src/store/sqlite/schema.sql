@@ -1,10 +1,8 @@
 -- What refers to another row by name is checked when a commit ends, because a batch may delete a
 -- group or a prefix list and make it again. NOCASE compares as the model's names do.
--- stamp: drawn anew by each commit, so that no other policy has the same.
 CREATE TABLE revision (
     only_row INTEGER PRIMARY KEY CHECK (only_row = 0),
-    number INTEGER NOT NULL,
-    stamp INTEGER NOT NULL DEFAULT 0
+    number INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE setting (
@@ -81,9 +79,6 @@ CREATE TABLE rule (
 
 CREATE INDEX rule_by_prefix_list ON rule (vpc, peer_prefix_list)
     WHERE peer_prefix_list IS NOT NULL;
-
-CREATE INDEX rule_by_prefix ON rule (security_group, peer_address, peer_length)
-    WHERE peer_address IS NOT NULL;
 
 CREATE INDEX rule_by_group ON rule (vpc, peer_group) WHERE peer_group IS NOT NULL;
 
