@@ -3,9 +3,10 @@
 //! A batch may be inconsistent in the middle; what it leaves behind may not. The rules of that are
 //! in `check`; here an edit only fails when what it speaks of is not there.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::check;
@@ -141,9 +142,48 @@ impl Vpc {
 #[derive(Default)]
 pub(super) struct Touched {
     /// Groups by name, with their rules by id while a batch edits them.
-    pub(super) groups: BTreeMap<GroupName, Option<HashMap<RuleId, Rule>>>,
+    pub(super) groups: BTreeMap<GroupName, Option<EditedRules>>,
     pub(super) prefix_lists: BTreeSet<PrefixListName>,
     pub(super) interfaces: BTreeSet<InterfaceName>,
+}
+
+/// The rules of a group, to be found by id. Those that stay keep their order, so that sorting them
+/// again is to look through them.
+pub(super) struct EditedRules {
+    rules: Vec<Option<Rule>>,
+    places: HashMap<RuleId, usize>,
+}
+
+impl EditedRules {
+    fn of(rules: Vec<Rule>) -> Self {
+        let places = rules.iter().zip(0..).map(|(rule, place)| (rule.id, place));
+        Self {
+            places: places.collect(),
+            rules: rules.into_iter().map(Some).collect(),
+        }
+    }
+
+    /// Adds a rule; tells whether there was none with its id.
+    fn add(&mut self, rule: Rule) -> bool {
+        let is_new = self.places.insert(rule.id, self.rules.len()).is_none();
+        self.rules.push(Some(rule));
+        is_new
+    }
+
+    fn remove(&mut self, id: RuleId) -> Option<Rule> {
+        let place = self.places.remove(&id)?;
+        self.rules.get_mut(place)?.take()
+    }
+
+    fn get_mut(&mut self, id: RuleId) -> Option<&mut Rule> {
+        self.rules.get_mut(*self.places.get(&id)?)?.as_mut()
+    }
+
+    fn into_sorted(self) -> Vec<Rule> {
+        let mut rules: Vec<Rule> = self.rules.into_iter().flatten().collect();
+        sort(&mut rules);
+        rules
+    }
 }
 
 impl Touched {
@@ -215,8 +255,7 @@ impl Draft {
             };
             for (name, rules) in &mut touched.groups {
                 if let (Some(rules), Some(group)) = (rules.take(), vpc.groups.get_mut(name)) {
-                    group.rules = rules.into_values().collect();
-                    sort(&mut group.rules);
+                    group.rules = rules.into_sorted();
                 }
             }
         }
@@ -226,7 +265,8 @@ impl Draft {
 
 /// The order of rules means nothing; one order makes equal groups compare equal.
 pub(crate) fn sort(rules: &mut [Rule]) {
-    rules.sort_unstable_by(|a, b| (&a.permission, a.id).cmp(&(&b.permission, b.id)));
+    // A stable sort is quick where most are in order.
+    rules.sort_by(|a, b| (&a.permission, a.id).cmp(&(&b.permission, b.id)));
 }
 
 struct VpcDraft<'a> {
@@ -259,16 +299,16 @@ impl VpcDraft<'_> {
             Edit::DescribeGroup(name, text) => self.group(name)?.description.clone_from(text),
             Edit::SetMembers(name, members) => self.group(name)?.members.clone_from(members),
             Edit::AddRule(name, rule) => {
-                if self.rules(name)?.insert(rule.id, rule.clone()).is_some() {
+                if !self.rules(name)?.add(rule.clone()) {
                     return Err(refuse(self.subject(name), Problem::RuleIdTwice(rule.id)));
                 }
             }
             Edit::RemoveRule(name, id) => {
-                if self.rules(name)?.remove(id).is_none() {
+                if self.rules(name)?.remove(*id).is_none() {
                     return Err(refuse(self.subject(name), Problem::NoRule(*id)));
                 }
             }
-            Edit::DescribeRule(name, id, text) => match self.rules(name)?.get_mut(id) {
+            Edit::DescribeRule(name, id, text) => match self.rules(name)?.get_mut(*id) {
                 Some(rule) => rule.description.clone_from(text),
                 None => return Err(refuse(self.subject(name), Problem::NoRule(*id))),
             },
@@ -347,11 +387,11 @@ impl VpcDraft<'_> {
     }
 
     /// The rules of a group by id, so that a long batch looks none of them up twice.
-    fn rules(&mut self, name: &GroupName) -> Result<&mut HashMap<RuleId, Rule>, Refusal> {
+    fn rules(&mut self, name: &GroupName) -> Result<&mut EditedRules, Refusal> {
         let begun = self.touched.groups.get(name).is_some_and(Option::is_some);
         if !begun {
             let rules = std::mem::take(&mut self.group(name)?.rules);
-            let rules = rules.into_iter().map(|rule| (rule.id, rule)).collect();
+            let rules = EditedRules::of(rules);
             self.touched.groups.insert(name.clone(), Some(rules));
         }
         let begun = self.touched.groups.get_mut(name).and_then(Option::as_mut);

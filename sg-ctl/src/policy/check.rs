@@ -3,9 +3,11 @@
 //! The policy before the batch is known to be sound, so an untouched rule can only be wrong by
 //! naming what has gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::change::Touched;
 use super::findings::{Findings, Problem, Subject};

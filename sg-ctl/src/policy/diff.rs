@@ -1,6 +1,6 @@
 //! What leads from one policy to another.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::change::{Change, Edit};
 use super::model::{Group, Policy, Rule, Vpc};
@@ -173,13 +173,15 @@ impl Steps {
     }
 
     fn change_rules(&mut self, name: &GroupName, old: &[Rule], new: &[Rule]) {
-        let (old_by_id, new_by_id) = (by_id(old), by_id(new));
+        let (old, new) = without_equal(old, new);
+        let (old_by_id, new_by_id) = (by_id(&old), by_id(&new));
         let is_in = |rules: &HashMap<RuleId, &Rule>, rule: &Rule| {
             rules
                 .get(&rule.id)
                 .is_some_and(|other| other.permission == rule.permission)
         };
-        let (kept, added): (Vec<_>, Vec<_>) = new.iter().partition(|rule| is_in(&old_by_id, rule));
+        let (kept, added): (Vec<_>, Vec<_>) =
+            new.into_iter().partition(|rule| is_in(&old_by_id, rule));
         let permissions: HashSet<_> = added.iter().map(|rule| &rule.permission).collect();
         for rule in old.iter().filter(|rule| !is_in(&new_by_id, rule)) {
             let edit = Edit::RemoveRule(name.clone(), rule.id);
@@ -207,8 +209,27 @@ impl Steps {
     }
 }
 
-fn by_id(rules: &[Rule]) -> HashMap<RuleId, &Rule> {
-    rules.iter().map(|rule| (rule.id, rule)).collect()
+/// The rules that only one side has. Both are sorted, so that equal ones meet.
+fn without_equal<'a>(old: &'a [Rule], new: &'a [Rule]) -> (Vec<&'a Rule>, Vec<&'a Rule>) {
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    while let (Some(&was), Some(&is)) = (old.peek(), new.peek()) {
+        if was == is {
+            old.next();
+            new.next();
+        } else if (&was.permission, was.id) <= (&is.permission, is.id) {
+            gone.extend(old.next());
+        } else {
+            come.extend(new.next());
+        }
+    }
+    gone.extend(old);
+    come.extend(new);
+    (gone, come)
+}
+
+fn by_id<'a>(rules: &[&'a Rule]) -> HashMap<RuleId, &'a Rule> {
+    rules.iter().map(|rule| (rule.id, *rule)).collect()
 }
 
 #[cfg(test)]
