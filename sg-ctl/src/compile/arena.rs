@@ -6,10 +6,10 @@
 //! image after the next, when no packet follows them any more. What the entries mean is nothing to
 //! this module.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hash};
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashSet, HashTable};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{CompileError, Subject};
@@ -28,6 +28,11 @@ pub struct Slice {
 impl Slice {
     pub(super) fn end(self) -> u32 {
         self.offset + self.length
+    }
+
+    fn range(self) -> std::ops::Range<usize> {
+        let first = self.offset as usize;
+        first..first + self.length as usize
     }
 }
 
@@ -115,91 +120,81 @@ impl<E: Copy> Arena<E> {
     }
 }
 
-/// The slices of one array of an image in the making.
-pub(super) struct Slices<'a, E> {
+/// The slices of one array in the making, counted by their users.
+///
+/// What has no user any more keeps its place until [`Self::settle`], when no packet follows it.
+pub(super) struct Slices<E> {
     map: &'static str,
     limit: &'static str,
     hasher: DefaultHashBuilder,
-    /// The entries of slices that the previous image does not have, one slice behind the other.
+    /// By index. What lies between the slices is nothing's.
     entries: Vec<E>,
-    /// By content: the slices of this image and of the previous one.
-    known: HashTable<Known<'a, E>>,
-    /// Those of this image, in the order of their first use.
-    used: Vec<Placed<'a, E>>,
+    /// By content.
+    known: HashTable<Known>,
     places: Places,
-    /// Entries of slices that found no place.
+    /// Those that are not in force yet.
+    new: Vec<Slice>,
+    /// Those that may have lost their last user.
+    left: Vec<Slice>,
+    /// Entries of slices that found no place, and the hashes of these.
     beyond: u64,
+    without_place: HashSet<u64>,
     /// Whose slices come now, and whose first found no place.
     subject: Subject,
     crossed: Option<Subject>,
 }
 
-struct Known<'a, E> {
+/// Some of the slices of an array in the making.
+#[derive(Clone, Copy)]
+pub(super) enum Which {
+    /// Those that have users.
+    Used,
+    /// Those that are not in force yet.
+    New,
+    /// Those that may be in force, with or without a user.
+    InForce,
+}
+
+struct Known {
     hash: u64,
-    placed: Placed<'a, E>,
-    is_used: bool,
-}
-
-/// A slice with its place, and where its content is.
-#[derive(Clone, Copy)]
-struct Placed<'a, E> {
     slice: Slice,
-    content: Content<'a, E>,
+    uses: u32,
 }
 
-#[derive(Clone, Copy)]
-enum Content<'a, E> {
-    /// That of the previous image.
-    Previous(&'a [E]),
-    /// It begins here in [`Slices::entries`].
-    New(usize),
-}
-
-impl<'a, E> Placed<'a, E> {
-    fn content<'e>(&self, entries: &'e [E]) -> &'e [E]
-    where
-        'a: 'e,
-    {
-        match self.content {
-            Content::Previous(content) => content,
-            Content::New(first) => {
-                let last = first + self.slice.length as usize;
-                entries.get(first..last).unwrap_or_default()
-            }
-        }
-    }
-}
-
-impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
-    /// No slices yet, and room for as many as are expected. Those that the previous image has too
-    /// will keep their places. Names the map and the limit as people know them.
+impl<E: Copy + Default + Eq + Hash> Slices<E> {
+    /// Those of the image in force, which nothing uses yet, and room for as many as are expected.
+    /// Names the map and the limit as people know them.
     pub(super) fn new(
         (map, limit, allowed): (&'static str, &'static str, u32),
-        previous: &'a Arena<E>,
+        previous: &Arena<E>,
         expected: usize,
     ) -> Self {
-        let expected = expected.max(previous.slices.len());
         let hasher = DefaultHashBuilder::default();
-        let mut known = HashTable::with_capacity(expected);
+        let mut known = HashTable::with_capacity(expected.max(previous.slices.len()));
+        let mut entries = vec![E::default(); previous.reach() as usize];
         for (slice, content) in previous.iter() {
             let hash = hasher.hash_one(content);
-            let content = Content::Previous(content);
             let of_previous = Known {
                 hash,
-                placed: Placed { slice, content },
-                is_used: false,
+                slice,
+                uses: 0,
             };
             known.insert_unique(hash, of_previous, |known| known.hash);
+            if let Some(place) = entries.get_mut(slice.offset as usize..slice.end() as usize) {
+                place.copy_from_slice(content);
+            }
         }
         Self {
             map,
             limit,
             hasher,
-            entries: Vec::new(),
+            entries,
             known,
-            used: Vec::new(),
             places: Places::around(&previous.slices, allowed),
+            new: Vec::new(),
+            left: previous.slices.clone(),
             beyond: 0,
+            without_place: HashSet::new(),
             subject: Subject::Policy,
             crossed: None,
         }
@@ -210,76 +205,141 @@ impl<'a, E: Copy + Eq + Hash> Slices<'a, E> {
         self.subject = subject.clone();
     }
 
-    /// Where these entries lie. Once the map is full the answer means nothing, and
-    /// [`Self::finish`] will say so.
+    /// Where these entries lie; they have one user more. Once the map is full the answer means nothing,
+    /// and [`Self::check`] will say so.
     pub(super) fn place(&mut self, wanted: &[E]) -> Slice {
+        self.place_counted(wanted).0
+    }
+
+    /// As [`Self::place`], and whether this is the first user.
+    pub(super) fn place_counted(&mut self, wanted: &[E]) -> (Slice, bool) {
         let length = match u32::try_from(wanted.len()) {
-            Ok(0) => return Slice::default(),
+            Ok(0) => return (Slice::default(), false),
             Ok(length) => length,
             Err(_) => u32::MAX,
         };
         let hash = self.hasher.hash_one(wanted);
-        let is_wanted = |known: &Known<'a, E>| {
-            known.hash == hash && known.placed.content(&self.entries) == wanted
-        };
+        let entries = &self.entries;
+        let is_wanted =
+            |known: &Known| known.hash == hash && entries.get(known.slice.range()) == Some(wanted);
         if let Some(known) = self.known.find_mut(hash, is_wanted) {
-            if !known.is_used {
-                known.is_used = true;
-                self.used.push(known.placed);
-            }
-            return known.placed.slice;
+            known.uses += 1;
+            return (known.slice, known.uses == 1);
         }
         let offset = match self.places.take(length) {
             Some(offset) => offset,
-            // There will be no image; what it would need is counted, each slice once while that
+            // Nothing will be installed. What would be needed is counted, each slice once while that
             // is not hopeless.
             None => {
                 self.crossed.get_or_insert_with(|| self.subject.clone());
-                self.beyond += u64::from(length);
-                if self.beyond > u64::from(self.places.limit) {
-                    return Slice::default();
+                let is_hopeless = self.beyond > u64::from(self.places.limit);
+                if is_hopeless || self.without_place.insert(hash) {
+                    self.beyond += u64::from(length);
                 }
-                u32::MAX - length
+                return (Slice::default(), false);
             }
         };
         let slice = Slice { offset, length };
-        let placed = Placed {
-            slice,
-            content: Content::New(self.entries.len()),
-        };
+        let range = slice.range();
+        if self.entries.len() < range.end {
+            self.entries.resize(range.end, E::default());
+        }
+        if let Some(place) = self.entries.get_mut(range) {
+            place.copy_from_slice(wanted);
+        }
         let new = Known {
             hash,
-            placed,
-            is_used: true,
+            slice,
+            uses: 1,
         };
-        self.used.push(placed);
-        self.entries.extend_from_slice(wanted);
         self.known.insert_unique(hash, new, |known| known.hash);
-        slice
+        self.new.push(slice);
+        (slice, true)
     }
 
-    /// All slices in their places, if they have found some.
-    pub(super) fn finish(mut self) -> Result<Arena<E>, CompileError> {
-        if let Some(subject) = self.crossed {
-            return Err(CompileError::Full {
+    /// Takes a user away; tells whether it was the last.
+    pub(super) fn release(&mut self, slice: Slice) -> bool {
+        let Some(content) = self.entries.get(slice.range()).filter(|_| slice.length > 0) else {
+            return false;
+        };
+        let hash = self.hasher.hash_one(content);
+        let Some(known) = self.known.find_mut(hash, |known| known.slice == slice) else {
+            return false;
+        };
+        known.uses = known.uses.saturating_sub(1);
+        let is_last = known.uses == 0;
+        if is_last {
+            self.left.push(slice);
+        }
+        is_last
+    }
+
+    /// Entries from an index on.
+    pub(super) fn entries(&self, slice: Slice) -> &[E] {
+        self.entries.get(slice.range()).unwrap_or_default()
+    }
+
+    /// One entry.
+    pub(super) fn entry(&self, index: u32) -> Option<E> {
+        self.entries.get(index as usize).copied()
+    }
+
+    /// Whether all have found a place.
+    pub(super) fn check(&self) -> Result<(), CompileError> {
+        match &self.crossed {
+            None => Ok(()),
+            Some(subject) => Err(CompileError::Full {
                 map: self.map,
                 limit: self.limit,
                 allowed: self.places.limit,
                 needs: u64::from(self.places.end) + self.beyond,
-                subject,
-            });
+                subject: subject.clone(),
+            }),
         }
-        self.used.sort_by_key(|placed| placed.slice.offset);
-        let slices = self.used.iter();
-        let slices = slices.map(|placed| (placed.slice, placed.content(&self.entries)));
-        Ok(Arena::from_slices(slices))
+    }
+
+    /// Some of the slices, with their entries.
+    pub(super) fn arena(&self, which: Which) -> Arena<E> {
+        let known = self.known.iter();
+        let mut slices: Vec<Slice> = match which {
+            Which::Used => known
+                .filter(|known| known.uses > 0)
+                .map(|known| known.slice)
+                .collect(),
+            Which::New => self.new.clone(),
+            Which::InForce => {
+                let new: BTreeSet<Slice> = self.new.iter().copied().collect();
+                let known = known.map(|known| known.slice);
+                known.filter(|slice| !new.contains(slice)).collect()
+            }
+        };
+        slices.sort_unstable();
+        let slices = slices.into_iter();
+        Arena::from_slices(slices.map(|slice| (slice, self.entries(slice))))
+    }
+
+    /// What was made is in force, and no packet follows what was before.
+    pub(super) fn settle(&mut self) {
+        self.new.clear();
+        for slice in std::mem::take(&mut self.left) {
+            let hash = self.hasher.hash_one(self.entries(slice));
+            let known = self.known.find_entry(hash, |known| known.slice == slice);
+            if let Ok(known) = known
+                && known.get().uses == 0
+            {
+                known.remove();
+                self.places.give_back(slice);
+            }
+        }
     }
 }
 
-/// The places of an array that the previous image leaves free.
+/// The places of an array that are free.
 struct Places {
     /// (length, offset) of the gaps between slices.
     gaps: BTreeSet<(u32, u32)>,
+    /// The same by offset.
+    lengths: BTreeMap<u32, u32>,
     end: u32,
     limit: u32,
 }
@@ -288,24 +348,35 @@ impl Places {
     fn around(slices: &[Slice], limit: u32) -> Self {
         let mut places = Self {
             gaps: BTreeSet::new(),
+            lengths: BTreeMap::new(),
             end: 0,
             limit,
         };
         for slice in slices {
             if slice.offset > places.end {
-                places.gaps.insert((slice.offset - places.end, places.end));
+                places.add(places.end, slice.offset - places.end);
             }
             places.end = slice.end();
         }
         places
     }
 
+    fn add(&mut self, offset: u32, length: u32) {
+        self.gaps.insert((length, offset));
+        self.lengths.insert(offset, length);
+    }
+
+    fn remove(&mut self, offset: u32, length: u32) {
+        self.gaps.remove(&(length, offset));
+        self.lengths.remove(&offset);
+    }
+
     /// The tightest gap that fits, or the end.
     fn take(&mut self, length: u32) -> Option<u32> {
         if let Some(&(size, offset)) = self.gaps.range((length, 0)..).next() {
-            self.gaps.remove(&(size, offset));
+            self.remove(offset, size);
             if size > length {
-                self.gaps.insert((size - length, offset + length));
+                self.add(offset + length, size - length);
             }
             return Some(offset);
         }
@@ -316,13 +387,33 @@ impl Places {
         self.end = end;
         Some(offset)
     }
+
+    /// Joins what is given back with the gaps beside it.
+    fn give_back(&mut self, slice: Slice) {
+        let (mut offset, mut end) = (slice.offset, slice.end());
+        let before = self.lengths.range(..offset).next_back();
+        if let Some((&at, &length)) = before
+            && at + length == offset
+        {
+            self.remove(at, length);
+            offset = at;
+        }
+        if let Some(length) = self.lengths.get(&end).copied() {
+            self.remove(end, length);
+            end += length;
+        }
+        match end == self.end {
+            true => self.end = offset,
+            false => self.add(offset, end - offset),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn slices(previous: &Arena<u32>, limit: u32) -> Slices<'_, u32> {
+    fn slices(previous: &Arena<u32>, limit: u32) -> Slices<u32> {
         Slices::new(("PORTS", "port_entries", limit), previous, 0)
     }
 
@@ -333,7 +424,7 @@ mod tests {
         let first = slices.place(&[1, 2, 3]);
         assert_ne!(slices.place(&[1, 2]), first);
         assert_eq!(slices.place(&[1, 2, 3]), first);
-        let arena = slices.finish().unwrap();
+        let arena = slices.arena(Which::Used);
         assert_eq!(arena.entries(first), [1, 2, 3]);
         assert_eq!(arena.reach(), 5);
     }
@@ -345,14 +436,14 @@ mod tests {
         let kept = first.place(&[1, 1]);
         let gone = first.place(&[2, 2]);
         let last = first.place(&[3, 3]);
-        let first = first.finish().unwrap();
+        let first = first.arena(Which::Used);
 
         let mut second = slices(&first, 100);
         assert_eq!(second.place(&[1, 1]), kept);
         assert_eq!(second.place(&[3, 3]), last);
         let new = second.place(&[4, 4]);
         assert_eq!(new.offset, 6, "behind all that are in force");
-        let second = second.finish().unwrap();
+        let second = second.arena(Which::Used);
 
         let mut third = slices(&second, 100);
         assert_eq!(
@@ -360,6 +451,33 @@ mod tests {
             gone,
             "a place freed before the previous image is used again"
         );
+    }
+
+    #[test]
+    fn what_has_no_user_keeps_its_place_until_no_packet_follows_it() {
+        let before = Arena::default();
+        let mut slices = slices(&before, 100);
+        let (one, two) = (slices.place(&[1, 1]), slices.place(&[2, 2]));
+        assert_eq!(slices.place(&[1, 1]), one);
+        slices.settle();
+        assert!(!slices.release(one), "another one uses it");
+        assert!(slices.release(one));
+        assert_eq!(slices.place(&[3, 3]).offset, 4, "behind all");
+        assert_eq!(slices.place(&[1, 1]), one, "it is there still");
+        assert!(slices.release(one));
+        slices.settle();
+        assert_eq!(
+            slices.place(&[4]),
+            Slice {
+                offset: 0,
+                length: 1
+            }
+        );
+        assert!(slices.release(two));
+        slices.settle();
+        let wide = slices.place(&[5, 5, 5]);
+        assert_eq!(wide.offset, 1, "gaps side by side are one");
+        assert_eq!(slices.arena(Which::New).slices(), [wide]);
     }
 
     #[test]
@@ -372,7 +490,7 @@ mod tests {
         slices.place(&[2, 2]);
         slices.begin(&Subject::Vpc("third".parse().unwrap()));
         slices.place(&[3, 3]);
-        let refused = slices.finish().unwrap_err().to_string();
+        let refused = slices.check().unwrap_err().to_string();
         assert!(
             refused.starts_with("VPC \"second\" goes beyond what PORTS holds: 6 entries"),
             "{refused}"

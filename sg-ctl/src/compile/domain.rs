@@ -12,65 +12,50 @@ use super::image::{GroupSet, Image};
 use super::interfaces::Protected;
 use super::limits::{CompileError, Limits, Subject};
 use super::numbers::{Circle, Numbers};
+use super::rules::GroupRules;
 use crate::policy::defaults::everywhere;
-use crate::policy::model::{Peer, Rule, Vpc};
+use crate::policy::model::{Peer, Vpc};
 use crate::policy::names::{GroupName, PrefixListName, RuleId, VpcName};
 
 /// A VPC that has attached interfaces.
-pub(super) struct Domain<'a> {
-    pub(super) name: &'a VpcName,
+pub(super) struct Domain {
+    pub(super) name: VpcName,
     pub(super) number: u32,
-    pub(super) vpc: &'a Vpc,
-    pub(super) groups: Named<'a, GroupName>,
-    pub(super) lists: Named<'a, PrefixListName>,
+    pub(super) groups: Named<GroupName>,
+    pub(super) lists: Named<PrefixListName>,
     /// Whether a list, by its number, holds every address of a family.
-    pub(super) lists_everyone: Vec<[bool; 2]>,
-    /// The groups of attached interfaces, by number.
-    pub(super) compiled: BTreeMap<u32, CompiledGroup<'a>>,
+    lists_everyone: Vec<[bool; 2]>,
+    /// The rules of the groups of attached interfaces, by the groups' numbers.
+    pub(super) compiled: BTreeMap<u32, GroupRules>,
     /// The policies of attached interfaces: the sets of their groups, and what numbers they have.
     pub(super) policies: BTreeMap<Vec<u32>, AttachedPolicy>,
 }
 
 /// A set of groups that some interface has.
+#[derive(Clone)]
 pub(super) struct AttachedPolicy {
     pub(super) id: u32,
     /// Whom to name when it asks for too much.
     pub(super) subject: Subject,
 }
 
-/// A group whose rules are compiled.
-pub(super) struct CompiledGroup<'a> {
-    pub(super) rules: &'a [Rule],
-    /// One for each rule.
-    pub(super) numbers: Vec<RuleNumbers>,
-}
-
-/// What the names in a rule became.
-#[derive(Clone, Copy)]
-pub(super) struct RuleNumbers {
-    pub(super) slot: RuleSlot,
-    /// The number of the group or prefix list that is the peer.
-    pub(super) peer: Option<u32>,
-}
-
 /// Names of one kind with their numbers, in order.
-pub(super) struct Named<'a, N> {
-    names: Vec<&'a N>,
-    numbers: HashMap<&'a N, u32>,
-    /// Whether a compiled rule has it as its peer.
-    is_peer: Vec<bool>,
+pub(super) struct Named<N> {
+    names: Vec<N>,
+    numbers: HashMap<N, u32>,
+    /// How many compiled rules have it as their peer.
+    peers: Vec<u32>,
 }
 
-impl<'a, N: Eq + std::hash::Hash> Named<'a, N> {
-    fn new(names: impl Iterator<Item = &'a N>) -> Self {
-        let names: Vec<_> = names.collect();
-        let numbers = names
-            .iter()
-            .zip(0..)
-            .map(|(name, number)| (*name, number))
-            .collect();
+impl<N: Clone + Eq + std::hash::Hash> Named<N> {
+    fn new<'n>(names: impl Iterator<Item = &'n N>) -> Self
+    where
+        N: 'n,
+    {
+        let names: Vec<N> = names.cloned().collect();
+        let numbers = names.iter().cloned().zip(0..).collect();
         Self {
-            is_peer: vec![false; names.len()],
+            peers: vec![0; names.len()],
             names,
             numbers,
         }
@@ -80,34 +65,38 @@ impl<'a, N: Eq + std::hash::Hash> Named<'a, N> {
         self.numbers.get(name).copied()
     }
 
-    pub(super) fn name(&self, number: u32) -> Option<&'a N> {
-        self.names.get(number as usize).copied()
+    pub(super) fn name(&self, number: u32) -> Option<&N> {
+        self.names.get(number as usize)
     }
 
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
 
-    pub(super) fn is_peer(&self, number: u32) -> bool {
-        self.is_peer
-            .get(number as usize)
-            .is_some_and(|is_peer| *is_peer)
+    /// How many compiled rules have it as their peer.
+    pub(super) fn peers(&self, number: u32) -> u32 {
+        self.peers.get(number as usize).copied().unwrap_or(0)
     }
 
-    fn note_peer(&mut self, name: &N) -> Option<u32> {
-        let number = self.number(name)?;
-        *self.is_peer.get_mut(number as usize)? = true;
-        Some(number)
+    /// Whether a compiled rule has it as its peer.
+    pub(super) fn is_peer(&self, number: u32) -> bool {
+        self.peers(number) > 0
+    }
+
+    /// Counts rules that have it as their peer.
+    pub(super) fn count(&mut self, number: u32, more: i32) {
+        if let Some(peers) = self.peers.get_mut(number as usize) {
+            *peers = peers.saturating_add_signed(more);
+        }
     }
 }
 
-impl<'a> Domain<'a> {
-    fn new(name: &'a VpcName, number: u32, vpc: &'a Vpc) -> Self {
+impl Domain {
+    fn new(name: &VpcName, number: u32, vpc: &Vpc) -> Self {
         let holds = |prefixes: &BTreeSet<IpNet>| everywhere().map(|all| prefixes.contains(&all));
         Self {
-            name,
+            name: name.clone(),
             number,
-            vpc,
             groups: Named::new(vpc.groups.keys()),
             lists: Named::new(vpc.prefix_lists.keys()),
             lists_everyone: vpc.prefix_lists.values().map(holds).collect(),
@@ -143,33 +132,41 @@ impl<'a> Domain<'a> {
         }
     }
 
-    fn take_rules(&mut self, number: u32, ids: &mut Vec<RuleId>) {
-        let group = self
-            .groups
-            .name(number)
-            .and_then(|name| self.vpc.groups.get(name));
-        let Some(group) = group else { return };
-        let mut numbers = Vec::with_capacity(group.rules.len());
-        for rule in &group.rules {
-            let peer = match &rule.permission.peer {
-                Peer::Prefix(_) => None,
-                Peer::PrefixList(name) => self.lists.note_peer(name),
-                Peer::Group(name) => self.groups.note_peer(name),
-            };
-            numbers.push(RuleNumbers {
-                slot: RuleSlot::NONE,
-                peer,
-            });
-            ids.push(rule.id);
+    /// The number of a rule's peer; none for a prefix.
+    pub(super) fn peer_number(&self, peer: &Peer) -> Option<u32> {
+        match peer {
+            Peer::Prefix(_) => None,
+            Peer::PrefixList(name) => self.lists.number(name),
+            Peer::Group(name) => self.groups.number(name),
         }
-        self.compiled.insert(
-            number,
-            CompiledGroup {
-                rules: &group.rules,
-                numbers,
-            },
-        );
     }
+
+    /// Counts rules that have this peer.
+    pub(super) fn count_peer(&mut self, peer: &Peer, more: i32) {
+        match (peer, self.peer_number(peer)) {
+            (Peer::PrefixList(_), Some(number)) => self.lists.count(number, more),
+            (Peer::Group(_), Some(number)) => self.groups.count(number, more),
+            _ => {}
+        }
+    }
+
+    /// The policies that a group is in, with the numbers of their groups.
+    pub(super) fn policies_with(&self, group: u32) -> impl Iterator<Item = (&Vec<u32>, u32)> {
+        let policies = self.policies.iter();
+        let policies = policies.filter(move |(groups, _)| groups.binary_search(&group).is_ok());
+        policies.map(|(groups, policy)| (groups, policy.id))
+    }
+}
+
+/// What was numbered.
+pub(super) struct Numbered<'a> {
+    pub(super) domains: Vec<Domain>,
+    /// As the policy has them.
+    pub(super) vpcs: Vec<&'a Vpc>,
+    /// Gives rules that come their counters.
+    pub(super) slots: Circle,
+    /// How many rules have an id that more than one has.
+    pub(super) shared: BTreeMap<RuleId, u32>,
 }
 
 /// The VPCs of the protected interfaces, with every number but those of identities, and what the
@@ -179,11 +176,11 @@ pub(super) fn domains<'a>(
     previous: &Image,
     limits: &Limits,
     image: &mut Image,
-) -> Result<Vec<Domain<'a>>, CompileError> {
+) -> Result<Numbered<'a>, CompileError> {
     let mut domains = BTreeMap::new();
     image.ids.next_vpc = previous.ids.next_vpc.max(1);
-    let by_vpc: BTreeMap<_, _> = protected.iter().map(|p| (p.vpc_name, p.vpc)).collect();
-    for (name, vpc) in by_vpc {
+    let vpcs: BTreeMap<_, _> = protected.iter().map(|p| (p.vpc_name, p.vpc)).collect();
+    for (&name, &vpc) in &vpcs {
         let number = previous.ids.vpcs.get(name).copied().unwrap_or_else(|| {
             let fresh = image.ids.next_vpc;
             image.ids.next_vpc = fresh.saturating_add(1);
@@ -218,12 +215,18 @@ pub(super) fn domains<'a>(
     }
     let mut domains: Vec<_> = domains.into_values().collect();
     number_policies(&mut domains, previous, limits, image)?;
-    number_rules(&mut domains, previous, limits, image)?;
-    Ok(domains)
+    let vpcs: Vec<&Vpc> = vpcs.into_values().collect();
+    let (slots, shared) = number_rules((&mut domains, &vpcs), previous, limits, image)?;
+    Ok(Numbered {
+        domains,
+        vpcs,
+        slots,
+        shared,
+    })
 }
 
 fn number_policies(
-    domains: &mut [Domain<'_>],
+    domains: &mut [Domain],
     previous: &Image,
     limits: &Limits,
     image: &mut Image,
@@ -259,20 +262,23 @@ fn number_policies(
     }
 }
 
-/// Gives each rule of an attached group its counters.
+/// Gives each rule of an attached group its counters, and sorts the rules by their peers.
 fn number_rules(
-    domains: &mut [Domain<'_>],
+    (domains, vpcs): (&mut [Domain], &[&Vpc]),
     previous: &Image,
     limits: &Limits,
     image: &mut Image,
-) -> Result<(), CompileError> {
+) -> Result<(Circle, BTreeMap<RuleId, u32>), CompileError> {
     let mut ids = Vec::new();
     let mut origins = Vec::new();
-    for domain in &mut *domains {
+    for (at, (domain, vpc)) in domains.iter().zip(vpcs).enumerate() {
         let used: BTreeSet<_> = domain.policies.keys().flatten().copied().collect();
         for group in used {
-            origins.push((ids.len(), domain.number, group));
-            domain.take_rules(group, &mut ids);
+            let name = domain.groups.name(group);
+            if let Some(compiled) = name.and_then(|name| vpc.groups.get(name)) {
+                origins.push((ids.len(), at, group, compiled.rules.as_slice()));
+                ids.extend(compiled.rules.iter().map(|rule| rule.id));
+            }
         }
     }
     let mut sorted: Vec<_> = ids
@@ -294,6 +300,7 @@ fn number_rules(
     let mut slots = vec![RuleSlot::NONE; ids.len()];
     let mut needs = previous.ids.rules.len() as u64;
     let mut first_beyond = None;
+    let mut shared = BTreeMap::new();
     for run in sorted.chunk_by(|(a, _), (b, _)| a == b) {
         let Some(&(id, at)) = run.first() else {
             continue;
@@ -310,6 +317,9 @@ fn number_rules(
             first_beyond = Some(first_beyond.map_or(at, |first: usize| first.min(at)));
         }
         given.push((id, slot));
+        if run.len() > 1 {
+            shared.insert(id, u32::try_from(run.len()).unwrap_or(u32::MAX));
+        }
         for &(_, at) in run {
             if let Some(place) = slots.get_mut(at) {
                 *place = slot;
@@ -320,12 +330,10 @@ fn number_rules(
         let origin = origins
             .partition_point(|(first, ..)| *first <= at)
             .saturating_sub(1);
-        let subject = origins.get(origin).and_then(|&(_, number, group)| {
-            let domain = domains.iter().find(|domain| domain.number == number)?;
-            Some(Subject::Group(
-                domain.name.clone(),
-                domain.groups.name(group)?.clone(),
-            ))
+        let subject = origins.get(origin).and_then(|&(_, at, group, _)| {
+            let domain = domains.get(at)?;
+            let group = domain.groups.name(group)?.clone();
+            Some(Subject::Group(domain.name.clone(), group))
         });
         return Err(CompileError::Full {
             map: "RULES",
@@ -335,15 +343,18 @@ fn number_rules(
             subject: subject.unwrap_or(Subject::Policy),
         });
     }
-    let last_rule = numbers.last();
-    let groups = domains
-        .iter_mut()
-        .flat_map(|domain| domain.compiled.values_mut());
-    let numbers = groups.flat_map(|group| &mut group.numbers);
-    for (number, slot) in numbers.zip(slots) {
-        number.slot = slot;
-    }
     image.ids.rules = given.into_iter().collect();
-    image.ids.last_rule = last_rule;
-    Ok(())
+    image.ids.last_rule = numbers.last();
+    for (first, at, group, rules) in origins {
+        let Some(domain) = domains.get_mut(at) else {
+            continue;
+        };
+        for rule in rules {
+            domain.count_peer(&rule.permission.peer, 1);
+        }
+        let slots = slots.get(first..).unwrap_or_default();
+        let sorted = GroupRules::of(domain, rules.iter().zip(slots.iter().copied()));
+        domain.compiled.insert(group, sorted);
+    }
+    Ok((numbers, shared))
 }

@@ -32,6 +32,16 @@ impl Prefix {
         (self.address, self.address | behind)
     }
 
+    /// The prefix of so many bits that covers this one, or this one if it is shorter.
+    pub(super) fn within(self, bits: u8) -> Self {
+        let bits = bits.min(self.bits);
+        let behind = u128::MAX.checked_shr(u32::from(bits)).unwrap_or(0);
+        Self {
+            address: self.address & !behind,
+            bits,
+        }
+    }
+
     fn covers(self, other: Self) -> bool {
         let behind = u32::from(128 - self.bits);
         // A shift by all 128 bits leaves nothing to differ in.
@@ -73,24 +83,52 @@ pub(super) fn family_of(prefix: &IpNet) -> Family {
     }
 }
 
-/// Visits each distinct prefix, in order, with what it and those that cover it have.
-pub(super) fn fold<T: Copy>(items: &mut [(Prefix, T)], mut visit: impl FnMut(Prefix, &[T])) {
-    items.sort_by_key(|&(prefix, _)| prefix);
+/// Visits each distinct prefix, in order, with what it and those that cover it have. The items come
+/// sorted by their prefixes.
+pub(super) fn fold<T: Copy>(
+    items: impl Iterator<Item = (Prefix, T)>,
+    mut visit: impl FnMut(Prefix, &[T]),
+) {
+    let mut items = items.peekable();
     // What the prefixes on the way from the outermost one to the current one have.
     let mut inherited: Vec<T> = Vec::new();
     let mut path: Vec<(Prefix, usize)> = Vec::new();
-    for group in items.chunk_by(|(a, _), (b, _)| a == b) {
-        let Some(&(prefix, _)) = group.first() else {
-            continue;
-        };
+    while let Some((prefix, item)) = items.next() {
         while path.last().is_some_and(|(outer, _)| !outer.covers(prefix)) {
             path.pop();
         }
         inherited.truncate(path.last().map_or(0, |&(_, length)| length));
-        inherited.extend(group.iter().map(|&(_, item)| item));
+        inherited.push(item);
+        while let Some((_, item)) = items.next_if(|(other, _)| *other == prefix) {
+            inherited.push(item);
+        }
         path.push((prefix, inherited.len()));
         visit(prefix, &inherited);
     }
+}
+
+/// Those of the items that lie in a region or cover it, in order. The items are sorted by their
+/// prefixes.
+pub(super) fn overlapping<T: Copy>(
+    items: &[(Prefix, T)],
+    region: Prefix,
+) -> impl Iterator<Item = (Prefix, T)> {
+    let (first, last) = region.span();
+    let covering = (0..region.bits).filter_map(move |bits| {
+        let prefix = region.within(bits);
+        // Those that begin with the region are found with what lies in it.
+        (prefix.address < first).then_some(prefix)
+    });
+    let covering = covering.flat_map(move |prefix| {
+        let begins = items.partition_point(|(other, _)| *other < prefix);
+        let ends = items.partition_point(|(other, _)| *other <= prefix);
+        items.get(begins..ends).unwrap_or_default()
+    });
+    let begins = items.partition_point(|(prefix, _)| prefix.address < first);
+    let ends = items.partition_point(|(prefix, _)| prefix.address <= last);
+    covering
+        .chain(items.get(begins..ends).unwrap_or_default())
+        .copied()
 }
 
 #[cfg(test)]
@@ -103,7 +141,8 @@ mod tests {
             .map(|&(prefix, item)| (Prefix::from(prefix.parse::<IpNet>().unwrap()), item))
             .collect();
         let mut folded = Vec::new();
-        fold(&mut items, |prefix, all| {
+        items.sort_by_key(|(prefix, _)| *prefix);
+        fold(items.into_iter(), |prefix, all| {
             folded.push((prefix, all.iter().collect::<String>()))
         });
         let wanted: Vec<_> = wanted
@@ -162,6 +201,33 @@ mod tests {
             &[("0.0.0.0/0", 'a'), ("1.2.3.4/32", 'b')],
             &[("0.0.0.0/0", "a"), ("1.2.3.4/32", "ab")],
         );
+    }
+
+    #[test]
+    fn what_overlaps_a_region_lies_in_it_or_covers_it() {
+        let prefix = |text: &str| Prefix::from(text.parse::<IpNet>().unwrap());
+        let items = [
+            "10.0.0.0/8",
+            "10.0.0.0/16",
+            "10.1.0.0/16",
+            "10.1.2.0/24",
+            "10.1.2.3/32",
+            "11.0.0.0/8",
+            "2001:db8::/32",
+        ];
+        let items: Vec<_> = items.iter().map(|text| (prefix(text), *text)).collect();
+        let found = |region: &str| -> Vec<&str> {
+            let found = overlapping(&items, prefix(region));
+            found.map(|(_, text)| text).collect()
+        };
+        assert_eq!(
+            found("10.1.2.0/25"),
+            ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32"]
+        );
+        assert_eq!(found("10.0.0.0/16"), ["10.0.0.0/8", "10.0.0.0/16"]);
+        assert_eq!(found("0.0.0.0/0").len(), 6);
+        assert_eq!(found("2001:db8:1::/48"), ["2001:db8::/32"]);
+        assert!(found("12.0.0.0/8").is_empty());
     }
 
     #[test]

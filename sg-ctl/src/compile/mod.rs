@@ -5,6 +5,7 @@
 //! image can be written beside the one in force without touching what a packet may still follow.
 
 mod arena;
+mod cells;
 mod domain;
 mod fold;
 pub mod host;
@@ -13,26 +14,18 @@ mod identities;
 pub mod image;
 mod interfaces;
 mod limits;
+mod live;
 mod numbers;
-mod policies;
 mod ports;
 mod ranges;
-
-use sg_common::addr::Addr;
-use sg_common::tables::{Identity, Scope};
+mod rules;
 
 use crate::policy::model::Policy;
 
-use domain::{Domain, domains};
-use fold::Prefix;
-use identities::{IdentityNumbers, MemberEntries, PRESENT, group_sets, prefix_list_sets};
-use image::{Image, ScopedPrefix};
+use image::Image;
 pub use interfaces::AttachedInterface;
-use interfaces::Protected;
-use limits::Entries;
 pub use limits::{CompileError, INTERFACE_SLOTS, Limit, Limits, Subject};
-use policies::PolicyTables;
-use ranges::RangeTables;
+pub use live::{Change, Edits, Live};
 
 /// What the machine and its operator say about the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,63 +47,7 @@ pub fn compile(
 ) -> Result<Image, CompileError> {
     let nothing = Image::default();
     let previous = previous.unwrap_or(&nothing);
-    let limits = &settings.limits;
-    let mut image = Image::default();
-
-    let protected = interfaces::protected(policy, attached)?;
-    let domains = domains(&protected, previous, limits, &mut image)?;
-    let numbers_of = |protected: &Protected<'_>| {
-        let domain = domains.binary_search_by_key(&protected.vpc_name, |domain| domain.name);
-        let policy = domain
-            .ok()
-            .and_then(|at| domains.get(at))
-            .and_then(|domain| {
-                let groups = domain.group_numbers(&protected.interface.groups);
-                Some((domain.number, domain.policies.get(&groups)?.id))
-            });
-        // Policy 0 drops everything.
-        policy.unwrap_or_default()
-    };
-    image.interfaces = interfaces::install(&protected, numbers_of, previous, settings)?;
-    image.interface_places = interfaces::place(&mut image.interfaces, previous)?;
-
-    let mut sets = Entries::new("SETS", "sets", limits.sets);
-    interfaces::guest_addresses(&protected, &image.interfaces, &mut sets);
-    let mut identities = IdentityNumbers::new(previous);
-    let mut members = MemberEntries::new(previous, limits.members);
-    let mut ranges = RangeTables::new(previous, limits);
-    let mut tables = PolicyTables::new(previous, limits, image.ids.rules.len());
-    for domain in &domains {
-        add_services(domain, &mut sets);
-        let lists = prefix_list_sets(domain, &mut identities, &mut ranges)?;
-        let groups = group_sets(domain, &protected, &mut identities, &mut members);
-        for (set, attached) in &domain.policies {
-            let policy = tables.add(domain, set, attached, &lists, &groups, &mut ranges)?;
-            image.policies.insert(attached.id, policy);
-        }
-    }
-
-    let PolicyTables { ports, grants, .. } = tables;
-    image.ports = ports.finish()?;
-    ranges.finish(&mut image)?;
-    image.sets = sets.finish(&previous.sets)?;
-    image.members = members.entries.finish(&previous.members)?;
-    image.grants = grants.finish(&previous.grants)?;
-    image.ids.identities = identities.into_given();
-    Ok(image)
-}
-
-/// Writes the link-local services of a VPC.
-fn add_services(domain: &Domain<'_>, sets: &mut Entries<ScopedPrefix, Identity>) {
-    sets.begin(Subject::Vpc(domain.name.clone()));
-    for service in &domain.vpc.link_local_services {
-        let scope = Scope::services(domain.number, Addr::from(*service).family());
-        let whole = Prefix::from(*service);
-        sets.add(
-            ScopedPrefix::new(scope, whole.address(), whole.bits()),
-            PRESENT,
-        );
-    }
+    Ok(Live::compile(policy, attached, previous, settings, false)?.into_image())
 }
 
 #[cfg(test)]

@@ -95,6 +95,11 @@ impl Circle {
         next
     }
 
+    /// The next one; none where none is left.
+    pub(super) fn next_within(&mut self) -> Option<u32> {
+        (self.left > 0).then(|| self.fresh())
+    }
+
     /// Where to go on next time.
     pub(super) fn last(&self) -> u32 {
         self.last

@@ -3,10 +3,11 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use sg_common::parse::{ICMP, ICMPV6, TCP, UDP};
 use sg_common::tables::{PortEntry, PortTable, RuleSlot, Service};
 
 use super::arena::{Arena, Slice, Slices};
-use super::limits::{CompileError, Subject};
+use super::limits::Subject;
 use crate::policy::model::Traffic;
 
 /// The map that tables lie in, and the limit, as people know them.
@@ -16,8 +17,9 @@ const LIMIT: &str = "port_entries";
 /// An interval of services that one rule admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Admission {
-    /// Where two admit one service, the lower order has it.
-    pub(super) order: u32,
+    /// The group that the rule is of, by number. Where two rules admit one service, that of the lower
+    /// group has it, and within a group that of the lower [`Self::rank`].
+    pub(super) group: u32,
     /// The lowest service.
     pub(super) first: u32,
     /// The highest service, itself included.
@@ -27,6 +29,26 @@ pub(super) struct Admission {
 }
 
 impl Admission {
+    /// Orders the rules of a group that have like peers as [`Traffic`] does.
+    fn rank(&self) -> u64 {
+        let width = self.last - self.first;
+        let protocol = (self.first >> 16) as u8;
+        let kind = match protocol {
+            _ if width > 0xffff => 0,
+            TCP => 1,
+            UDP => 2,
+            ICMP => 3,
+            ICMPV6 => 4,
+            _ => 5,
+        };
+        let of_messages = match (kind, width) {
+            (3 | 4, 0) => 2,
+            (3 | 4, 0xff) => 1,
+            _ => 0,
+        };
+        kind << 60 | of_messages << 56 | u64::from(self.first) << 24 | u64::from(self.last)
+    }
+
     /// Whether every port of the protocol is admitted.
     pub(super) fn admits_whole(&self, protocol: u8) -> bool {
         let (first, last) = Traffic::Protocol(protocol).services();
@@ -34,10 +56,11 @@ impl Admission {
     }
 }
 
-/// Writes the table that finds, for every service, the lowest order that admits it.
+/// Writes the table that finds, for every service, the rule that admits it. Of rules that are alike in
+/// all else the first one is taken.
 ///
 /// Sweeps over the intervals by their start; the heap holds those that have begun.
-fn write_table(admissions: &mut [Admission], table: &mut Vec<PortEntry>) {
+fn write_table(admissions: &[Admission], table: &mut Vec<PortEntry>) {
     table.clear();
     if let [only] = admissions {
         table.push(PortEntry {
@@ -52,18 +75,20 @@ fn write_table(admissions: &mut [Admission], table: &mut Vec<PortEntry>) {
         }
         return;
     }
-    admissions.sort_unstable_by_key(|admission| (admission.first, admission.order));
-    let mut begun: BinaryHeap<Reverse<(u32, u32, RuleSlot)>> = BinaryHeap::new();
-    let mut coming = admissions.iter().peekable();
+    let order = |(at, admission): (usize, &Admission)| (admission.group, admission.rank(), at);
+    let mut coming: Vec<_> = admissions.iter().enumerate().collect();
+    coming.sort_unstable_by_key(|(at, admission)| (admission.first, *at));
+    let mut coming = coming.into_iter().peekable();
+    let mut begun: BinaryHeap<Reverse<((u32, u64, usize), u32, RuleSlot)>> = BinaryHeap::new();
     let mut at = 0;
     loop {
-        while let Some(next) = coming.next_if(|next| next.first <= at) {
-            begun.push(Reverse((next.order, next.last, next.rule)));
+        while let Some(next) = coming.next_if(|(_, next)| next.first <= at) {
+            begun.push(Reverse((order(next), next.1.last, next.1.rule)));
         }
         while begun.peek().is_some_and(|Reverse((_, last, _))| *last < at) {
             begun.pop();
         }
-        let next_start = coming.peek().map(|next| next.first);
+        let next_start = coming.peek().map(|(_, next)| next.first);
         let (rule, end) = match begun.peek() {
             Some(Reverse((_, last, rule))) => (*rule, Some(last + 1)),
             None => (RuleSlot::NONE, None),
@@ -86,8 +111,8 @@ fn write_table(admissions: &mut [Admission], table: &mut Vec<PortEntry>) {
 }
 
 /// The port tables of an image in the making.
-pub(super) struct PortTables<'a> {
-    tables: Slices<'a, PortEntry>,
+pub(super) struct PortTables {
+    tables: Slices<PortEntry>,
     scratch: Vec<PortEntry>,
 }
 
@@ -100,9 +125,9 @@ pub(super) enum TooMuch {
     Overlaps(usize),
 }
 
-impl<'a> PortTables<'a> {
+impl PortTables {
     /// No tables yet, and room for as many as are expected.
-    pub(super) fn new(previous: &'a Arena<PortEntry>, limit: u32, expected: usize) -> Self {
+    pub(super) fn new(previous: &Arena<PortEntry>, limit: u32, expected: usize) -> Self {
         Self {
             tables: Slices::new((MAP, LIMIT, limit), previous, expected),
             scratch: Vec::new(),
@@ -114,8 +139,8 @@ impl<'a> PortTables<'a> {
         self.tables.begin(subject);
     }
 
-    /// The table of what these rules admit together. Leaves the admissions in another order.
-    pub(super) fn table(&mut self, admissions: &mut [Admission]) -> Result<PortTable, TooMuch> {
+    /// The table of what these rules admit together.
+    pub(super) fn table(&mut self, admissions: &[Admission]) -> Result<PortTable, TooMuch> {
         write_table(admissions, &mut self.scratch);
         if self.scratch.len() > PortTable::MAX_LENGTH as usize {
             return Err(TooMuch::Intervals(self.scratch.len()));
@@ -124,32 +149,33 @@ impl<'a> PortTables<'a> {
         Ok(PortTable { offset, length })
     }
 
-    /// All tables in their places, if they have found some.
-    pub(super) fn finish(self) -> Result<Arena<PortEntry>, CompileError> {
-        self.tables.finish()
+    /// Where the tables lie.
+    pub(super) fn slices(&mut self) -> &mut Slices<PortEntry> {
+        &mut self.tables
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::model::{IcmpMatch, PortRange};
 
-    fn admission(order: u32, first: u32, last: u32) -> Admission {
+    fn admission(group: u32, first: u32, last: u32) -> Admission {
         Admission {
-            order,
+            group,
             first,
             last,
-            rule: RuleSlot(order + 1),
+            rule: RuleSlot(group + 1),
         }
     }
 
     fn check(admissions: &[(u32, u32, u32)], wanted: &[(u32, u32)]) {
-        let mut admissions: Vec<_> = admissions
+        let admissions: Vec<_> = admissions
             .iter()
             .map(|&(o, f, l)| admission(o, f, l))
             .collect();
         let mut table = Vec::new();
-        write_table(&mut admissions, &mut table);
+        write_table(&admissions, &mut table);
         let found: Vec<_> = table
             .iter()
             .map(|entry| (entry.start.0, entry.rule.0))
@@ -168,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_order_admits_where_rules_overlap() {
+    fn the_first_group_admits_where_rules_overlap() {
         check(&[(1, 10, 20), (0, 15, 30)], &[(10, 2), (15, 1), (31, 0)]);
         check(&[(0, 10, 20), (1, 15, 30)], &[(10, 1), (21, 2), (31, 0)]);
         check(
@@ -178,13 +204,39 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_a_group_rank_as_their_traffic() {
+        let icmp = [
+            IcmpMatch::Any,
+            IcmpMatch::Type(0),
+            IcmpMatch::Type(8),
+            IcmpMatch::TypeCode(0, 0),
+            IcmpMatch::TypeCode(8, 1),
+        ];
+        let ports = [(0, 0), (0, 65_535), (22, 22), (22, 80), (443, 443)];
+        let ports = ports.map(|(first, last)| PortRange::new(first, last).unwrap());
+        let mut traffic = vec![Traffic::All, Traffic::Protocol(4), Traffic::Protocol(47)];
+        traffic.extend(icmp.map(Traffic::Icmp));
+        traffic.extend(icmp.map(Traffic::Icmpv6));
+        traffic.extend(ports.map(Traffic::Tcp));
+        traffic.extend(ports.map(Traffic::Udp));
+        let rank = |traffic: &Traffic| {
+            let (first, last) = traffic.services();
+            admission(0, first, last).rank()
+        };
+        let mut ranked = traffic.clone();
+        traffic.sort_unstable();
+        ranked.sort_unstable_by_key(rank);
+        assert_eq!(ranked, traffic);
+    }
+
+    #[test]
     fn neighbours_of_one_rule_are_one_interval() {
-        let mut admissions = [(0, 10, 20), (1, 21, 30)].map(|(o, f, l)| Admission {
+        let admissions = [(0, 10, 20), (1, 21, 30)].map(|(o, f, l)| Admission {
             rule: RuleSlot(9),
             ..admission(o, f, l)
         });
         let mut table = Vec::new();
-        write_table(&mut admissions, &mut table);
+        write_table(&admissions, &mut table);
         assert_eq!(table.len(), 2, "{table:?}");
     }
 
@@ -201,11 +253,8 @@ mod tests {
         let before = Arena::default();
         let mut tables = PortTables::new(&before, 1 << 20, 0);
         let scattered = 0..=PortTable::MAX_LENGTH / 2;
-        let mut scattered: Vec<_> = scattered.map(|n| admission(n, n * 2, n * 2)).collect();
+        let scattered: Vec<_> = scattered.map(|n| admission(n, n * 2, n * 2)).collect();
         let length = scattered.len() * 2;
-        assert_eq!(
-            tables.table(&mut scattered),
-            Err(TooMuch::Intervals(length))
-        );
+        assert_eq!(tables.table(&scattered), Err(TooMuch::Intervals(length)));
     }
 }

@@ -4,15 +4,14 @@
 //! its own. So a prefix that comes or goes makes one new segment and a new direct table, and the
 //! rest is what the previous image has. The search is [`sg_common::ranges`].
 
-use std::collections::BTreeMap;
 use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 use sg_common::addr::Family;
 use sg_common::ranges::{Interval, IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges};
-use sg_common::tables::{PortTable, Scope};
+use sg_common::tables::PortTable;
 
-use super::arena::{Arena, Slices};
+use super::arena::{Arena, Slice, Slices, Which};
 use super::fold::Prefix;
 use super::image::Image;
 use super::limits::{CompileError, Limits, Subject};
@@ -61,42 +60,42 @@ impl Ranges for RangeArenas {
     }
 }
 
-/// The tables of prefixes of an image in the making.
-pub(super) struct RangeTables<'a> {
-    pub(super) slots: Slices<'a, RangeSlot>,
-    pub(super) intervals_v4: Slices<'a, IntervalV4>,
-    pub(super) intervals_v6: Slices<'a, IntervalV6>,
-    pub(super) nested: Slices<'a, RangeTable>,
-    pub(super) numbers: Slices<'a, PortTable>,
-    pub(super) of_policies: BTreeMap<u32, RangeTable>,
-    pub(super) of_lists: BTreeMap<u32, RangeTable>,
+/// What the tables of prefixes lie in, in the making.
+pub(super) struct RangeTables {
+    slots: Slices<RangeSlot>,
+    intervals_v4: Slices<IntervalV4>,
+    intervals_v6: Slices<IntervalV6>,
+    nested: Slices<RangeTable>,
+    numbers: Slices<PortTable>,
 }
 
-impl<'a> RangeTables<'a> {
-    /// No tables yet.
-    pub(super) fn new(previous: &'a Image, limits: &Limits) -> Self {
+/// A table of prefixes and where its values change.
+///
+/// Those of IPv6 have two levels: one over the first halves of addresses, and for each first half
+/// within which the value changes, a nested one over the second halves. The edges are of the upper one.
+#[derive(Default)]
+pub(super) struct Laid {
+    edges: Vec<(u64, u32)>,
+    extent: Option<Extent>,
+    pub(super) table: RangeTable,
+}
+
+impl RangeTables {
+    /// No tables yet, beside those of the image in force.
+    pub(super) fn new(previous: &Image, limits: &Limits) -> Self {
         let intervals = limits.intervals.min(RangeTable::MAX_INTERVALS);
         let ranges = &previous.ranges;
+        let names = |map| (map, "intervals", intervals);
         Self {
-            slots: Slices::new(("RANGE_SLOTS", "intervals", intervals), &ranges.slots, 0),
-            intervals_v4: Slices::new(
-                ("INTERVALS_V4", "intervals", intervals),
-                &ranges.intervals_v4,
-                0,
-            ),
-            intervals_v6: Slices::new(
-                ("INTERVALS_V6", "intervals", intervals),
-                &ranges.intervals_v6,
-                0,
-            ),
-            nested: Slices::new(("NESTED_RANGES", "intervals", intervals), &ranges.nested, 0),
+            slots: Slices::new(names("RANGE_SLOTS"), &ranges.slots, 0),
+            intervals_v4: Slices::new(names("INTERVALS_V4"), &ranges.intervals_v4, 0),
+            intervals_v6: Slices::new(names("INTERVALS_V6"), &ranges.intervals_v6, 0),
+            nested: Slices::new(names("NESTED_RANGES"), &ranges.nested, 0),
             numbers: Slices::new(
                 ("PORT_TABLES", "port_entries", limits.port_entries),
                 &previous.port_tables,
                 0,
             ),
-            of_policies: BTreeMap::new(),
-            of_lists: BTreeMap::new(),
         }
     }
 
@@ -117,42 +116,53 @@ impl<'a> RangeTables<'a> {
         }
     }
 
-    /// Writes the prefixes of a direction of a policy.
-    pub(super) fn add_policy(&mut self, direction_policy: u32, family: Family, spans: Spans) {
-        let table = self.table(family, &spans.into_edges());
-        if table != RangeTable::default() {
-            let index = Scope::policy(direction_policy, family).0;
-            self.of_policies.insert(index, table);
-        }
-    }
-
-    /// Writes the prefixes of a VPC's lists.
-    pub(super) fn add_lists(&mut self, vpc: u32, family: Family, spans: Spans) {
-        let table = self.table(family, &spans.into_edges());
-        if let Some(index) = Scope::prefix_lists(vpc, family).list_table()
-            && table != RangeTable::default()
-        {
-            self.of_lists.insert(index, table);
-        }
-    }
-
     /// Lays a table of where its values change.
-    pub(super) fn table(&mut self, family: Family, edges: &[Edge]) -> RangeTable {
+    pub(super) fn lay(&mut self, family: Family, edges: &[Edge]) -> Laid {
         match family {
-            Family::V4 => {
-                let edges: Vec<_> = edges
-                    .iter()
-                    .filter_map(|&(start, value)| Some((v4_key(start)?, value)))
-                    .collect();
-                lay(&edges, &mut self.intervals_v4, &mut self.slots)
+            Family::V4 => lay(v4_edges(edges), &mut self.intervals_v4, &mut self.slots),
+            Family::V6 => {
+                let upper = self.upper_edges(edges);
+                lay(upper, &mut self.intervals_v6, &mut self.slots)
             }
-            Family::V6 => self.table_v6(edges),
         }
     }
 
-    /// Two levels: tables over the first half of the address, and for each first half within which
-    /// the value changes, one over the second half.
-    fn table_v6(&mut self, edges: &[Edge]) -> RangeTable {
+    /// Lays a table anew where its values change within a region. `part` is what the region has, from
+    /// its first address on; of IPv6, the region is no smaller than what has one first half.
+    pub(super) fn change(
+        &mut self,
+        laid: &mut Laid,
+        family: Family,
+        region: (u128, u128),
+        part: &[Edge],
+    ) {
+        let (first, last, part) = match family {
+            Family::V4 => (low_v4(region.0), low_v4(region.1), v4_edges(part)),
+            Family::V6 => (high(region.0), high(region.1), self.upper_edges(part)),
+        };
+        let end = match family {
+            Family::V4 => IntervalV4::LAST,
+            Family::V6 => IntervalV6::LAST,
+        };
+        let Replaced { gone, come, behind } = replace(&mut laid.edges, (first, last, end), &part);
+        // The edges that there are have the nested tables, each once.
+        for index in nested(&come) {
+            if let Some(table) = self.nested.entry(index) {
+                self.nested.place(&[table]);
+            }
+        }
+        for index in nested(&gone).chain(nested(&part)) {
+            self.give_up_nested(index);
+        }
+        let (slots, within) = (&mut self.slots, (first, behind));
+        match family {
+            Family::V4 => lay_within(laid, within, &mut self.intervals_v4, slots),
+            Family::V6 => lay_within(laid, within, &mut self.intervals_v6, slots),
+        }
+    }
+
+    /// Where the values over first halves change. Each edge to a nested table is a user of it.
+    fn upper_edges(&mut self, edges: &[Edge]) -> Vec<(u64, u32)> {
         let mut upper: Vec<(u64, u32)> = Vec::with_capacity(edges.len());
         let mut before = 0;
         for within in edges.chunk_by(|(a, _), (b, _)| high(*a) == high(*b)) {
@@ -168,31 +178,141 @@ impl<'a> RangeTables<'a> {
                 for &(start, value) in within {
                     push_edge(&mut lower, low(start), value);
                 }
-                let nested = lay(&lower, &mut self.intervals_v6, &mut self.slots);
-                let index = self.nested.place(&[nested]).offset;
-                push_edge(&mut upper, half, RangeTable::NESTED | index);
+                let nested = RangeTable::NESTED | self.nest(lower);
+                push_edge(&mut upper, half, nested);
+                // Neighbours that say the same are one edge.
+                if upper.last() != Some(&(half, nested)) {
+                    self.give_up_nested(nested & !RangeTable::NESTED);
+                }
                 if let Some(next) = half.checked_add(1) {
                     push_edge(&mut upper, next, last);
                 }
             }
             before = last;
         }
-        lay(&upper, &mut self.intervals_v6, &mut self.slots)
+        upper
     }
 
-    /// All tables in their places, if they have found some.
-    pub(super) fn finish(self, image: &mut Image) -> Result<(), CompileError> {
-        image.ranges = RangeArenas {
-            intervals_v4: self.intervals_v4.finish()?,
-            intervals_v6: self.intervals_v6.finish()?,
-            nested: self.nested.finish()?,
-            slots: self.slots.finish()?,
-        };
-        image.port_tables = self.numbers.finish()?;
-        image.policy_ranges = self.of_policies;
-        image.list_ranges = self.of_lists;
-        Ok(())
+    /// The index of a nested table, which has one user more. A nested table is one user of what it lies
+    /// in, whoever uses it.
+    fn nest(&mut self, edges: Vec<(u64, u32)>) -> u32 {
+        let laid = lay(edges, &mut self.intervals_v6, &mut self.slots);
+        let (slice, is_first) = self.nested.place_counted(&[laid.table]);
+        if !is_first {
+            give_up(&laid.table, &mut self.intervals_v6, &mut self.slots);
+        }
+        slice.offset
     }
+
+    fn give_up_nested(&mut self, index: u32) {
+        let table = self.nested.entry(index);
+        let slice = Slice {
+            offset: index,
+            length: 1,
+        };
+        if let Some(table) = table
+            && self.nested.release(slice)
+        {
+            give_up(&table, &mut self.intervals_v6, &mut self.slots);
+        }
+    }
+
+    /// Whether everything has found a place.
+    pub(super) fn check(&self) -> Result<(), CompileError> {
+        self.intervals_v4.check()?;
+        self.intervals_v6.check()?;
+        self.nested.check()?;
+        self.slots.check()?;
+        self.numbers.check()
+    }
+
+    /// Puts these slices into an image.
+    pub(super) fn put(&self, image: &mut Image, which: Which) {
+        image.ranges = RangeArenas {
+            slots: self.slots.arena(which),
+            intervals_v4: self.intervals_v4.arena(which),
+            intervals_v6: self.intervals_v6.arena(which),
+            nested: self.nested.arena(which),
+        };
+        image.port_tables = self.numbers.arena(which);
+    }
+
+    /// What was made is in force, and no packet follows what was before.
+    pub(super) fn settle(&mut self) {
+        self.slots.settle();
+        self.intervals_v4.settle();
+        self.intervals_v6.settle();
+        self.nested.settle();
+        self.numbers.settle();
+    }
+}
+
+/// The nested tables that edges lead to.
+fn nested(edges: &[(u64, u32)]) -> impl Iterator<Item = u32> {
+    let values = edges.iter().map(|(_, value)| *value);
+    let nested = values.filter(|value| value & RangeTable::NESTED != 0);
+    nested.map(|value| value & !RangeTable::NESTED)
+}
+
+fn v4_edges(edges: &[Edge]) -> Vec<(u64, u32)> {
+    let edges = edges.iter();
+    edges
+        .filter_map(|&(start, value)| Some((v4_key(start)?, value)))
+        .collect()
+}
+
+/// What was done to edges.
+struct Replaced {
+    gone: Vec<(u64, u32)>,
+    come: Vec<(u64, u32)>,
+    /// The highest address of those.
+    behind: u64,
+}
+
+/// Puts `part` in the place of the edges from `first` to `last`. Behind it, values are what they were.
+fn replace(
+    edges: &mut Vec<(u64, u32)>,
+    (first, last, end): (u64, u64, u64),
+    part: &[(u64, u32)],
+) -> Replaced {
+    let begins = edges.partition_point(|(at, _)| *at < first);
+    let before = value_before(edges, begins);
+    let mut come = vec![(first, 0)];
+    for &(at, value) in part.iter().filter(|(at, _)| *at <= last) {
+        if come.last().is_some_and(|(last, _)| *last == at) {
+            come.pop();
+        }
+        come.push((at, value));
+    }
+    let behind = last.checked_add(1).filter(|behind| *behind <= end);
+    let ends = edges.partition_point(|(at, _)| *at <= behind.unwrap_or(last));
+    if let Some(behind) = behind {
+        come.push((behind, value_before(edges, ends)));
+    }
+    let mut value = before;
+    come.retain(|(_, next)| std::mem::replace(&mut value, *next) != *next);
+    let gone = edges.splice(begins..ends, come.iter().copied()).collect();
+    Replaced {
+        gone,
+        come,
+        behind: behind.unwrap_or(last),
+    }
+}
+
+/// The value just before the edge of this number.
+fn value_before(edges: &[(u64, u32)], number: usize) -> u32 {
+    let before = number.checked_sub(1).and_then(|before| edges.get(before));
+    before.map_or(0, |(_, value)| *value)
+}
+
+/// The part of a table within a region: the value where it begins, and where that changes.
+pub(super) fn within(edges: &[Edge], (first, last): (u128, u128)) -> Vec<Edge> {
+    let begins = edges.partition_point(|(at, _)| *at <= first);
+    let ends = edges.partition_point(|(at, _)| *at <= last);
+    let before = begins.checked_sub(1).and_then(|before| edges.get(before));
+    let mut part = vec![(first, before.map_or(0, |(_, value)| *value))];
+    part.extend_from_slice(edges.get(begins..ends).unwrap_or_default());
+    part
 }
 
 fn high(address: u128) -> u64 {
@@ -201,6 +321,10 @@ fn high(address: u128) -> u64 {
 
 fn low(address: u128) -> u64 {
     address as u64
+}
+
+fn low_v4(address: u128) -> u64 {
+    low(address) & IntervalV4::LAST
 }
 
 /// The IPv4 address as a number; `None` one past the last.
@@ -262,51 +386,194 @@ impl Spans {
 /// Where values change within one half of an address, in order.
 type Edges<'a> = &'a [(u64, u32)];
 
+/// The slots of a table, by their numbers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Extent {
+    /// Slots are as wide as this power of two.
+    shift: u32,
+    first: u64,
+    /// What lies behind it belongs to it.
+    last: u64,
+}
+
+impl Extent {
+    fn of<I: Interval>(edges: Edges<'_>) -> Option<Self> {
+        let (&(first, _), &(last, _)) = (edges.first()?, edges.last()?);
+        let (shift, last) = extent::<I>(edges, first, last);
+        Some(Self {
+            shift,
+            first: first >> shift,
+            last: last >> shift,
+        })
+    }
+
+    fn segment_of(self, address: u64) -> u64 {
+        (address >> self.shift).clamp(self.first, self.last) >> SEGMENT_BITS
+    }
+
+    fn segments(self) -> std::ops::RangeInclusive<u64> {
+        self.first >> SEGMENT_BITS..=self.last >> SEGMENT_BITS
+    }
+
+    /// The slots of a segment.
+    fn slots_of(self, segment: u64) -> std::ops::RangeInclusive<u64> {
+        let first = segment << SEGMENT_BITS;
+        let last = first | ((1 << SEGMENT_BITS) - 1);
+        first.max(self.first)..=last.min(self.last)
+    }
+}
+
 /// Lays one table.
 fn lay<I: Interval + Default + Eq + Hash>(
-    edges: Edges<'_>,
-    intervals: &mut Slices<'_, I>,
-    slots: &mut Slices<'_, RangeSlot>,
-) -> RangeTable {
-    let (Some(&(first, _)), Some(&(last, _))) = (edges.first(), edges.last()) else {
-        return RangeTable::default();
+    edges: Vec<(u64, u32)>,
+    intervals: &mut Slices<I>,
+    slots: &mut Slices<RangeSlot>,
+) -> Laid {
+    let Some(extent) = Extent::of::<I>(&edges) else {
+        return Laid::default();
     };
-    let (shift, last) = extent::<I>(edges, first, last);
     let mut direct = Vec::new();
-    let mut segment = Segment::<I>::default();
-    let mut coming = edges;
-    let mut value = 0;
-    let (begin, end) = (first >> shift, last >> shift);
-    for segment_number in begin >> SEGMENT_BITS..=end >> SEGMENT_BITS {
-        let first_slot = segment_number << SEGMENT_BITS;
-        let last_slot = first_slot | ((1 << SEGMENT_BITS) - 1);
-        for number in first_slot.max(begin)..=last_slot.min(end) {
-            let within = coming
-                .iter()
-                .take_while(|(at, _)| at >> shift == number || number == end);
-            let (within, rest) = coming.split_at(within.count());
-            coming = rest;
-            segment.add(number, shift, value, within);
-            value = within.last().map_or(value, |(_, last)| *last);
-        }
-        segment.place(intervals, &mut direct);
+    for segment in extent.segments() {
+        lay_segment(&edges, extent, segment, intervals, &mut direct);
     }
+    let table = table_of::<I>(&edges, extent, direct, slots);
+    Laid {
+        edges,
+        extent: Some(extent),
+        table,
+    }
+}
+
+/// Lays the segments of a table anew in which values have changed, or all if that changes its shape.
+fn lay_within<I: Interval + Default + Eq + Hash>(
+    laid: &mut Laid,
+    (first, last): (u64, u64),
+    intervals: &mut Slices<I>,
+    slots: &mut Slices<RangeSlot>,
+) {
+    let edges = std::mem::take(&mut laid.edges);
+    let old = laid.table;
+    let extent = Extent::of::<I>(&edges).filter(|_| laid.extent.is_some());
+    let Some(extent) = extent.filter(|extent| laid.extent == Some(*extent)) else {
+        *laid = lay(edges, intervals, slots);
+        give_up(&old, intervals, slots);
+        return;
+    };
+    let before = slots.entries(slots_of(&old)).to_vec();
+    let mut direct = Vec::with_capacity(before.len());
+    let mut gone = Vec::new();
+    let changed = extent.segment_of(first)..=extent.segment_of(last);
+    for segment in extent.segments() {
+        let of_segment = extent.slots_of(segment);
+        let [begins, ends] = [*of_segment.start(), *of_segment.end() + 1];
+        let [begins, ends] = [begins, ends].map(|slot| (slot - extent.first) as usize);
+        let of_segment = before.get(begins..ends).unwrap_or_default();
+        if changed.contains(&segment) {
+            lay_segment(&edges, extent, segment, intervals, &mut direct);
+            gone.extend(intervals_of::<I>(of_segment));
+        } else {
+            direct.extend_from_slice(of_segment);
+        }
+    }
+    laid.table = table_of::<I>(&edges, extent, direct, slots);
+    laid.edges = edges;
+    for slice in gone {
+        intervals.release(slice);
+    }
+    slots.release(slots_of(&old));
+}
+
+/// Takes a table away as a user of what it lies in.
+fn give_up<I: Interval + Default + Eq + Hash>(
+    table: &RangeTable,
+    intervals: &mut Slices<I>,
+    slots: &mut Slices<RangeSlot>,
+) {
+    let place = slots_of(table);
+    let first = table.base >> table.shift;
+    let numbered: Vec<_> = (first..)
+        .zip(slots.entries(place).iter().copied())
+        .collect();
+    let segment = |number: u64| number >> SEGMENT_BITS;
+    for of_segment in numbered.chunk_by(|(a, _), (b, _)| segment(*a) == segment(*b)) {
+        let of_segment: Vec<_> = of_segment.iter().map(|(_, slot)| *slot).collect();
+        if let Some(slice) = intervals_of::<I>(&of_segment) {
+            intervals.release(slice);
+        }
+    }
+    slots.release(place);
+}
+
+fn slots_of(table: &RangeTable) -> Slice {
+    Slice {
+        offset: table.first_slot,
+        length: table.slots,
+    }
+}
+
+/// Where the intervals of a segment lie. The first slot that leads anywhere leads to the first of them.
+fn intervals_of<I: Interval>(slots: &[RangeSlot]) -> Option<Slice> {
+    let lead = || slots.iter().filter(|slot| slot.length > 0);
+    let offset = lead().map(|slot| slot.offset).min()?;
+    let ends = lead().map(|slot| match slot.length {
+        RangeSlot::BITS => slot.offset + entries_of_bits::<I>() as u32,
+        length => slot.offset + length,
+    });
+    let length = ends.max()? - offset;
+    Some(Slice {
+        offset,
+        length: length.next_multiple_of(entries_of_line::<I>() as u32),
+    })
+}
+
+fn lay_segment<I: Interval + Default + Eq + Hash>(
+    edges: Edges<'_>,
+    extent: Extent,
+    segment: u64,
+    intervals: &mut Slices<I>,
+    slots: &mut Vec<RangeSlot>,
+) {
+    let of_segment = extent.slots_of(segment);
+    let shift = extent.shift;
+    let begins = edges.partition_point(|(at, _)| at >> shift < *of_segment.start());
+    let mut coming = edges.get(begins..).unwrap_or_default();
+    let mut value = value_before(edges, begins);
+    let mut segment = Segment::<I>::default();
+    for number in of_segment {
+        let within = coming
+            .iter()
+            .take_while(|(at, _)| at >> shift == number || number == extent.last);
+        let (within, rest) = coming.split_at(within.count());
+        coming = rest;
+        segment.add(number, shift, value, within);
+        value = within.last().map_or(value, |(_, last)| *last);
+    }
+    segment.place(intervals, slots);
+}
+
+/// The table that has these slots.
+fn table_of<I: Interval>(
+    edges: Edges<'_>,
+    extent: Extent,
+    mut direct: Vec<RangeSlot>,
+    slots: &mut Slices<RangeSlot>,
+) -> RangeTable {
     // What lies behind the last slot belongs to it, and bits say nothing of that.
     let is_told = direct
         .last()
         .is_some_and(|slot| slot.length == RangeSlot::BITS);
-    if is_told && end < I::LAST >> shift {
+    if is_told && extent.last < I::LAST >> extent.shift {
         direct.push(RangeSlot {
-            offset: value,
+            offset: value_before(edges, edges.len()),
             length: 0,
         });
     }
     let placed = slots.place(&direct);
     RangeTable {
-        base: first >> shift << shift,
+        base: extent.first << extent.shift,
         first_slot: placed.offset,
         slots: placed.length,
-        shift,
+        shift: extent.shift,
         padding: [0; 3],
     }
 }
@@ -387,6 +654,11 @@ fn two_values<I: Interval>(
     (is_one_level && changes.iter().all(is_told)).then_some(([first, second], changes))
 }
 
+/// Entries in a cache line.
+const fn entries_of_line<I>() -> usize {
+    64 / size_of::<I>()
+}
+
 /// Entries that the bits of a slot take, with the two values before them.
 const fn entries_of_bits<I: Interval>() -> usize {
     1 + (1 << I::UNIT_BITS) / u64::BITS as usize
@@ -412,8 +684,7 @@ impl<I> Default for Segment<I> {
 }
 
 impl<I: Interval + Default + Eq + Hash> Segment<I> {
-    /// Entries in a cache line.
-    const LINE: usize = 64 / size_of::<I>();
+    const LINE: usize = entries_of_line::<I>();
     const UNITS: usize = 1 << I::UNIT_BITS;
     const BITS: usize = entries_of_bits::<I>();
 
@@ -488,7 +759,7 @@ impl<I: Interval + Default + Eq + Hash> Segment<I> {
 
     /// Finds a place for the entries, and says which slots lead there. Whole lines are placed, and so
     /// each begins with one.
-    fn place(&mut self, intervals: &mut Slices<'_, I>, slots: &mut Vec<RangeSlot>) {
+    fn place(&mut self, intervals: &mut Slices<I>, slots: &mut Vec<RangeSlot>) {
         self.fill_line();
         let placed = intervals.place(&self.entries);
         // What counts from the first entry is less than the slice's length.
@@ -507,6 +778,7 @@ impl<I: Interval + Default + Eq + Hash> Segment<I> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::net::IpAddr;
 
     use ipnet::IpNet;
@@ -529,9 +801,10 @@ mod tests {
         let mut items: Vec<_> = prefixes
             .map(|(net, value)| (Prefix::from(net), value))
             .collect();
+        items.sort_by_key(|(prefix, _)| *prefix);
         let mut spans = Spans::default();
         // The last one named counts, as the naive search has it.
-        fold(&mut items, |prefix, values| {
+        fold(items.into_iter(), |prefix, values| {
             spans.add(prefix, values.last().copied().unwrap_or(0));
         });
         spans
@@ -539,12 +812,17 @@ mod tests {
 
     fn build_beside(previous: &Image, prefixes: &[(IpNet, u32)]) -> Image {
         let mut tables = RangeTables::new(previous, &Limits::default());
+        let mut image = Image::default();
         for family in Family::ALL {
             let of_family = prefixes.iter().filter(|(net, _)| family_of(net) == family);
-            tables.add_lists(0, family, spans(of_family.copied()));
+            let laid = tables.lay(family, &spans(of_family.copied()).into_edges());
+            image.list_ranges.insert(family as u32, laid.table);
         }
-        let mut image = Image::default();
-        tables.finish(&mut image).unwrap();
+        tables.check().unwrap();
+        image
+            .list_ranges
+            .retain(|_, table| *table != RangeTable::default());
+        tables.put(&mut image, Which::Used);
         image
     }
 
@@ -830,6 +1108,100 @@ mod tests {
         })
     }
 
+    /// Tables of several segments: prefixes that are scattered, and some side by side that are told by bits.
+    fn many() -> BTreeMap<IpNet, u32> {
+        let scattered = (0..3_000_u32).map(|number| {
+            let address = number.wrapping_mul(0x9e37_79b1) & 0xffff_fff0;
+            (IpAddr::from(address.to_be_bytes()), 28, number % 7 + 1)
+        });
+        let v6 = (0..3_000_u32).map(|number| {
+            let high = number.wrapping_mul(0x9e37_79b1) & 0xffff_fffe;
+            let low = u64::from(number % 3) << 40;
+            let address = u128::from(high) << 64 | u128::from(low) | 0x2001_0db8_u128 << 96;
+            let length = if low == 0 { 64 } else { 100 };
+            (IpAddr::from(address.to_be_bytes()), length, number % 5 + 1)
+        });
+        let all = scattered.chain(v6);
+        all.map(|(address, length, value)| (IpNet::new(address, length).unwrap().trunc(), value))
+            .collect()
+    }
+
+    fn region(prefix: IpNet) -> (u128, u128) {
+        match family_of(&prefix) {
+            Family::V4 => Prefix::from(prefix).span(),
+            Family::V6 => Prefix::from(prefix).within(64).span(),
+        }
+    }
+
+    /// Changes tables by regions, and compares each with the one that is laid anew.
+    fn check_changes(mut items: BTreeMap<IpNet, u32>, edits: &[(IpNet, u32)]) {
+        let edges = |items: &BTreeMap<IpNet, u32>, family: Family| {
+            let of_family = items.iter().filter(|(net, _)| family_of(net) == family);
+            spans(of_family.map(|(net, value)| (*net, *value))).into_edges()
+        };
+        let mut tables = RangeTables::new(&Image::default(), &Limits::default());
+        let mut laid = Family::ALL.map(|family| tables.lay(family, &edges(&items, family)));
+        tables.settle();
+        for (prefix, value) in edits {
+            match value {
+                0 => items.remove(prefix),
+                value => items.insert(*prefix, *value),
+            };
+            let family = family_of(prefix);
+            let edges_now = edges(&items, family);
+            let region = region(*prefix);
+            let laid = &mut laid[family as usize];
+            tables.change(laid, family, region, &within(&edges_now, region));
+            let anew = tables.lay(family, &edges_now);
+            assert_eq!(anew.table, laid.table, "{prefix} is {value}");
+            assert_eq!(anew.edges, laid.edges, "{prefix} is {value}");
+            for index in nested(&anew.edges) {
+                tables.give_up_nested(index);
+            }
+            let slots = &mut tables.slots;
+            match family {
+                Family::V4 => give_up(&anew.table, &mut tables.intervals_v4, slots),
+                Family::V6 => give_up(&anew.table, &mut tables.intervals_v6, slots),
+            }
+            tables.settle();
+        }
+        // Nothing is left behind.
+        let mut alone = RangeTables::new(&Image::default(), &Limits::default());
+        for family in Family::ALL {
+            alone.lay(family, &edges(&items, family));
+        }
+        let [changed, alone] = [&tables, &alone].map(|tables| {
+            let mut image = Image::default();
+            tables.put(&mut image, Which::Used);
+            let ranges = image.ranges;
+            [
+                ranges.slots.slices().len(),
+                ranges.intervals_v4.slices().len(),
+                ranges.intervals_v6.slices().len(),
+                ranges.nested.slices().len(),
+            ]
+        });
+        assert_eq!(changed, alone);
+    }
+
+    #[test]
+    fn a_table_of_many_segments_is_changed_where_a_prefix_is() {
+        let items = many();
+        let some: Vec<IpNet> = items.keys().copied().step_by(37).collect();
+        let gone = some.iter().map(|prefix| (*prefix, 0));
+        let back = some.iter().map(|prefix| (*prefix, 9));
+        let wide = [
+            "0.0.0.0/1",
+            "128.0.0.0/3",
+            "2001:db8::/32",
+            "2001:db8:0:1::/63",
+        ];
+        let wide = wide.map(|net| net.parse::<IpNet>().unwrap());
+        let wide = wide.iter().flat_map(|net| [(*net, 3), (*net, 0)]);
+        let edits: Vec<_> = gone.chain(back).chain(wide).collect();
+        check_changes(items, &edits);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -842,6 +1214,14 @@ mod tests {
             let prefixes: BTreeMap<IpNet, u32> = prefixes.into_iter().collect();
             let prefixes: Vec<_> = prefixes.into_iter().collect();
             check(&prefixes, &Built::of(&prefixes), &addresses);
+        }
+
+        #[test]
+        fn a_changed_table_is_the_one_that_is_laid_anew(
+            items in vec((prefix(), 1_u32..5), 0..80),
+            edits in vec((prefix(), 0_u32..4), 1..30),
+        ) {
+            check_changes(items.into_iter().collect(), &edits);
         }
 
         #[test]

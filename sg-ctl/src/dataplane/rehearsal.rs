@@ -31,7 +31,7 @@ use super::walk::Walker;
 use super::wire::Wire;
 use super::{Dataplane, Error, remove_folder, update};
 use crate::compile::image::Image;
-use crate::compile::{Limits, Settings};
+use crate::compile::{Change, Limits, Settings};
 
 /// What is measured, or measured by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +82,7 @@ impl Yardstick {
 pub struct Rehearsal {
     folder: PathBuf,
     record: Record,
+    maps: LayoutMaps,
     object: Ebpf,
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
@@ -125,7 +126,7 @@ impl Rehearsal {
 
     /// Fills new maps below a new folder of a bpf filesystem.
     pub fn stage(folder: &Path, image: &Image, settings: &Settings) -> Result<Self, Error> {
-        let record = unattached(image, settings);
+        let mut record = unattached(image, settings);
         let mut object = object::load(folder, &record, Self::NETNS)?;
         let globals = Dataplane::globals(&record);
         let mut maps = LayoutMaps::open(&layout_folder(folder, record.layout))?;
@@ -133,7 +134,7 @@ impl Rehearsal {
             ids: image.ids.clone(),
             ..Image::default()
         };
-        update::update(&mut maps, &globals, &nothing, image)?;
+        record.generation = update::update(&mut maps, &globals, &nothing, image)?.0;
         let scatter = object
             .take_map("SCATTER")
             .ok_or(Error::ProgramMissing("SCATTER"))?;
@@ -143,6 +144,7 @@ impl Rehearsal {
             loaded: Vec::new(),
             scatter: scatter.try_into().map_err(Error::Read)?,
             reasons: PerCpu::open(&maps.reasons)?,
+            maps,
             object,
         })
     }
@@ -158,6 +160,14 @@ impl Rehearsal {
                 ("RULES_A_CPU", self.record.sizes.rules),
             ],
         )
+    }
+
+    /// Makes the maps hold what an edit changes, which must fit.
+    pub fn edit(&mut self, change: &Change) -> Result<(), Error> {
+        let globals = Dataplane::globals(&self.record);
+        let after = update::update(&mut self.maps, &globals, &change.old, &change.new)?;
+        self.record.generation = after.0;
+        Ok(())
     }
 
     /// Says what the next scattered frames are.

@@ -54,6 +54,11 @@ impl Pins {
         })
     }
 
+    /// A folder for maps.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.bpffs.join(name)
+    }
+
     /// Puts a policy into maps of their own, with room for so many flows.
     pub(crate) fn stage(
         &self,

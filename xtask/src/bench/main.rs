@@ -158,6 +158,10 @@ const THEMES: &[Theme] = &[
     },
     Theme {
         names: &["update_100k_over_100", "update_ms_100k"],
+        take: updates::one_edit,
+    },
+    Theme {
+        names: &["rule_add_ms_1k", "rule_add_ms_100k"],
         take: updates::one_rule,
     },
     Theme {

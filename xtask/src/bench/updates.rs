@@ -6,13 +6,18 @@ use std::ops::Deref;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use sg_ctl::compile::{Limits, compile};
+use sg_common::packet::Direction;
+use sg_ctl::compile::{Edits, Limits, Live, compile};
 use sg_ctl::dataplane::Rehearsal;
+use sg_ctl::policy::change::{self, Edit};
+use sg_ctl::policy::model::{Peer, Permission, Policy, Rule, Traffic};
+use sg_ctl::policy::names::{GroupName, RuleId, VpcName};
 use tests::lab::{Host, Lab};
 use tests::sg::Sg;
 
+use crate::judgement::{self, Pins};
 use crate::measure::{Rounds, Taken};
-use crate::{Effort, judgement, policies};
+use crate::{Effort, policies};
 
 /// Groups of rules, and interfaces that share the groups out among themselves.
 #[derive(Clone, Copy, Debug)]
@@ -95,67 +100,120 @@ impl Drop for Instance {
 
 /// `sg-ctl rule add`, which returns when the rule is in force, and `rule remove`.
 pub(crate) fn one_rule(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
-    let few = Shape {
-        groups: 1,
-        rules_per_group: 100,
-        interfaces: 1,
-    };
-    let many = Shape {
-        groups: effort.choose(1_000, 100),
-        rules_per_group: 100,
-        interfaces: effort.choose(100, 10),
-    };
     let lab = Lab::new()?;
-    let mut contestants = Vec::new();
-    for (name, shape) in [("few", few), ("many", many)] {
+    let mut taken = Vec::new();
+    for name in names {
+        let shape = Shape {
+            groups: match *name {
+                "rule_add_ms_1k" => 10,
+                _ => effort.choose(1_000, 100),
+            },
+            rules_per_group: 100,
+            interfaces: 10,
+        };
         let sg = Instance::on(&shape.machine(&lab, name)?)?;
         sg.apply(&shape.policy()?)?;
-        contestants.push((sg, Vec::new(), Vec::new()));
-    }
-    effort.rounds(11, || {
-        for (sg, added, removed) in &mut contestants {
-            let rule = [
-                "g0",
-                "--ingress",
-                "--protocol",
-                "tcp",
-                "--ports",
-                "443",
-                "--from",
-            ];
-            let rule = [&rule[..], &["198.51.100.0/24"]].concat();
-            added.push(milliseconds(sg, &[&["rule", "add"], &rule[..]].concat())?);
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        effort.rounds(11, || {
+            let rule = "g0 --ingress --protocol tcp --ports 443 --from 198.51.100.0/24";
+            let rule: Vec<&str> = rule.split_whitespace().collect();
+            added.push(milliseconds(&sg, &[&["rule", "add"], &rule[..]].concat())?);
             removed.push(milliseconds(
-                sg,
+                &sg,
                 &[&["rule", "remove"], &rule[..]].concat(),
             )?);
+            Ok(())
+        })?;
+        taken.push(
+            Taken::new(name, Rounds::of(added))
+                .with("rules", shape.rules())
+                .with_median("remove_ms", removed),
+        );
+    }
+    Ok(taken)
+}
+
+/// A rule that comes and goes among so many of one group, compiled in memory and installed in maps.
+struct Edited {
+    live: Live,
+    maps: Rehearsal,
+    /// Without the rule and with it.
+    policies: [Policy; 2],
+    edits: [Edits; 2],
+    added: Vec<f64>,
+    removed: Vec<f64>,
+}
+
+impl Edited {
+    fn among(pins: &Pins, count: u32) -> Result<Self> {
+        let settings = Rehearsal::settings(judgement::FEW_FLOWS, Limits::default())?;
+        let policy = policies::read(&policies::by_rules(count))?;
+        let mut live = Live::begin(&policy, &policies::attached(&policy), None, &settings)?;
+        let folder = pins.folder(&format!("edited-{count}"));
+        let maps = Rehearsal::stage(&folder, &live.image(), &settings)?;
+        live.settle();
+        let vpc = VpcName::default();
+        let group: GroupName = "web".parse()?;
+        let rule = Rule {
+            id: RuleId::random(),
+            permission: Permission {
+                direction: Direction::Ingress,
+                traffic: Traffic::All,
+                peer: Peer::Prefix("40.0.0.128/25".parse()?),
+            },
+            description: String::new(),
+        };
+        let (mut comes, mut goes) = (Edits::of(vpc.clone()), Edits::of(vpc.clone()));
+        comes.rules_added.push((group.clone(), rule.clone()));
+        goes.rules_removed.push((group.clone(), rule.clone()));
+        let edit = Edit::AddRule(group, rule);
+        let with = policy.clone().apply(&[change::Change { vpc, edit }])?;
+        Ok(Self {
+            live,
+            maps,
+            policies: [policy, with],
+            edits: [goes, comes],
+            added: Vec::new(),
+            removed: Vec::new(),
+        })
+    }
+
+    fn round(&mut self) -> Result<()> {
+        for (is_added, taken) in [(1, &mut self.added), (0, &mut self.removed)] {
+            let begin = Instant::now();
+            let (policy, edits) = (&self.policies[is_added], &self.edits[is_added]);
+            let change = self.live.edit(policy, edits)?;
+            self.maps.edit(&change)?;
+            self.live.settle();
+            taken.push(begin.elapsed().as_secs_f64() * 1e3);
         }
         Ok(())
+    }
+}
+
+/// An edit of a policy that is kept in memory, until it is in force.
+pub(crate) fn one_edit(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let pins = Pins::mount()?;
+    let mut few = Edited::among(&pins, 100)?;
+    let mut many = Edited::among(&pins, effort.choose(100_000, 10_000))?;
+    effort.rounds(41, || {
+        few.round()?;
+        many.round()
     })?;
-    let [(_, few_added, few_removed), (_, many_added, many_removed)] = contestants.as_slice()
-    else {
-        return Ok(Vec::new());
-    };
-    let ratios = many_added
-        .iter()
-        .zip(few_added)
-        .map(|(many, few)| many / few);
-    let ratios: Vec<f64> = ratios.collect();
-    Ok(names
-        .iter()
-        .map(|name| {
-            let rounds = match *name {
-                "update_ms_100k" => Rounds::of(many_added.iter().copied()),
-                _ => Rounds::of(ratios.iter().copied()),
-            };
-            Taken::new(name, rounds)
-                .with("rules", many.rules())
-                .with_median("add_ms", many_added.iter().copied())
-                .with_median("add_ms_of_100", few_added.iter().copied())
-                .with_median("remove_ms", many_removed.iter().copied())
-                .with_median("remove_ms_of_100", few_removed.iter().copied())
-        })
-        .collect())
+    let ratios = many.added.iter().zip(&few.added);
+    let ratios: Vec<f64> = ratios.map(|(many, few)| many / few).collect();
+    let taken = names.iter().map(|name| {
+        let rounds = match *name {
+            "update_ms_100k" => Rounds::of(many.added.iter().copied()),
+            _ => Rounds::of(ratios.iter().copied()),
+        };
+        Taken::new(name, rounds)
+            .with_median("add_ms", many.added.iter().copied())
+            .with_median("add_ms_of_100", few.added.iter().copied())
+            .with_median("remove_ms", many.removed.iter().copied())
+            .with_median("remove_ms_of_100", few.removed.iter().copied())
+    });
+    Ok(taken.collect())
 }
 
 fn milliseconds(sg: &Sg, arguments: &[&str]) -> Result<f64> {

@@ -1,6 +1,7 @@
 //! What the compiler promises, over whole policies.
 
 mod agreement;
+mod edits;
 mod frames;
 mod numbers;
 mod shape;

@@ -1,0 +1,874 @@
+//! A compiled policy that is kept in memory, so that an edit costs what it changes.
+//!
+//! Compiling is to compute every cell, an edit is to compute those that it touches; both find the same
+//! content at the same place. What an edit changes is told as two images that hold the changed entries
+//! alone, as they were and as they are to be; whoever installs images installs the difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sg_common::addr::{Addr, Family};
+use sg_common::packet::Direction;
+use sg_common::ranges::RangeTable;
+use sg_common::tables::Policy as PolicyEntry;
+use sg_common::tables::{GrantKey, Identity, MemberKey, RuleSlot, Scope};
+
+use super::Settings;
+use super::arena::Which;
+use super::cells::{Course, Kind, Space, grant};
+use super::domain::{Domain, Numbered, domains};
+use super::fold::{Prefix, family_of};
+use super::identities::{IdentityNumbers, Lists, Members, PRESENT};
+use super::image::{Grant, Image, Member, ScopedPrefix};
+use super::interfaces::{self, AttachedInterface, Protected};
+use super::limits::{CompileError, Entries, Subject};
+use super::numbers::{Circle, Numbers};
+use super::ports::TooMuch;
+use super::ranges::Laid;
+use crate::policy::model::{Peer, Policy, Rule, Vpc};
+use crate::policy::names::{GroupName, PrefixListName, RuleId, VpcName};
+
+/// A compiled policy.
+pub struct Live {
+    settings: Settings,
+    attached: Vec<AttachedInterface>,
+    /// What the maps hold, but for the slices of arrays.
+    image: Image,
+    space: Space,
+    vpcs: Vec<LiveVpc>,
+    /// By the index in POLICY_RANGES.
+    policy_tables: BTreeMap<u32, Laid>,
+    /// By the index in LIST_RANGES.
+    list_tables: BTreeMap<u32, Laid>,
+    identities: IdentityNumbers,
+    members: Numbers,
+    grants: Numbers,
+    slots: Circle,
+    /// How many rules have an id that more than one has.
+    shared: BTreeMap<RuleId, u32>,
+    unsettled: Unsettled,
+}
+
+/// A VPC that has attached interfaces.
+struct LiveVpc {
+    domain: Domain,
+    lists: Lists,
+    members: Members,
+}
+
+/// What was changed since the last time that everything was in force.
+#[derive(Default)]
+struct Unsettled {
+    /// Everything, if it was compiled whole.
+    whole: Option<Box<Image>>,
+    policies: Before<u32, PolicyEntry>,
+    policy_ranges: Before<u32, RangeTable>,
+    list_ranges: Before<u32, RangeTable>,
+    members: Before<MemberKey, Member>,
+    grants: Before<GrantKey, Grant>,
+    rules: Before<RuleId, RuleSlot>,
+    /// Numbers were given or rules sorted in, for a change that came to nothing.
+    is_torn: bool,
+}
+
+/// Entries as they were before they were changed.
+type Before<K, V> = BTreeMap<K, Option<V>>;
+
+/// What changes in one VPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edits {
+    /// Which one.
+    pub vpc: VpcName,
+    /// Rules that come.
+    pub rules_added: Vec<(GroupName, Rule)>,
+    /// Rules that go.
+    pub rules_removed: Vec<(GroupName, Rule)>,
+    /// Static members that come.
+    pub members_added: Vec<(GroupName, IpAddr)>,
+    /// Static members that go.
+    pub members_removed: Vec<(GroupName, IpAddr)>,
+    /// Prefixes of lists that come.
+    pub prefixes_added: Vec<(PrefixListName, IpNet)>,
+    /// Prefixes of lists that go.
+    pub prefixes_removed: Vec<(PrefixListName, IpNet)>,
+}
+
+impl Edits {
+    /// None yet.
+    pub fn of(vpc: VpcName) -> Self {
+        Self {
+            vpc,
+            rules_added: Vec::new(),
+            rules_removed: Vec::new(),
+            members_added: Vec::new(),
+            members_removed: Vec::new(),
+            prefixes_added: Vec::new(),
+            prefixes_removed: Vec::new(),
+        }
+    }
+
+    fn rules(&self) -> impl Iterator<Item = (&GroupName, &Rule, bool)> {
+        let going = self
+            .rules_removed
+            .iter()
+            .map(|(group, rule)| (group, rule, false));
+        let coming = self
+            .rules_added
+            .iter()
+            .map(|(group, rule)| (group, rule, true));
+        going.chain(coming)
+    }
+
+    fn members(&self) -> impl Iterator<Item = (&GroupName, IpAddr, bool)> {
+        let going = self
+            .members_removed
+            .iter()
+            .map(|(group, it)| (group, *it, false));
+        let coming = self
+            .members_added
+            .iter()
+            .map(|(group, it)| (group, *it, true));
+        going.chain(coming)
+    }
+
+    fn prefixes(&self) -> impl Iterator<Item = (&PrefixListName, IpNet, bool)> {
+        let going = self
+            .prefixes_removed
+            .iter()
+            .map(|(list, it)| (list, *it, false));
+        let coming = self
+            .prefixes_added
+            .iter()
+            .map(|(list, it)| (list, *it, true));
+        going.chain(coming)
+    }
+}
+
+/// What an edit changes in the maps.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// The entries as they are, with no others.
+    pub old: Image,
+    /// The entries as they are to be. Of arrays, only what is not there yet.
+    pub new: Image,
+}
+
+/// The cells that edits touch. Policies are told by their numbers.
+#[derive(Default)]
+struct Dirty {
+    /// What directions of policies open to everyone, and their flags.
+    entries: BTreeSet<(u32, Direction)>,
+    /// Regions of their prefixes.
+    regions: BTreeSet<(u32, Direction, Family, Prefix)>,
+    /// What they grant to whoever is in a group or list.
+    peers: BTreeSet<(u32, Direction, Kind, u32)>,
+    addresses: BTreeSet<Addr>,
+    /// Regions of the prefixes of lists.
+    lists: BTreeSet<(Family, Prefix)>,
+}
+
+/// Why an edit is not made alone: it changes the shape of many cells, or finds no room.
+struct Everything;
+
+impl From<TooMuch> for Everything {
+    fn from(_: TooMuch) -> Self {
+        Self
+    }
+}
+
+impl From<CompileError> for Everything {
+    fn from(_: CompileError) -> Self {
+        Self
+    }
+}
+
+impl Live {
+    /// Compiles a policy beside the image in force, and keeps what an edit needs.
+    pub fn begin(
+        policy: &Policy,
+        attached: &[AttachedInterface],
+        previous: Option<&Image>,
+        settings: &Settings,
+    ) -> Result<Self, CompileError> {
+        let nothing = Image::default();
+        let mut live = Self::compile(
+            policy,
+            attached,
+            previous.unwrap_or(&nothing),
+            settings,
+            true,
+        )?;
+        live.attached = attached.to_vec();
+        live.unsettled.whole = Some(Box::new(previous.cloned().unwrap_or_default()));
+        Ok(live)
+    }
+
+    /// Computes every cell.
+    pub(super) fn compile(
+        policy: &Policy,
+        attached: &[AttachedInterface],
+        previous: &Image,
+        settings: &Settings,
+        keeps_edges: bool,
+    ) -> Result<Self, CompileError> {
+        let limits = &settings.limits;
+        let mut image = Image::default();
+        let protected = interfaces::protected(policy, attached)?;
+        let Numbered {
+            domains,
+            vpcs,
+            slots,
+            shared,
+        } = domains(&protected, previous, limits, &mut image)?;
+        let policy_of = |protected: &Protected<'_>| {
+            let mut domains = domains.iter();
+            let domain = domains.find(|domain| domain.name == *protected.vpc_name);
+            let policy = domain.and_then(|domain| {
+                let groups = domain.group_numbers(&protected.interface.groups);
+                Some((domain.number, domain.policies.get(&groups)?.id))
+            });
+            // Policy 0 drops everything.
+            policy.unwrap_or_default()
+        };
+        image.interfaces = interfaces::install(&protected, policy_of, previous, settings)?;
+        image.interface_places = interfaces::place(&mut image.interfaces, previous)?;
+        let mut sets = Entries::new("SETS", "sets", limits.sets);
+        interfaces::guest_addresses(&protected, &image.interfaces, &mut sets);
+
+        let mut live = Self {
+            settings: *settings,
+            attached: Vec::new(),
+            space: Space::new(previous, limits, image.ids.rules.len()),
+            image,
+            vpcs: Vec::new(),
+            policy_tables: BTreeMap::new(),
+            list_tables: BTreeMap::new(),
+            identities: IdentityNumbers::new(previous),
+            members: Numbers::new(0, previous.members.values().map(|member| member.index)),
+            grants: Numbers::new(0, previous.grants.values().map(|grant| grant.index)),
+            slots,
+            shared,
+            unsettled: Unsettled::default(),
+        };
+        let mut members = Entries::new("MEMBERS", "members", limits.members);
+        let mut grants = Entries::new("GRANTS", "grants", limits.grants);
+        for (domain, vpc) in domains.into_iter().zip(vpcs) {
+            add_services(&domain, vpc, &mut sets);
+            let subject = Subject::Vpc(domain.name.clone());
+            live.space.begin(&subject);
+            members.begin(subject);
+            let mut of_vpc = LiveVpc {
+                lists: Lists::of(&domain, vpc),
+                members: Members::of(&domain, vpc, &protected),
+                domain,
+            };
+            live.add_lists(&mut of_vpc, keeps_edges)?;
+            live.add_members(&mut of_vpc, previous, &mut members);
+            live.add_policies(&of_vpc, previous, &mut grants, keeps_edges)?;
+            live.vpcs.push(of_vpc);
+        }
+        live.space.check()?;
+        live.image.sets = sets.finish(&previous.sets)?;
+        live.image.members = members.finish(&previous.members)?;
+        live.image.grants = grants.finish(&previous.grants)?;
+        Ok(live)
+    }
+
+    fn add_lists(&mut self, vpc: &mut LiveVpc, keeps_edges: bool) -> Result<(), CompileError> {
+        for family in Family::ALL {
+            let edges = vpc.lists.edges(&vpc.domain, family, &mut self.identities)?;
+            let laid = self.space.ranges.lay(family, &edges);
+            let Some(index) = list_table(&vpc.domain, family) else {
+                continue;
+            };
+            if laid.table != RangeTable::default() {
+                self.image.list_ranges.insert(index, laid.table);
+            }
+            if keeps_edges {
+                self.list_tables.insert(index, laid);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_members(
+        &mut self,
+        vpc: &mut LiveVpc,
+        previous: &Image,
+        entries: &mut Entries<MemberKey, Member>,
+    ) {
+        let number = vpc.domain.number;
+        let (members, identities) = (&mut self.members, &mut self.identities);
+        vpc.members
+            .all(&vpc.domain, identities, |address, identity| {
+                let key = MemberKey {
+                    vpc: number,
+                    address,
+                };
+                let known = previous.members.get(&key).map(|member| member.index);
+                let index = known.unwrap_or_else(|| members.fresh());
+                entries.add(key, Member { index, identity });
+            });
+    }
+
+    fn add_policies(
+        &mut self,
+        vpc: &LiveVpc,
+        previous: &Image,
+        entries: &mut Entries<GrantKey, Grant>,
+        keeps_edges: bool,
+    ) -> Result<(), CompileError> {
+        for (groups, attached) in &vpc.domain.policies {
+            let subject = &attached.subject;
+            self.space.begin(subject);
+            entries.begin(subject.clone());
+            let mut entry = PolicyEntry::default();
+            for (direction, place) in Direction::ALL.into_iter().zip(&mut entry.directions) {
+                let course = Course {
+                    domain: &vpc.domain,
+                    groups,
+                    policy: attached.id,
+                    direction,
+                };
+                let too_much = |too_much: TooMuch| too_much.of(subject);
+                *place = course.entry(&mut self.space).map_err(too_much)?;
+                for family in Family::ALL {
+                    let edges = course.edges(family, &mut self.space).map_err(too_much)?;
+                    let laid = self.space.ranges.lay(family, &edges);
+                    let index = Scope::policy(course.number(), family).0;
+                    if laid.table != RangeTable::default() {
+                        self.image.policy_ranges.insert(index, laid.table);
+                        if keeps_edges {
+                            self.policy_tables.insert(index, laid);
+                        }
+                    }
+                }
+                for (kind, sets) in [
+                    (Kind::PrefixLists, &vpc.lists.sets),
+                    (Kind::Groups, &vpc.members.sets),
+                ] {
+                    let by_peer = course.by_peer(kind);
+                    for (identity, set) in sets.holding_any(by_peer.keys().copied()) {
+                        let table = grant(set, &by_peer, &mut self.space).map_err(too_much)?;
+                        let key = grant_key(course, *identity);
+                        let known = previous.grants.get(&key).map(|grant| grant.index);
+                        let index = known.unwrap_or_else(|| self.grants.fresh());
+                        entries.add(key, Grant { index, table });
+                    }
+                }
+            }
+            self.image.policies.insert(attached.id, entry);
+        }
+        Ok(())
+    }
+
+    /// Everything that is to be in force.
+    pub fn image(&mut self) -> Image {
+        let mut image = self.image.clone();
+        self.put_slices(&mut image, Which::Used);
+        image.ids.identities = self.identities.given().clone();
+        image
+    }
+
+    /// The same, where nothing is edited any more.
+    pub(super) fn into_image(mut self) -> Image {
+        let mut image = std::mem::take(&mut self.image);
+        self.put_slices(&mut image, Which::Used);
+        image.ids.identities = self.identities.given().clone();
+        image
+    }
+
+    fn put_slices(&mut self, image: &mut Image, which: Which) {
+        image.ports = self.space.ports.slices().arena(which);
+        self.space.ranges.put(image, which);
+    }
+
+    /// What the last change made is in force, and no packet follows what was before.
+    pub fn settle(&mut self) {
+        self.space.ports.slices().settle();
+        self.space.ranges.settle();
+        self.unsettled = Unsettled::default();
+    }
+
+    /// What is in force, whatever was changed since.
+    fn in_force(&mut self) -> Image {
+        if let Some(whole) = self.unsettled.whole.take() {
+            return *whole;
+        }
+        let mut image = self.image.clone();
+        self.put_slices(&mut image, Which::InForce);
+        image.ids.identities = self.identities.given().clone();
+        let Unsettled {
+            policies,
+            policy_ranges,
+            list_ranges,
+            members,
+            grants,
+            rules,
+            ..
+        } = &self.unsettled;
+        take_back(&mut image.policies, policies);
+        take_back(&mut image.policy_ranges, policy_ranges);
+        take_back(&mut image.list_ranges, list_ranges);
+        take_back(&mut image.members, members);
+        take_back(&mut image.grants, grants);
+        take_back(&mut image.ids.rules, rules);
+        image
+    }
+
+    /// Computes every cell again, beside what is in force.
+    pub fn compile_again(
+        &mut self,
+        policy: &Policy,
+        attached: &[AttachedInterface],
+    ) -> Result<Change, CompileError> {
+        let old = self.in_force();
+        // Should it fail, that is still what is in force.
+        self.unsettled.whole = Some(Box::new(old.clone()));
+        let mut live = Self::begin(policy, attached, Some(&old), &self.settings)?;
+        let new = live.image();
+        *self = live;
+        Ok(Change { old, new })
+    }
+
+    /// Computes the cells that edits touch, or everything where that is no more work. `policy` is the
+    /// one after the edits. What it returns is to be installed before [`Self::settle`] is called; an
+    /// edit before that takes back what was not.
+    pub fn edit(&mut self, policy: &Policy, edits: &Edits) -> Result<Change, CompileError> {
+        if self.unsettled.is_settled()
+            && let Ok(change) = self.edit_alone(edits)
+        {
+            return Ok(change);
+        }
+        let attached = self.attached.clone();
+        self.compile_again(policy, &attached)
+    }
+
+    fn edit_alone(&mut self, edits: &Edits) -> Result<Change, Everything> {
+        let mut vpcs = self.vpcs.iter();
+        let Some(at) = vpcs.position(|vpc| vpc.domain.name == edits.vpc) else {
+            // Nothing is attached there.
+            return Ok(Change::default());
+        };
+        let mut vpc = self.vpcs.remove(at);
+        let changed = vpc.take(edits).and_then(|dirty| {
+            // From here on the rules are those after the edits.
+            self.unsettled.is_torn = true;
+            self.number(&mut vpc, edits)?;
+            self.compute(&mut vpc, dirty)?;
+            self.space.check()?;
+            self.unsettled.is_torn = false;
+            Ok(())
+        });
+        self.vpcs.insert(at, vpc);
+        changed.map(|()| self.change())
+    }
+
+    /// Gives rules of attached groups that come their counters, and sorts all in and out.
+    fn number(&mut self, vpc: &mut LiveVpc, edits: &Edits) -> Result<(), Everything> {
+        for (group, rule, comes) in edits.rules() {
+            let Some(group) = vpc.compiled_group(group) else {
+                continue;
+            };
+            let known = self.image.ids.rules.get(&rule.id).copied();
+            let slot = match (known, comes) {
+                (Some(slot), true) => {
+                    *self.shared.entry(rule.id).or_insert(1) += 1;
+                    slot
+                }
+                (None, true) => {
+                    let slot = self.slots.next_within().map(RuleSlot).ok_or(Everything)?;
+                    set(
+                        (&mut self.image.ids.rules, &mut self.unsettled.rules),
+                        rule.id,
+                        Some(slot),
+                    );
+                    self.image.ids.last_rule = self.slots.last();
+                    slot
+                }
+                (Some(slot), false) => {
+                    match self.shared.get_mut(&rule.id) {
+                        Some(uses) if *uses > 1 => *uses -= 1,
+                        _ => set(
+                            (&mut self.image.ids.rules, &mut self.unsettled.rules),
+                            rule.id,
+                            None,
+                        ),
+                    }
+                    slot
+                }
+                (None, false) => return Err(Everything),
+            };
+            let more = if comes { 1 } else { -1 };
+            vpc.domain.count_peer(&rule.permission.peer, more);
+            let peer = vpc.domain.peer_number(&rule.permission.peer);
+            if let Some(rules) = vpc.domain.compiled.get_mut(&group) {
+                rules.edit(peer, rule, slot, comes);
+            }
+        }
+        Ok(())
+    }
+
+    fn compute(&mut self, vpc: &mut LiveVpc, dirty: Dirty) -> Result<(), Everything> {
+        let known = (vpc.lists.sets.len(), vpc.members.sets.len());
+        self.compute_lists(vpc, &dirty)?;
+        self.compute_members(vpc, &dirty)?;
+        let mut grants: BTreeSet<(u32, Direction, Kind, Identity)> = BTreeSet::new();
+        for (policy, direction, kind, peer) in &dirty.peers {
+            for (identity, _) in vpc.sets(*kind).holding_any([*peer].into_iter()) {
+                grants.insert((*policy, *direction, *kind, *identity));
+            }
+        }
+        // What comes into being is granted what rules allow it.
+        let new_lists = vpc.lists.sets.since(known.0).iter();
+        let new_lists = new_lists.map(|(identity, _)| (Kind::PrefixLists, *identity));
+        let new_groups = vpc.members.sets.since(known.1).iter();
+        let new_groups = new_groups.map(|(identity, _)| (Kind::Groups, *identity));
+        for (kind, identity) in new_lists.chain(new_groups) {
+            for policy in vpc.domain.policies.values() {
+                for direction in Direction::ALL {
+                    grants.insert((policy.id, direction, kind, identity));
+                }
+            }
+        }
+        let Self {
+            space,
+            image,
+            unsettled,
+            policy_tables,
+            ..
+        } = self;
+        for (policy, direction) in dirty.entries {
+            let course = vpc.course(policy, direction)?;
+            let entry = course.entry(space)?;
+            let mut changed = image.policies.get(&policy).copied().ok_or(Everything)?;
+            changed.directions[direction.number() as usize] = entry;
+            set(
+                (&mut image.policies, &mut unsettled.policies),
+                policy,
+                Some(changed),
+            );
+        }
+        for (policy, direction, family, region) in dirty.regions {
+            let course = vpc.course(policy, direction)?;
+            let part = course.edges_within(family, region, space)?;
+            let index = Scope::policy(course.number(), family).0;
+            let laid = policy_tables.entry(index).or_default();
+            space.ranges.change(laid, family, region.span(), &part);
+            let table = Some(laid.table).filter(|table| *table != RangeTable::default());
+            set(
+                (&mut image.policy_ranges, &mut unsettled.policy_ranges),
+                index,
+                table,
+            );
+        }
+        for (policy, direction, kind, identity) in grants {
+            let course = vpc.course(policy, direction)?;
+            self.compute_grant(course, kind, identity, vpc)?;
+        }
+        Ok(())
+    }
+
+    fn compute_grant(
+        &mut self,
+        course: Course<'_>,
+        kind: Kind,
+        identity: Identity,
+        vpc: &LiveVpc,
+    ) -> Result<(), Everything> {
+        let set_of = vpc.sets(kind).set(identity).ok_or(Everything)?;
+        let by_peer = course.by_peers(kind, set_of);
+        let key = grant_key(course, identity);
+        let known = self.image.grants.get(&key).map(|grant| grant.index);
+        let granted = match by_peer.is_empty() {
+            true => None,
+            false => Some(Grant {
+                table: grant(set_of, &by_peer, &mut self.space)?,
+                index: known.unwrap_or_else(|| self.grants.fresh()),
+            }),
+        };
+        let highest = self.settings.limits.grants;
+        if granted.is_some_and(|granted| granted.index >= highest) {
+            return Err(Everything);
+        }
+        set(
+            (&mut self.image.grants, &mut self.unsettled.grants),
+            key,
+            granted,
+        );
+        Ok(())
+    }
+
+    fn compute_lists(&mut self, vpc: &mut LiveVpc, dirty: &Dirty) -> Result<(), Everything> {
+        for (family, region) in &dirty.lists {
+            let LiveVpc { domain, lists, .. } = vpc;
+            let part = lists.edges_within(domain, *family, *region, &mut self.identities)?;
+            let index = list_table(domain, *family).ok_or(Everything)?;
+            let laid = self.list_tables.entry(index).or_default();
+            self.space
+                .ranges
+                .change(laid, *family, region.span(), &part);
+            let table = Some(laid.table).filter(|table| *table != RangeTable::default());
+            set(
+                (&mut self.image.list_ranges, &mut self.unsettled.list_ranges),
+                index,
+                table,
+            );
+        }
+        Ok(())
+    }
+
+    fn compute_members(&mut self, vpc: &mut LiveVpc, dirty: &Dirty) -> Result<(), Everything> {
+        for address in &dirty.addresses {
+            let LiveVpc {
+                domain, members, ..
+            } = vpc;
+            let key = MemberKey {
+                vpc: domain.number,
+                address: *address,
+            };
+            let identity = members.one(domain, *address, &mut self.identities);
+            let known = self.image.members.get(&key).map(|member| member.index);
+            let member = identity.map(|identity| Member {
+                index: known.unwrap_or_else(|| self.members.fresh()),
+                identity,
+            });
+            let highest = self.settings.limits.members;
+            if member.is_some_and(|member| member.index >= highest) {
+                return Err(Everything);
+            }
+            set(
+                (&mut self.image.members, &mut self.unsettled.members),
+                key,
+                member,
+            );
+        }
+        Ok(())
+    }
+
+    /// The entries that were changed.
+    fn change(&mut self) -> Change {
+        let mut change = Change::default();
+        let Change { old, new } = &mut change;
+        let (image, unsettled) = (&self.image, &self.unsettled);
+        tell(
+            &unsettled.policies,
+            &image.policies,
+            (&mut old.policies, &mut new.policies),
+        );
+        tell(
+            &unsettled.policy_ranges,
+            &image.policy_ranges,
+            (&mut old.policy_ranges, &mut new.policy_ranges),
+        );
+        tell(
+            &unsettled.list_ranges,
+            &image.list_ranges,
+            (&mut old.list_ranges, &mut new.list_ranges),
+        );
+        tell(
+            &unsettled.members,
+            &image.members,
+            (&mut old.members, &mut new.members),
+        );
+        tell(
+            &unsettled.grants,
+            &image.grants,
+            (&mut old.grants, &mut new.grants),
+        );
+        tell(
+            &unsettled.rules,
+            &image.ids.rules,
+            (&mut old.ids.rules, &mut new.ids.rules),
+        );
+        let mut slices = std::mem::take(new);
+        self.put_slices(&mut slices, Which::New);
+        change.new = slices;
+        change
+    }
+}
+
+impl Unsettled {
+    fn is_settled(&self) -> bool {
+        self.whole.is_none()
+            && !self.is_torn
+            && self.policies.is_empty()
+            && self.policy_ranges.is_empty()
+            && self.list_ranges.is_empty()
+            && self.members.is_empty()
+            && self.grants.is_empty()
+            && self.rules.is_empty()
+    }
+}
+
+impl LiveVpc {
+    fn sets(&self, kind: Kind) -> &super::identities::Sets {
+        match kind {
+            Kind::PrefixLists => &self.lists.sets,
+            Kind::Groups => &self.members.sets,
+        }
+    }
+
+    /// The number of a group that attached interfaces are in.
+    fn compiled_group(&self, name: &GroupName) -> Option<u32> {
+        let number = self.domain.groups.number(name)?;
+        self.domain.compiled.contains_key(&number).then_some(number)
+    }
+
+    fn course(&self, policy: u32, direction: Direction) -> Result<Course<'_>, Everything> {
+        let mut policies = self.domain.policies.iter();
+        let found = policies.find(|(_, attached)| attached.id == policy);
+        let (groups, _) = found.ok_or(Everything)?;
+        Ok(Course {
+            domain: &self.domain,
+            groups,
+            policy,
+            direction,
+        })
+    }
+
+    /// The cells that edits touch; members and prefixes are sorted in and out. Nothing is changed where
+    /// the edits give many cells another shape.
+    fn take(&mut self, edits: &Edits) -> Result<Dirty, Everything> {
+        let mut dirty = Dirty::default();
+        let mut named: BTreeMap<(Kind, u32), i64> = BTreeMap::new();
+        for (group, rule, comes) in edits.rules() {
+            let number = self.domain.groups.number(group).ok_or(Everything)?;
+            if !self.domain.compiled.contains_key(&number) {
+                continue;
+            }
+            let peer = &rule.permission.peer;
+            let named_peer = match peer {
+                Peer::Prefix(_) => None,
+                Peer::PrefixList(_) => Some(Kind::PrefixLists),
+                Peer::Group(_) => Some(Kind::Groups),
+            };
+            let named_peer = match named_peer {
+                Some(kind) => Some((kind, self.domain.peer_number(peer).ok_or(Everything)?)),
+                None => None,
+            };
+            if let Some(peer) = named_peer {
+                *named.entry(peer).or_default() += if comes { 1 } else { -1 };
+            }
+            let direction = rule.permission.direction;
+            for (_, policy) in self.domain.policies_with(number) {
+                dirty.entries.insert((policy, direction));
+                match (peer, named_peer) {
+                    (Peer::Prefix(prefix), _) if prefix.prefix_len() > 0 => {
+                        let family = family_of(prefix);
+                        let region = region_of(*prefix);
+                        dirty.regions.insert((policy, direction, family, region));
+                    }
+                    (_, Some((kind, peer))) => {
+                        dirty.peers.insert((policy, direction, kind, peer));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        // Who is in a group or list is only told while a rule names it.
+        for ((kind, peer), more) in named {
+            let before = match kind {
+                Kind::PrefixLists => self.domain.lists.peers(peer),
+                Kind::Groups => self.domain.groups.peers(peer),
+            };
+            if (before == 0) != (i64::from(before) + more <= 0) {
+                return Err(Everything);
+            }
+        }
+        let mut members = Vec::new();
+        for (group, address, comes) in edits.members() {
+            let number = self.domain.groups.number(group).ok_or(Everything)?;
+            if self.domain.groups.is_peer(number) {
+                dirty.addresses.insert(Addr::from(address));
+                members.push((number, address, comes));
+            }
+        }
+        let mut prefixes = Vec::new();
+        for (list, prefix, comes) in edits.prefixes() {
+            let number = self.domain.lists.number(list).ok_or(Everything)?;
+            // Who is everyone is looked up elsewhere.
+            if prefix.prefix_len() == 0 {
+                return Err(Everything);
+            }
+            if self.domain.lists.is_peer(number) {
+                dirty.lists.insert((family_of(&prefix), region_of(prefix)));
+                prefixes.push((number, prefix, comes));
+            }
+        }
+        for (number, address, comes) in members {
+            self.members.edit(number, address, comes);
+        }
+        for (number, prefix, comes) in prefixes {
+            self.lists.edit(number, prefix, comes);
+        }
+        Ok(dirty)
+    }
+}
+
+/// What a prefix changes. Tables of IPv6 are changed by first halves of addresses.
+fn region_of(prefix: IpNet) -> Prefix {
+    match family_of(&prefix) {
+        Family::V4 => Prefix::from(prefix),
+        Family::V6 => Prefix::from(prefix).within(64),
+    }
+}
+
+fn list_table(domain: &Domain, family: Family) -> Option<u32> {
+    Scope::prefix_lists(domain.number, family).list_table()
+}
+
+fn grant_key(course: Course<'_>, identity: Identity) -> GrantKey {
+    GrantKey {
+        direction_policy: course.number(),
+        identity,
+    }
+}
+
+/// Writes the link-local services of a VPC.
+fn add_services(domain: &Domain, vpc: &Vpc, sets: &mut Entries<ScopedPrefix, Identity>) {
+    sets.begin(Subject::Vpc(domain.name.clone()));
+    for service in &vpc.link_local_services {
+        let scope = Scope::services(domain.number, Addr::from(*service).family());
+        let whole = Prefix::from(*service);
+        sets.add(
+            ScopedPrefix::new(scope, whole.address(), whole.bits()),
+            PRESENT,
+        );
+    }
+}
+
+/// Changes an entry, and remembers what it was.
+fn set<K: Ord + Copy, V: Copy>(
+    (entries, before): (&mut BTreeMap<K, V>, &mut Before<K, V>),
+    key: K,
+    value: Option<V>,
+) {
+    let was = match value {
+        Some(value) => entries.insert(key, value),
+        None => entries.remove(&key),
+    };
+    before.entry(key).or_insert(was);
+}
+
+fn take_back<K: Ord + Copy, V: Copy>(entries: &mut BTreeMap<K, V>, before: &Before<K, V>) {
+    for (key, value) in before {
+        match value {
+            Some(value) => entries.insert(*key, *value),
+            None => entries.remove(key),
+        };
+    }
+}
+
+/// Tells what entries were and what they are.
+fn tell<K: Ord + Copy, V: Copy>(
+    before: &Before<K, V>,
+    entries: &BTreeMap<K, V>,
+    (old, new): (&mut BTreeMap<K, V>, &mut BTreeMap<K, V>),
+) {
+    let changed = before.iter();
+    old.extend(changed.filter_map(|(key, value)| Some((*key, (*value)?))));
+    let keys = before.keys();
+    new.extend(keys.filter_map(|key| Some((*key, *entries.get(key)?))));
+}
