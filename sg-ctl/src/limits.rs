@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::compile;
 use crate::dataplane::{DEFAULT_CAPACITY, room_for_flows};
-use crate::store::{SqliteStore, StoreError};
+use crate::store::{Store, StoreError};
 
 /// The settings of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,7 +128,7 @@ impl Limits {
     }
 
     /// What is stored; defaults for the rest.
-    pub fn read(store: &SqliteStore) -> Result<Self, StoreError> {
+    pub fn read(store: &dyn Store) -> Result<Self, StoreError> {
         let mut limits = Self::default();
         for limit in Limit::all() {
             let stored = store.setting(&limit.setting())?;
@@ -142,7 +142,7 @@ impl Limits {
     }
 
     /// Stores what is not the default.
-    pub fn write(&self, store: &mut SqliteStore) -> Result<(), StoreError> {
+    pub fn write(&self, store: &mut dyn Store) -> Result<(), StoreError> {
         let (before, default) = (Self::read(store)?, Self::default());
         for limit in Limit::all() {
             let value = self.value(limit);
@@ -158,6 +158,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::SqliteStore;
 
     #[test]
     fn what_is_stored_is_read_again_and_a_default_is_not_stored() {

@@ -4,7 +4,7 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use sg_ctl::store::SqliteStore;
+use sg_ctl::store::{SqliteStore, Store as _};
 use tests::lab::{Lab, Pair};
 use tests::sg::{Ran, Sg};
 use tests::sockets::Outcome::{Connected, TimedOut};

@@ -21,7 +21,7 @@ use super::error::{Error, Result};
 use super::{Controller, Needed, Plan};
 use crate::dirs::{DirOptions, Dirs};
 use crate::policy::model::Policy;
-use crate::store::{SqliteStore, StoreError, remove_copy};
+use crate::store::{SqliteStore, Store, StoreError, remove_copy};
 
 /// The policy to return to, in the state folder.
 const COPY: &str = "before-unconfirmed.db";
@@ -67,7 +67,7 @@ pub struct TakenBack {
 
 impl Unconfirmed {
     /// The change that waits, if there is one.
-    pub(super) fn find(store: &SqliteStore) -> Result<Option<Self>> {
+    pub(super) fn find(store: &dyn Store) -> Result<Option<Self>> {
         read(store, UNCONFIRMED)
     }
 
@@ -92,19 +92,19 @@ impl Unconfirmed {
         self.deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
     }
 
-    fn store(&self, store: &mut SqliteStore) -> Result<()> {
+    fn store(&self, store: &mut dyn Store) -> Result<()> {
         write(store, UNCONFIRMED, Some(self))
     }
 }
 
 impl TakenBack {
     /// What was taken back last, unless something was changed since.
-    pub(super) fn find(store: &SqliteStore) -> Result<Option<Self>> {
+    pub(super) fn find(store: &dyn Store) -> Result<Option<Self>> {
         read(store, TAKEN_BACK)
     }
 
     /// Forgets it.
-    pub(super) fn forget(store: &mut SqliteStore) -> Result<()> {
+    pub(super) fn forget(store: &mut dyn Store) -> Result<()> {
         match Self::find(store)? {
             Some(_) => write::<Self>(store, TAKEN_BACK, None),
             None => Ok(()),
@@ -112,13 +112,13 @@ impl TakenBack {
     }
 }
 
-fn read<T: for<'a> Deserialize<'a>>(store: &SqliteStore, name: &str) -> Result<Option<T>> {
+fn read<T: for<'a> Deserialize<'a>>(store: &dyn Store, name: &str) -> Result<Option<T>> {
     let text = store.setting(name)?;
     // What cannot be read was written by another version: there is nothing to be done about it.
     Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
-fn write<T: Serialize>(store: &mut SqliteStore, name: &str, value: Option<&T>) -> Result<()> {
+fn write<T: Serialize>(store: &mut dyn Store, name: &str, value: Option<&T>) -> Result<()> {
     let text = value.map(serde_json::to_string).transpose();
     let text = text.map_err(|source| Error::Waiter(source.into()))?;
     Ok(store.set_setting(name, text.as_deref())?)
@@ -126,7 +126,7 @@ fn write<T: Serialize>(store: &mut SqliteStore, name: &str, value: Option<&T>) -
 
 /// Readies the way back: from here on, whatever happens, the policy as it is returns.
 pub(super) fn begin(
-    store: &mut SqliteStore,
+    store: &mut dyn Store,
     dirs: &Dirs,
     before: u64,
     within: Duration,
@@ -150,7 +150,7 @@ pub(super) fn begin(
 
 /// Counts the time from now on: making the change took some of it.
 pub(super) fn restart(
-    store: &mut SqliteStore,
+    store: &mut dyn Store,
     unconfirmed: &mut Unconfirmed,
     within: Duration,
 ) -> Result<()> {
@@ -159,7 +159,7 @@ pub(super) fn restart(
 }
 
 /// Gives up the way back.
-pub(super) fn end(store: &mut SqliteStore, dirs: &Dirs) -> Result<()> {
+pub(super) fn end(store: &mut dyn Store, dirs: &Dirs) -> Result<()> {
     write::<Unconfirmed>(store, UNCONFIRMED, None)?;
     Ok(remove_copy(&copy(dirs))?)
 }
@@ -185,20 +185,20 @@ impl Controller {
 
     /// What was taken back last, unless something was changed since.
     pub fn taken_back(&self) -> Result<Option<TakenBack>> {
-        TakenBack::find(&self.store)
+        TakenBack::find(&*self.store)
     }
 
     /// Keeps the change that waits.
     pub fn confirm(&mut self) -> Result<()> {
         self.take_unconfirmed()?;
-        end(&mut self.store, &self.dirs)
+        end(&mut *self.store, &self.dirs)
     }
 
     /// Makes the policy and the kernel what they were before the change that waits.
     pub fn take_back(&mut self) -> Result<TakenBack> {
         let unconfirmed = self.take_unconfirmed()?;
         let Some(policy) = policy_before(&self.dirs)? else {
-            end(&mut self.store, &self.dirs)?;
+            end(&mut *self.store, &self.dirs)?;
             return Err(Error::NothingToReturnTo);
         };
         let plan = Plan {
@@ -214,13 +214,13 @@ impl Controller {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
         };
-        write(&mut self.store, TAKEN_BACK, Some(&taken_back))?;
-        end(&mut self.store, &self.dirs)?;
+        write(&mut *self.store, TAKEN_BACK, Some(&taken_back))?;
+        end(&mut *self.store, &self.dirs)?;
         Ok(taken_back)
     }
 
     fn take_unconfirmed(&mut self) -> Result<Unconfirmed> {
-        match (self.unconfirmed.take(), TakenBack::find(&self.store)?) {
+        match (self.unconfirmed.take(), TakenBack::find(&*self.store)?) {
             (Some(unconfirmed), _) => Ok(unconfirmed),
             (None, Some(taken_back)) => Err(Error::TooLate(taken_back.before)),
             (None, None) => Err(Error::NothingUnconfirmed),

@@ -26,7 +26,7 @@ use crate::policy::change::Change;
 use crate::policy::diff::diff;
 use crate::policy::model::Policy;
 use crate::privileges;
-use crate::store::{Revision, SqliteStore, Store as _};
+use crate::store::{Revision, SqliteStore, Store};
 
 pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation};
 pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
@@ -41,7 +41,7 @@ use devices::{Devices, refuse_unfit};
 /// The right to change what one instance enforces, and the policy as it is.
 pub struct Controller {
     dirs: Dirs,
-    store: SqliteStore,
+    store: Box<dyn Store>,
     revision: Revision,
     policy: Policy,
     limits: Limits,
@@ -227,7 +227,7 @@ impl Controller {
         }
     }
 
-    fn of(dirs: Dirs, lock: Lock, store: SqliteStore) -> Result<Self> {
+    fn of(dirs: Dirs, lock: Lock, store: impl Store + 'static) -> Result<Self> {
         let mut controller = Self::read(dirs, lock, store)?;
         controller.claim()?;
         controller.complete_overdue()?;
@@ -246,20 +246,20 @@ impl Controller {
         self.takes_over = true;
     }
 
-    fn replacing(dirs: Dirs, lock: Lock, store: SqliteStore) -> Result<Self> {
+    fn replacing(dirs: Dirs, lock: Lock, store: impl Store + 'static) -> Result<Self> {
         let mut controller = Self::read(dirs, lock, store)?;
         controller.store.give_id()?;
         controller.takes_over = true;
         Ok(controller)
     }
 
-    fn read(dirs: Dirs, lock: Lock, store: SqliteStore) -> Result<Self> {
+    fn read(dirs: Dirs, lock: Lock, store: impl Store + 'static) -> Result<Self> {
         let (revision, policy) = store.snapshot()?;
         let limits = Limits::read(&store)?;
         Ok(Self {
             unconfirmed: Unconfirmed::find(&store)?,
             dirs,
-            store,
+            store: Box::new(store),
             revision,
             policy,
             limits,
@@ -303,7 +303,7 @@ impl Controller {
             return Err(Error::Unconfirmed(unconfirmed.left_s()));
         }
         let before = mem::replace(&mut self.limits, limits);
-        self.limits.write(&mut self.store)?;
+        self.limits.write(&mut *self.store)?;
         let as_it_is = |controller: &mut Self| {
             let policy = controller.policy.clone();
             controller.install(Plan {
@@ -315,7 +315,7 @@ impl Controller {
         let done = as_it_is(self);
         if let Err(error) = &done {
             self.limits = before;
-            self.limits.write(&mut self.store)?;
+            self.limits.write(&mut *self.store)?;
             if matches!(error, Error::TakenBack { .. } | Error::Stuck { .. }) {
                 as_it_is(self)?;
             }
@@ -395,7 +395,7 @@ impl Controller {
             }
         }
         if let (Some(within), Some(unconfirmed)) = (confirm_within, &mut self.unconfirmed) {
-            confirmation::restart(&mut self.store, unconfirmed, within)?;
+            confirmation::restart(&mut *self.store, unconfirmed, within)?;
         }
         if wanted.devices.is_empty() {
             self.dirs.unmount_if_empty(&self.lock)?;
@@ -459,7 +459,7 @@ impl Controller {
             Err(error) => {
                 let told = self.undo(kernel, wanted.policy, error);
                 if matches!(told, Error::TakenBack { .. }) && self.unconfirmed.take().is_some() {
-                    confirmation::end(&mut self.store, &self.dirs)?;
+                    confirmation::end(&mut *self.store, &self.dirs)?;
                 }
                 Err(told)
             }
@@ -471,12 +471,12 @@ impl Controller {
         (care.tell)(News::Step(Step::Store));
         if let Some(within) = care.confirm_within {
             let before = self.revision.number();
-            let begun = confirmation::begin(&mut self.store, &self.dirs, before, within)?;
+            let begun = confirmation::begin(&mut *self.store, &self.dirs, before, within)?;
             self.unconfirmed = Some(begun);
         }
         self.revision = self.store.commit(self.revision, changes)?;
         if !changes.is_empty() {
-            TakenBack::forget(&mut self.store)?;
+            TakenBack::forget(&mut *self.store)?;
         }
         Ok(())
     }

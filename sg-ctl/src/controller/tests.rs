@@ -60,7 +60,7 @@ fn controller(folder: &TempDir) -> Controller {
     let (revision, policy) = store.snapshot().unwrap();
     Controller {
         dirs,
-        store,
+        store: Box::new(store),
         revision,
         policy,
         limits: Limits::default(),

@@ -8,7 +8,7 @@ mod sqlite;
 
 use std::fmt;
 use std::num::ParseIntError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,8 @@ use crate::policy::model::Policy;
 
 pub use sqlite::{SqliteStore, remove_copy};
 
-/// Keeps one policy, revision by revision.
+/// Keeps one policy, revision by revision, and the settings of the machine. Whatever is done with a
+/// policy needs nothing else of where it is kept.
 pub trait Store {
     /// The policy as it is, with the number to give when changing it.
     fn snapshot(&self) -> Result<(Revision, Policy), StoreError>;
@@ -26,6 +27,26 @@ pub trait Store {
     /// Makes the changes, all or none, if nobody else has changed anything since `expected`.
     /// When this returns, they survive a loss of power. Without changes nothing is written.
     fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError>;
+
+    /// A setting of this machine, which is not part of the policy and of no revision.
+    fn setting(&self, name: &str) -> Result<Option<String>, StoreError>;
+
+    /// Sets or removes a setting of this machine, durably.
+    fn set_setting(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError>;
+
+    /// What tells this store from every other; `None` for one of an earlier version that has not
+    /// got one yet.
+    fn id(&self) -> Result<Option<StoreId>, StoreError>;
+
+    /// As [`Self::id`], and gives one to a store of an earlier version where it can be written to.
+    fn give_id(&mut self) -> Result<Option<StoreId>, StoreError>;
+
+    /// Why it cannot be written to, where it can only be read.
+    fn read_only(&self) -> Option<&str>;
+
+    /// Writes the policy as it is into a file of its own, durably, for [`SqliteStore::read_copy`]. A
+    /// copy that is there is replaced.
+    fn copy_to(&self, path: &Path) -> Result<(), StoreError>;
 }
 
 /// The number of a stored state of the policy; each commit counts one up.

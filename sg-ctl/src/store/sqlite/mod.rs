@@ -111,37 +111,6 @@ impl SqliteStore {
         fs::exists(state_dir.join(Self::FILE))
     }
 
-    /// What tells this store from every other; `None` for one of an earlier version that has not
-    /// got one yet.
-    pub fn id(&self) -> Result<Option<StoreId>, StoreError> {
-        let text = self.setting(IDENTITY)?;
-        let id = text.map(|text| {
-            text.parse().map_err(|error| StoreError::Damaged {
-                path: self.path.clone(),
-                why: format!("its identity {text:?} is not a number: {error}"),
-            })
-        });
-        id.transpose()
-    }
-
-    /// As [`Self::id`], and gives one to a store of an earlier version where it can be written to.
-    pub fn give_id(&mut self) -> Result<Option<StoreId>, StoreError> {
-        if let Some(id) = self.id()? {
-            return Ok(Some(id));
-        }
-        if self.read_only.is_some() {
-            return Ok(None);
-        }
-        let id = StoreId::random();
-        self.set_setting(IDENTITY, Some(&id.to_string()))?;
-        Ok(Some(id))
-    }
-
-    /// Why it cannot be written to, where it can only be read.
-    pub fn read_only(&self) -> Option<&str> {
-        self.read_only.as_deref()
-    }
-
     fn refuse_if_read_only(&self) -> Result<(), StoreError> {
         match &self.read_only {
             Some(why) => Err(StoreError::ReadOnly {
@@ -152,58 +121,7 @@ impl SqliteStore {
         }
     }
 
-    /// A setting of this machine, which is not part of the policy and of no revision.
-    pub fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
-        self.db
-            .query_row("SELECT value FROM setting WHERE name = ?", [name], |row| {
-                row.get(0)
-            })
-            .optional()
-            .map_err(self.reading())
-    }
-
-    /// Sets or removes a setting of this machine, durably.
-    pub fn set_setting(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
-        self.refuse_if_read_only()?;
-        match value {
-            Some(value) => self.db.execute(
-                "INSERT INTO setting (name, value) VALUES (?1, ?2) \
-                 ON CONFLICT (name) DO UPDATE SET value = ?2",
-                (name, value),
-            ),
-            None => self
-                .db
-                .execute("DELETE FROM setting WHERE name = ?", [name]),
-        }
-        .map(drop)
-        .map_err(self.writing())
-    }
-
-    /// Writes the policy as it is into a file of its own, durably. A copy that is there is replaced.
-    pub fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
-        remove_copy(path)?;
-        let failed = |source: std::io::Error| StoreError::System {
-            doing: "copy the policy to",
-            path: path.to_owned(),
-            source: source.into(),
-        };
-        // SQLite fills an empty file and leaves its mode as it is.
-        open_file(path).map_err(failed)?;
-        let name = path
-            .to_str()
-            .ok_or_else(|| failed(std::io::Error::other("the path is not UTF-8")))?;
-        self.db
-            .execute("VACUUM INTO ?", [name])
-            .map_err(self.reading())?;
-        // What SQLite writes there it does not wait for.
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        fs::File::open(path)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::File::open(folder)?.sync_all())
-            .map_err(failed)
-    }
-
-    /// Reads what [`Self::copy_to`] has written.
+    /// Reads what [`Store::copy_to`] has written.
     pub fn read_copy(path: &Path) -> Result<Policy, StoreError> {
         Ok(Self::open_file(path.to_owned())?.snapshot()?.1)
     }
@@ -378,6 +296,81 @@ impl Store for SqliteStore {
         transaction.commit().map_err(&writing)?;
         Ok(revision)
     }
+
+    fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.db
+            .query_row("SELECT value FROM setting WHERE name = ?", [name], |row| {
+                row.get(0)
+            })
+            .optional()
+            .map_err(self.reading())
+    }
+
+    fn set_setting(&mut self, name: &str, value: Option<&str>) -> Result<(), StoreError> {
+        self.refuse_if_read_only()?;
+        match value {
+            Some(value) => self.db.execute(
+                "INSERT INTO setting (name, value) VALUES (?1, ?2) \
+                 ON CONFLICT (name) DO UPDATE SET value = ?2",
+                (name, value),
+            ),
+            None => self
+                .db
+                .execute("DELETE FROM setting WHERE name = ?", [name]),
+        }
+        .map(drop)
+        .map_err(self.writing())
+    }
+
+    fn id(&self) -> Result<Option<StoreId>, StoreError> {
+        let text = self.setting(IDENTITY)?;
+        let id = text.map(|text| {
+            text.parse().map_err(|error| StoreError::Damaged {
+                path: self.path.clone(),
+                why: format!("its identity {text:?} is not a number: {error}"),
+            })
+        });
+        id.transpose()
+    }
+
+    fn give_id(&mut self) -> Result<Option<StoreId>, StoreError> {
+        if let Some(id) = self.id()? {
+            return Ok(Some(id));
+        }
+        if self.read_only.is_some() {
+            return Ok(None);
+        }
+        let id = StoreId::random();
+        self.set_setting(IDENTITY, Some(&id.to_string()))?;
+        Ok(Some(id))
+    }
+
+    fn read_only(&self) -> Option<&str> {
+        self.read_only.as_deref()
+    }
+
+    fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        remove_copy(path)?;
+        let failed = |source: std::io::Error| StoreError::System {
+            doing: "copy the policy to",
+            path: path.to_owned(),
+            source: source.into(),
+        };
+        // SQLite fills an empty file and leaves its mode as it is.
+        open_file(path).map_err(failed)?;
+        let name = path
+            .to_str()
+            .ok_or_else(|| failed(std::io::Error::other("the path is not UTF-8")))?;
+        self.db
+            .execute("VACUUM INTO ?", [name])
+            .map_err(self.reading())?;
+        // What SQLite writes there it does not wait for.
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::File::open(path)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::File::open(folder)?.sync_all())
+            .map_err(failed)
+    }
 }
 
 fn count_up(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
@@ -391,7 +384,7 @@ fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
     Ok(Revision(number))
 }
 
-/// Removes what [`SqliteStore::copy_to`] has written, if it is there.
+/// Removes what [`Store::copy_to`] has written, if it is there.
 pub fn remove_copy(path: &Path) -> Result<(), StoreError> {
     // A log that an interrupted command left would be taken for one of the next copy.
     for suffix in ["", "-wal", "-shm"] {
