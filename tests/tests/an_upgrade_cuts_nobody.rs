@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use tests::lab::{Lab, Pair};
 use tests::sg::{Sg, sg_ctl};
 use tests::sockets::Outcome::{Connected, TimedOut};
-use tests::sockets::{TcpEcho, UdpEcho, tcp_connects, udp_roundtrip};
+use tests::sockets::{Session, TcpEcho, UdpEcho, tcp_connects, udp_roundtrip};
 
 const UPGRADES: usize = 100;
 const KILLS: u32 = 5;
@@ -263,5 +263,27 @@ fn a_killed_upgrade_leaves_the_old_build_or_the_new_one_in_force() -> Result<()>
         sg.run_build(build, &["verify"])?.succeeded()?;
         longest = longest.max(begin.elapsed());
     }
+    Ok(())
+}
+
+/// Earlier versions had the counters of reasons beside the flows, where this one does not look.
+#[test]
+fn a_build_that_counts_elsewhere_is_taken_over_with_its_flows() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    sg.apply(POLICY)?;
+    let _listener = TcpEcho::listen(&pair.host, ":7")?;
+    let mut session = Session::open(pair.world.at("10.0.0.1:40000")?, "10.0.0.10:7")?;
+    ensure!(session.echoes()? == Connected);
+    let bpf = sg.run_dir().join("bpf");
+    fs::rename(bpf.join("layout-1/REASONS"), bpf.join("flows/REASONS"))?;
+    // From here on only its flow lets it in.
+    let rule = "rule remove g --ingress --protocol tcp --ports 7 --from 10.0.0.0/24";
+    let rule: Vec<&str> = rule.split(' ').collect();
+    let another = sg.another_build()?;
+    sg.run_build(&another, &rule)?.succeeded()?;
+    sg.run_build(&another, &["verify"])?.succeeded()?;
+    ensure!(session.echoes()? == Connected);
+    ensure!(tcp_connects(pair.world.at("10.0.0.1")?, "10.0.0.10:7")? == TimedOut);
     Ok(())
 }

@@ -111,8 +111,13 @@ pub(super) fn pair(bytes: &[u8]) -> Option<(Image, Image)> {
     Some((gone.into(), new.into()))
 }
 
-/// Makes the numbers of an image those that it has after a change.
-pub(super) fn follow(ids: &mut Ids, gone: &Ids, new: Ids) {
+/// Makes the numbers and members of an image those that it has after a change.
+pub(super) fn follow(image: &mut Image, gone: &Image, new: Image) {
+    image
+        .members
+        .retain(|key, _| !gone.members.contains_key(key));
+    image.members.extend(new.members);
+    let (ids, gone, new) = (&mut image.ids, &gone.ids, new.ids);
     ids.rules.retain(|rule, _| !gone.rules.contains_key(rule));
     ids.rules.extend(new.rules);
     ids.identities.extend(new.identities);

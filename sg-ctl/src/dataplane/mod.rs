@@ -956,10 +956,12 @@ impl Dataplane {
     fn mark_audited(&self, next: &Image) -> Result<(), Error> {
         let before = self.files.read_audit_marks();
         let marks = match &self.installed {
-            Some((record, image)) => {
-                let totals = ReasonTotals::open(&self.bpffs, record)?;
-                before.follow(image, next, &totals)?
-            }
+            Some((record, image)) => match ReasonTotals::open(&self.bpffs, record) {
+                Ok(totals) => before.follow(image, next, &totals)?,
+                // Counters that an earlier version has elsewhere begin anew.
+                Err(Error::EarlierVersion) => AuditMarks::default(),
+                Err(error) => return Err(error),
+            },
             None => AuditMarks::default(),
         };
         match marks == before {

@@ -242,7 +242,7 @@ impl Files {
     /// The image. One that was written before files were sealed is only right beside a record of that
     /// time, so that damage never makes one look like it.
     ///
-    /// Of an image that an earlier version has changed since, the numbers are followed. Where its
+    /// Of an image that an earlier version has changed since, the numbers and members are followed. Where its
     /// tables lie is not, so that the record is made one of another build, whose tables are made anew.
     fn read_image(
         &self,
@@ -273,7 +273,7 @@ impl Files {
         };
         if let Some(amendments) = self.read_file(&self.amendments)? {
             for (gone, new) in self.pairs(*number, &amendments, is_sealed, is_marked)? {
-                former::follow(&mut image.ids, &gone.ids, new.ids);
+                former::follow(&mut image, &gone, new);
             }
             record.fingerprint = 0;
         }

@@ -185,9 +185,12 @@ impl Dataplane {
         }
         let nothing = Image::default();
         let installed = self.installed.as_ref().map_or(&nothing, |(_, image)| image);
+        let is_other_build = self
+            .record()
+            .is_some_and(|record| record.fingerprint != object::fingerprint());
         match self.prepare(wanted) {
             Ok(prepared) => {
-                compare_images(installed, &prepared.image, &mut found);
+                compare_images(installed, &prepared.image, is_other_build, &mut found);
                 // Where the device of one that the policy has is absent, that is said, and its rules
                 // may be needed no longer.
                 found.retain(|difference| match difference {
@@ -199,7 +202,6 @@ impl Dataplane {
             Err(error) => found.push(Difference::Impossible(error.to_string())),
         }
         if let Some((record, image)) = &self.installed {
-            let is_other_build = record.fingerprint != object::fingerprint();
             if is_other_build {
                 found.push(Difference::OtherBuild);
             }
@@ -621,7 +623,12 @@ fn grants(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
 
 /// What compiling gives now against what was installed, in the words of the policy where it has
 /// some.
-fn compare_images(installed: &Image, wanted: &Image, found: &mut Vec<Difference>) {
+fn compare_images(
+    installed: &Image,
+    wanted: &Image,
+    is_other_build: bool,
+    found: &mut Vec<Difference>,
+) {
     let before = found.len();
     compare_interfaces(installed, wanted, found);
     let [has, gets] = [installed, wanted].map(|image| {
@@ -644,8 +651,9 @@ fn compare_images(installed: &Image, wanted: &Image, found: &mut Vec<Difference>
             joined: is.difference(&was).cloned().collect(),
         }
     }));
-    // The rest follows from these; where it does not, the numbers are all there is to say.
-    if found.len() > before {
+    // The rest follows from these; where it does not, the numbers are all there is to say. Another
+    // build's tables may lie elsewhere.
+    if found.len() > before || is_other_build {
         return;
     }
     for (map, count) in [
