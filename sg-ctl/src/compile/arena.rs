@@ -241,10 +241,11 @@ impl<E: Copy + Default + Eq + Hash> Slices<E> {
         };
         let slice = Slice { offset, length };
         let range = slice.range();
-        if self.entries.len() < range.end {
-            self.entries.resize(range.end, E::default());
-        }
-        if let Some(place) = self.entries.get_mut(range) {
+        if range.end > self.entries.len() {
+            // What was there behind the place was given back.
+            self.entries.resize(range.start, E::default());
+            self.entries.extend_from_slice(wanted);
+        } else if let Some(place) = self.entries.get_mut(range) {
             place.copy_from_slice(wanted);
         }
         let new = Known {
@@ -478,6 +479,7 @@ mod tests {
         let wide = slices.place(&[5, 5, 5]);
         assert_eq!(wide.offset, 1, "gaps side by side are one");
         assert_eq!(slices.arena(Which::New).slices(), [wide]);
+        assert_eq!(slices.entries(wide), [5, 5, 5]);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Space {
     pub(super) fn new(previous: &Image, limits: &Limits, rules: usize) -> Self {
         Self {
             ports: PortTables::new(&previous.ports, limits.port_entries, rules),
-            ranges: RangeTables::new(previous, limits),
+            ranges: RangeTables::new(previous, limits, rules),
         }
     }
 

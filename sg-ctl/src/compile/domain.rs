@@ -32,7 +32,6 @@ pub(super) struct Domain {
 }
 
 /// A set of groups that some interface has.
-#[derive(Clone)]
 pub(super) struct AttachedPolicy {
     pub(super) id: u32,
     /// Whom to name when it asks for too much.
@@ -150,11 +149,11 @@ impl Domain {
         }
     }
 
-    /// The policies that a group is in, with the numbers of their groups.
-    pub(super) fn policies_with(&self, group: u32) -> impl Iterator<Item = (&Vec<u32>, u32)> {
+    /// The numbers of the policies that a group is in.
+    pub(super) fn policies_with(&self, group: u32) -> impl Iterator<Item = u32> {
         let policies = self.policies.iter();
         let policies = policies.filter(move |(groups, _)| groups.binary_search(&group).is_ok());
-        policies.map(|(groups, policy)| (groups, policy.id))
+        policies.map(|(_, policy)| policy.id)
     }
 }
 

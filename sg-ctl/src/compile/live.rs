@@ -1,7 +1,7 @@
 //! A compiled policy that is kept in memory, so that an edit costs what it changes.
 //!
 //! Compiling is to compute every cell, an edit is to compute those that it touches; both find the same
-//! content at the same place. What an edit changes is told as two images that hold the changed entries
+//! content at the same place. What an edit changes is two images that hold the changed entries
 //! alone, as they were and as they are to be; whoever installs images installs the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,10 @@ use super::ranges::Laid;
 use crate::policy::model::{Peer, Policy, Rule, Vpc};
 use crate::policy::names::{GroupName, PrefixListName, RuleId, VpcName};
 
+/// After so many edits everything is compiled: that gives back what they leave behind, port tables that
+/// nothing leads to and sets that no address is in.
+const MOST_EDITS: u32 = 1 << 10;
+
 /// A compiled policy.
 pub struct Live {
     settings: Settings,
@@ -47,6 +51,7 @@ pub struct Live {
     slots: Circle,
     /// How many rules have an id that more than one has.
     shared: BTreeMap<RuleId, u32>,
+    edits: u32,
     unsettled: Unsettled,
 }
 
@@ -68,7 +73,7 @@ struct Unsettled {
     members: Before<MemberKey, Member>,
     grants: Before<GrantKey, Grant>,
     rules: Before<RuleId, RuleSlot>,
-    /// Numbers were given or rules sorted in, for a change that came to nothing.
+    /// An edit stopped half way: numbers were given and rules sorted in.
     is_torn: bool,
 }
 
@@ -168,16 +173,16 @@ struct Dirty {
     lists: BTreeSet<(Family, Prefix)>,
 }
 
-/// Why an edit is not made alone: it changes the shape of many cells, or finds no room.
-struct Everything;
+/// An edit changes the shape of many cells, or finds no room.
+struct NeedsFullCompile;
 
-impl From<TooMuch> for Everything {
+impl From<TooMuch> for NeedsFullCompile {
     fn from(_: TooMuch) -> Self {
         Self
     }
 }
 
-impl From<CompileError> for Everything {
+impl From<CompileError> for NeedsFullCompile {
     fn from(_: CompileError) -> Self {
         Self
     }
@@ -249,6 +254,7 @@ impl Live {
             grants: Numbers::new(0, previous.grants.values().map(|grant| grant.index)),
             slots,
             shared,
+            edits: 0,
             unsettled: Unsettled::default(),
         };
         let mut members = Entries::new("MEMBERS", "members", limits.members);
@@ -363,7 +369,7 @@ impl Live {
         Ok(())
     }
 
-    /// Everything that is to be in force.
+    /// NeedsFullCompile that is to be in force.
     pub fn image(&mut self) -> Image {
         let mut image = self.image.clone();
         self.put_slices(&mut image, Which::Used);
@@ -408,12 +414,12 @@ impl Live {
             rules,
             ..
         } = &self.unsettled;
-        take_back(&mut image.policies, policies);
-        take_back(&mut image.policy_ranges, policy_ranges);
-        take_back(&mut image.list_ranges, list_ranges);
-        take_back(&mut image.members, members);
-        take_back(&mut image.grants, grants);
-        take_back(&mut image.ids.rules, rules);
+        roll_back(&mut image.policies, policies);
+        roll_back(&mut image.policy_ranges, policy_ranges);
+        roll_back(&mut image.list_ranges, list_ranges);
+        roll_back(&mut image.members, members);
+        roll_back(&mut image.grants, grants);
+        roll_back(&mut image.ids.rules, rules);
         image
     }
 
@@ -434,9 +440,11 @@ impl Live {
 
     /// Computes the cells that edits touch, or everything where that is no more work. `policy` is the
     /// one after the edits. What it returns is to be installed before [`Self::settle`] is called; an
-    /// edit before that takes back what was not.
+    /// edit before that rolls back what was not.
     pub fn edit(&mut self, policy: &Policy, edits: &Edits) -> Result<Change, CompileError> {
+        self.edits += 1;
         if self.unsettled.is_settled()
+            && self.edits <= MOST_EDITS
             && let Ok(change) = self.edit_alone(edits)
         {
             return Ok(change);
@@ -445,14 +453,14 @@ impl Live {
         self.compile_again(policy, &attached)
     }
 
-    fn edit_alone(&mut self, edits: &Edits) -> Result<Change, Everything> {
+    fn edit_alone(&mut self, edits: &Edits) -> Result<Change, NeedsFullCompile> {
         let mut vpcs = self.vpcs.iter();
         let Some(at) = vpcs.position(|vpc| vpc.domain.name == edits.vpc) else {
             // Nothing is attached there.
             return Ok(Change::default());
         };
         let mut vpc = self.vpcs.remove(at);
-        let changed = vpc.take(edits).and_then(|dirty| {
+        let changed = vpc.touch(edits).and_then(|dirty| {
             // From here on the rules are those after the edits.
             self.unsettled.is_torn = true;
             self.number(&mut vpc, edits)?;
@@ -466,7 +474,7 @@ impl Live {
     }
 
     /// Gives rules of attached groups that come their counters, and sorts all in and out.
-    fn number(&mut self, vpc: &mut LiveVpc, edits: &Edits) -> Result<(), Everything> {
+    fn number(&mut self, vpc: &mut LiveVpc, edits: &Edits) -> Result<(), NeedsFullCompile> {
         for (group, rule, comes) in edits.rules() {
             let Some(group) = vpc.compiled_group(group) else {
                 continue;
@@ -478,7 +486,11 @@ impl Live {
                     slot
                 }
                 (None, true) => {
-                    let slot = self.slots.next_within().map(RuleSlot).ok_or(Everything)?;
+                    let slot = self
+                        .slots
+                        .next_within()
+                        .map(RuleSlot)
+                        .ok_or(NeedsFullCompile)?;
                     set(
                         (&mut self.image.ids.rules, &mut self.unsettled.rules),
                         rule.id,
@@ -498,7 +510,7 @@ impl Live {
                     }
                     slot
                 }
-                (None, false) => return Err(Everything),
+                (None, false) => return Err(NeedsFullCompile),
             };
             let more = if comes { 1 } else { -1 };
             vpc.domain.count_peer(&rule.permission.peer, more);
@@ -510,7 +522,7 @@ impl Live {
         Ok(())
     }
 
-    fn compute(&mut self, vpc: &mut LiveVpc, dirty: Dirty) -> Result<(), Everything> {
+    fn compute(&mut self, vpc: &mut LiveVpc, dirty: Dirty) -> Result<(), NeedsFullCompile> {
         let known = (vpc.lists.sets.len(), vpc.members.sets.len());
         self.compute_lists(vpc, &dirty)?;
         self.compute_members(vpc, &dirty)?;
@@ -542,7 +554,11 @@ impl Live {
         for (policy, direction) in dirty.entries {
             let course = vpc.course(policy, direction)?;
             let entry = course.entry(space)?;
-            let mut changed = image.policies.get(&policy).copied().ok_or(Everything)?;
+            let mut changed = image
+                .policies
+                .get(&policy)
+                .copied()
+                .ok_or(NeedsFullCompile)?;
             changed.directions[direction.number() as usize] = entry;
             set(
                 (&mut image.policies, &mut unsettled.policies),
@@ -576,8 +592,8 @@ impl Live {
         kind: Kind,
         identity: Identity,
         vpc: &LiveVpc,
-    ) -> Result<(), Everything> {
-        let set_of = vpc.sets(kind).set(identity).ok_or(Everything)?;
+    ) -> Result<(), NeedsFullCompile> {
+        let set_of = vpc.sets(kind).set(identity).ok_or(NeedsFullCompile)?;
         let by_peer = course.by_peers(kind, set_of);
         let key = grant_key(course, identity);
         let known = self.image.grants.get(&key).map(|grant| grant.index);
@@ -590,7 +606,7 @@ impl Live {
         };
         let highest = self.settings.limits.grants;
         if granted.is_some_and(|granted| granted.index >= highest) {
-            return Err(Everything);
+            return Err(NeedsFullCompile);
         }
         set(
             (&mut self.image.grants, &mut self.unsettled.grants),
@@ -600,11 +616,11 @@ impl Live {
         Ok(())
     }
 
-    fn compute_lists(&mut self, vpc: &mut LiveVpc, dirty: &Dirty) -> Result<(), Everything> {
+    fn compute_lists(&mut self, vpc: &mut LiveVpc, dirty: &Dirty) -> Result<(), NeedsFullCompile> {
         for (family, region) in &dirty.lists {
             let LiveVpc { domain, lists, .. } = vpc;
             let part = lists.edges_within(domain, *family, *region, &mut self.identities)?;
-            let index = list_table(domain, *family).ok_or(Everything)?;
+            let index = list_table(domain, *family).ok_or(NeedsFullCompile)?;
             let laid = self.list_tables.entry(index).or_default();
             self.space
                 .ranges
@@ -619,7 +635,11 @@ impl Live {
         Ok(())
     }
 
-    fn compute_members(&mut self, vpc: &mut LiveVpc, dirty: &Dirty) -> Result<(), Everything> {
+    fn compute_members(
+        &mut self,
+        vpc: &mut LiveVpc,
+        dirty: &Dirty,
+    ) -> Result<(), NeedsFullCompile> {
         for address in &dirty.addresses {
             let LiveVpc {
                 domain, members, ..
@@ -636,7 +656,7 @@ impl Live {
             });
             let highest = self.settings.limits.members;
             if member.is_some_and(|member| member.index >= highest) {
-                return Err(Everything);
+                return Err(NeedsFullCompile);
             }
             set(
                 (&mut self.image.members, &mut self.unsettled.members),
@@ -652,32 +672,32 @@ impl Live {
         let mut change = Change::default();
         let Change { old, new } = &mut change;
         let (image, unsettled) = (&self.image, &self.unsettled);
-        tell(
+        put_changed(
             &unsettled.policies,
             &image.policies,
             (&mut old.policies, &mut new.policies),
         );
-        tell(
+        put_changed(
             &unsettled.policy_ranges,
             &image.policy_ranges,
             (&mut old.policy_ranges, &mut new.policy_ranges),
         );
-        tell(
+        put_changed(
             &unsettled.list_ranges,
             &image.list_ranges,
             (&mut old.list_ranges, &mut new.list_ranges),
         );
-        tell(
+        put_changed(
             &unsettled.members,
             &image.members,
             (&mut old.members, &mut new.members),
         );
-        tell(
+        put_changed(
             &unsettled.grants,
             &image.grants,
             (&mut old.grants, &mut new.grants),
         );
-        tell(
+        put_changed(
             &unsettled.rules,
             &image.ids.rules,
             (&mut old.ids.rules, &mut new.ids.rules),
@@ -716,10 +736,10 @@ impl LiveVpc {
         self.domain.compiled.contains_key(&number).then_some(number)
     }
 
-    fn course(&self, policy: u32, direction: Direction) -> Result<Course<'_>, Everything> {
+    fn course(&self, policy: u32, direction: Direction) -> Result<Course<'_>, NeedsFullCompile> {
         let mut policies = self.domain.policies.iter();
         let found = policies.find(|(_, attached)| attached.id == policy);
-        let (groups, _) = found.ok_or(Everything)?;
+        let (groups, _) = found.ok_or(NeedsFullCompile)?;
         Ok(Course {
             domain: &self.domain,
             groups,
@@ -730,11 +750,11 @@ impl LiveVpc {
 
     /// The cells that edits touch; members and prefixes are sorted in and out. Nothing is changed where
     /// the edits give many cells another shape.
-    fn take(&mut self, edits: &Edits) -> Result<Dirty, Everything> {
+    fn touch(&mut self, edits: &Edits) -> Result<Dirty, NeedsFullCompile> {
         let mut dirty = Dirty::default();
         let mut named: BTreeMap<(Kind, u32), i64> = BTreeMap::new();
         for (group, rule, comes) in edits.rules() {
-            let number = self.domain.groups.number(group).ok_or(Everything)?;
+            let number = self.domain.groups.number(group).ok_or(NeedsFullCompile)?;
             if !self.domain.compiled.contains_key(&number) {
                 continue;
             }
@@ -745,14 +765,14 @@ impl LiveVpc {
                 Peer::Group(_) => Some(Kind::Groups),
             };
             let named_peer = match named_peer {
-                Some(kind) => Some((kind, self.domain.peer_number(peer).ok_or(Everything)?)),
+                Some(kind) => Some((kind, self.domain.peer_number(peer).ok_or(NeedsFullCompile)?)),
                 None => None,
             };
             if let Some(peer) = named_peer {
                 *named.entry(peer).or_default() += if comes { 1 } else { -1 };
             }
             let direction = rule.permission.direction;
-            for (_, policy) in self.domain.policies_with(number) {
+            for policy in self.domain.policies_with(number) {
                 dirty.entries.insert((policy, direction));
                 match (peer, named_peer) {
                     (Peer::Prefix(prefix), _) if prefix.prefix_len() > 0 => {
@@ -774,12 +794,12 @@ impl LiveVpc {
                 Kind::Groups => self.domain.groups.peers(peer),
             };
             if (before == 0) != (i64::from(before) + more <= 0) {
-                return Err(Everything);
+                return Err(NeedsFullCompile);
             }
         }
         let mut members = Vec::new();
         for (group, address, comes) in edits.members() {
-            let number = self.domain.groups.number(group).ok_or(Everything)?;
+            let number = self.domain.groups.number(group).ok_or(NeedsFullCompile)?;
             if self.domain.groups.is_peer(number) {
                 dirty.addresses.insert(Addr::from(address));
                 members.push((number, address, comes));
@@ -787,10 +807,10 @@ impl LiveVpc {
         }
         let mut prefixes = Vec::new();
         for (list, prefix, comes) in edits.prefixes() {
-            let number = self.domain.lists.number(list).ok_or(Everything)?;
+            let number = self.domain.lists.number(list).ok_or(NeedsFullCompile)?;
             // Who is everyone is looked up elsewhere.
             if prefix.prefix_len() == 0 {
-                return Err(Everything);
+                return Err(NeedsFullCompile);
             }
             if self.domain.lists.is_peer(number) {
                 dirty.lists.insert((family_of(&prefix), region_of(prefix)));
@@ -852,7 +872,7 @@ fn set<K: Ord + Copy, V: Copy>(
     before.entry(key).or_insert(was);
 }
 
-fn take_back<K: Ord + Copy, V: Copy>(entries: &mut BTreeMap<K, V>, before: &Before<K, V>) {
+fn roll_back<K: Ord + Copy, V: Copy>(entries: &mut BTreeMap<K, V>, before: &Before<K, V>) {
     for (key, value) in before {
         match value {
             Some(value) => entries.insert(*key, *value),
@@ -861,8 +881,8 @@ fn take_back<K: Ord + Copy, V: Copy>(entries: &mut BTreeMap<K, V>, before: &Befo
     }
 }
 
-/// Tells what entries were and what they are.
-fn tell<K: Ord + Copy, V: Copy>(
+/// Puts changed entries into two maps, as they were and as they are.
+fn put_changed<K: Ord + Copy, V: Copy>(
     before: &Before<K, V>,
     entries: &BTreeMap<K, V>,
     (old, new): (&mut BTreeMap<K, V>, &mut BTreeMap<K, V>),

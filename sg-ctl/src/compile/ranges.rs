@@ -81,8 +81,8 @@ pub(super) struct Laid {
 }
 
 impl RangeTables {
-    /// No tables yet, beside those of the image in force.
-    pub(super) fn new(previous: &Image, limits: &Limits) -> Self {
+    /// No tables yet, beside those of the image in force, and room for the port tables of so many rules.
+    pub(super) fn new(previous: &Image, limits: &Limits, rules: usize) -> Self {
         let intervals = limits.intervals.min(RangeTable::MAX_INTERVALS);
         let ranges = &previous.ranges;
         let names = |map| (map, "intervals", intervals);
@@ -94,7 +94,7 @@ impl RangeTables {
             numbers: Slices::new(
                 ("PORT_TABLES", "port_entries", limits.port_entries),
                 &previous.port_tables,
-                0,
+                rules,
             ),
         }
     }
@@ -811,7 +811,7 @@ mod tests {
     }
 
     fn build_beside(previous: &Image, prefixes: &[(IpNet, u32)]) -> Image {
-        let mut tables = RangeTables::new(previous, &Limits::default());
+        let mut tables = RangeTables::new(previous, &Limits::default(), 0);
         let mut image = Image::default();
         for family in Family::ALL {
             let of_family = prefixes.iter().filter(|(net, _)| family_of(net) == family);
@@ -1139,7 +1139,7 @@ mod tests {
             let of_family = items.iter().filter(|(net, _)| family_of(net) == family);
             spans(of_family.map(|(net, value)| (*net, *value))).into_edges()
         };
-        let mut tables = RangeTables::new(&Image::default(), &Limits::default());
+        let mut tables = RangeTables::new(&Image::default(), &Limits::default(), 0);
         let mut laid = Family::ALL.map(|family| tables.lay(family, &edges(&items, family)));
         tables.settle();
         for (prefix, value) in edits {
@@ -1166,7 +1166,7 @@ mod tests {
             tables.settle();
         }
         // Nothing is left behind.
-        let mut alone = RangeTables::new(&Image::default(), &Limits::default());
+        let mut alone = RangeTables::new(&Image::default(), &Limits::default(), 0);
         for family in Family::ALL {
             alone.lay(family, &edges(&items, family));
         }
