@@ -277,6 +277,8 @@ fn a_build_that_counts_elsewhere_is_taken_over_with_its_flows() -> Result<()> {
     ensure!(session.echoes()? == Connected);
     let bpf = sg.run_dir().join("bpf");
     fs::rename(bpf.join("layout-1/REASONS"), bpf.join("flows/REASONS"))?;
+    // Such a version lacks other pins too, so that none is put back.
+    fs::write(sg.run_dir().join("updating"), "")?;
     // From here on only its flow lets it in.
     let rule = "rule remove g --ingress --protocol tcp --ports 7 --from 10.0.0.0/24";
     let rule: Vec<&str> = rule.split(' ').collect();
