@@ -314,7 +314,7 @@ impl<E: Copy + Default + Eq + Hash> Slices<E> {
                 known.filter(|slice| !new.contains(slice)).collect()
             }
         };
-        slices.sort_unstable();
+        slices.sort_unstable_by_key(|slice| slice.offset);
         let slices = slices.into_iter();
         Arena::from_slices(slices.map(|slice| (slice, self.entries(slice))))
     }

@@ -207,18 +207,16 @@ impl<'d> Course<'d> {
 
 /// Folds prefixes that come sorted.
 fn edges(
-    items: impl Iterator<Item = (Prefix, Admission)> + Clone,
+    items: impl Iterator<Item = (Prefix, Admission)>,
     space: &mut Space,
 ) -> Result<Vec<Edge>, TooMuch> {
     let mut overlaps = 0_usize;
-    fold(items.clone(), |_, admissions| overlaps += admissions.len());
-    if overlaps > MOST_OVERLAPS {
-        return Err(TooMuch::Overlaps(overlaps));
-    }
     let mut spans = Spans::default();
     let mut wrong = None;
     fold(items, |prefix, admissions| {
-        if wrong.is_some() {
+        overlaps += admissions.len();
+        // What is beyond is counted and not kept.
+        if wrong.is_some() || overlaps > MOST_OVERLAPS {
             return;
         }
         match space.ports.table(admissions) {
@@ -226,7 +224,11 @@ fn edges(
             Err(error) => wrong = Some(error),
         }
     });
-    wrong.map_or_else(|| Ok(spans.into_edges()), Err)
+    match wrong {
+        _ if overlaps > MOST_OVERLAPS => Err(TooMuch::Overlaps(overlaps)),
+        Some(error) => Err(error),
+        None => Ok(spans.into_edges()),
+    }
 }
 
 /// What a set of groups or lists is granted by the rules that name any of them.

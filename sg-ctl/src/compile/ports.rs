@@ -56,6 +56,9 @@ impl Admission {
     }
 }
 
+/// The group, rank and place of an admission, its highest service, and its rule.
+type Begun = ((u32, u64, usize), u32, RuleSlot);
+
 /// Writes the table that finds, for every service, the rule that admits it. Of rules that are alike in
 /// all else the first one is taken.
 ///
@@ -79,7 +82,7 @@ fn write_table(admissions: &[Admission], table: &mut Vec<PortEntry>) {
     let mut coming: Vec<_> = admissions.iter().enumerate().collect();
     coming.sort_unstable_by_key(|(at, admission)| (admission.first, *at));
     let mut coming = coming.into_iter().peekable();
-    let mut begun: BinaryHeap<Reverse<((u32, u64, usize), u32, RuleSlot)>> = BinaryHeap::new();
+    let mut begun: BinaryHeap<Reverse<Begun>> = BinaryHeap::new();
     let mut at = 0;
     loop {
         while let Some(next) = coming.next_if(|(_, next)| next.first <= at) {

@@ -76,8 +76,37 @@ pub(super) struct RangeTables {
 #[derive(Default)]
 pub(super) struct Laid {
     edges: Vec<(u64, u32)>,
+    aligned: Aligned,
     extent: Option<Extent>,
     pub(super) table: RangeTable,
+}
+
+/// How many edges have so many zeros at the end of their addresses.
+#[derive(Clone, Copy)]
+struct Aligned([u32; u64::BITS as usize + 1]);
+
+impl Default for Aligned {
+    fn default() -> Self {
+        Self([0; u64::BITS as usize + 1])
+    }
+}
+
+impl Aligned {
+    fn of(edges: Edges<'_>) -> Self {
+        let mut aligned = Self::default();
+        for (at, _) in edges {
+            aligned.0[at.trailing_zeros() as usize] += 1;
+        }
+        aligned
+    }
+
+    /// Counts edges that were replaced by others.
+    fn replace(&mut self, gone: Edges<'_>, come: Edges<'_>) {
+        let (gone, come) = (Self::of(gone), Self::of(come));
+        for ((count, gone), come) in self.0.iter_mut().zip(gone.0).zip(come.0) {
+            *count = count.saturating_add(come).saturating_sub(gone);
+        }
+    }
 }
 
 impl RangeTables {
@@ -145,6 +174,7 @@ impl RangeTables {
             Family::V6 => IntervalV6::LAST,
         };
         let Replaced { gone, come, behind } = replace(&mut laid.edges, (first, last, end), &part);
+        laid.aligned.replace(&gone, &come);
         // The edges that there are have the nested tables, each once.
         for index in nested(&come) {
             if let Some(table) = self.nested.entry(index) {
@@ -397,9 +427,9 @@ struct Extent {
 }
 
 impl Extent {
-    fn of<I: Interval>(edges: Edges<'_>) -> Option<Self> {
+    fn of<I: Interval>(edges: Edges<'_>, aligned: &Aligned) -> Option<Self> {
         let (&(first, _), &(last, _)) = (edges.first()?, edges.last()?);
-        let (shift, last) = extent::<I>(edges, first, last);
+        let (shift, last) = extent::<I>(edges, aligned, first, last);
         Some(Self {
             shift,
             first: first >> shift,
@@ -429,7 +459,8 @@ fn lay<I: Interval + Default + Eq + Hash>(
     intervals: &mut Slices<I>,
     slots: &mut Slices<RangeSlot>,
 ) -> Laid {
-    let Some(extent) = Extent::of::<I>(&edges) else {
+    let aligned = Aligned::of(&edges);
+    let Some(extent) = Extent::of::<I>(&edges, &aligned) else {
         return Laid::default();
     };
     let mut direct = Vec::new();
@@ -439,6 +470,7 @@ fn lay<I: Interval + Default + Eq + Hash>(
     let table = table_of::<I>(&edges, extent, direct, slots);
     Laid {
         edges,
+        aligned,
         extent: Some(extent),
         table,
     }
@@ -453,7 +485,7 @@ fn lay_within<I: Interval + Default + Eq + Hash>(
 ) {
     let edges = std::mem::take(&mut laid.edges);
     let old = laid.table;
-    let extent = Extent::of::<I>(&edges).filter(|_| laid.extent.is_some());
+    let extent = Extent::of::<I>(&edges, &laid.aligned).filter(|_| laid.extent.is_some());
     let Some(extent) = extent.filter(|extent| laid.extent == Some(*extent)) else {
         *laid = lay(edges, intervals, slots);
         give_up(&old, intervals, slots);
@@ -579,7 +611,7 @@ fn table_of<I: Interval>(
 }
 
 /// How wide the slots of a table are, as a power of two, and an address in the last one.
-fn extent<I: Interval>(edges: Edges<'_>, first: u64, last: u64) -> (u32, u64) {
+fn extent<I: Interval>(edges: Edges<'_>, aligned: &Aligned, first: u64, last: u64) -> (u32, u64) {
     let wanted = if edges.len() <= DENSE {
         edges.len() * 2
     } else {
@@ -605,29 +637,28 @@ fn extent<I: Interval>(edges: Edges<'_>, first: u64, last: u64) -> (u32, u64) {
     if edges.len() <= DENSE {
         return (narrow, last);
     }
-    let is_most = |count: usize| count >= edges.len() - edges.len() / ODD_ONES;
-    let mut aligned = [0; u64::BITS as usize + 1];
-    for (at, _) in edges {
-        aligned[at.trailing_zeros() as usize] += 1;
-    }
+    let odd_ones = edges.len() / ODD_ONES;
     let mut of_at_least = 0;
-    let unit = aligned.iter().rposition(|count| {
-        of_at_least += count;
-        is_most(of_at_least)
+    let unit = aligned.0.iter().rposition(|count| {
+        of_at_least += *count as usize;
+        of_at_least >= edges.len() - odd_ones
     });
     let wide = (unit.unwrap_or(0) as u32 + I::UNIT_BITS).min(u64::BITS - 1);
     if wide <= narrow {
         return (narrow, last);
     }
-    let (mut value, mut told) = (0, 0);
+    let (mut value, mut untold) = (0, 0);
     for within in edges.chunk_by(|(a, _), (b, _)| a >> wide == b >> wide) {
         let number = within.first().map_or(0, |(at, _)| at >> wide);
-        if two_values::<I>(number, wide, value, within).is_some() {
-            told += within.len();
+        if two_values::<I>(number, wide, value, within).is_none() {
+            untold += within.len();
+            if untold > odd_ones {
+                return (narrow, last);
+            }
         }
         value = within.last().map_or(value, |(_, last)| *last);
     }
-    (if is_most(told) { wide } else { narrow }, last)
+    (wide, last)
 }
 
 /// Where a slot's value changes, and which two values it has, if bits can tell them. `before` is the
@@ -1155,6 +1186,7 @@ mod tests {
             let anew = tables.lay(family, &edges_now);
             assert_eq!(anew.table, laid.table, "{prefix} is {value}");
             assert_eq!(anew.edges, laid.edges, "{prefix} is {value}");
+            assert_eq!(anew.aligned.0, laid.aligned.0, "{prefix} is {value}");
             for index in nested(&anew.edges) {
                 tables.give_up_nested(index);
             }
