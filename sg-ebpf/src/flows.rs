@@ -364,7 +364,7 @@ extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                 let stamp = (&raw const (*slot).stamp).read_volatile();
                 keep_order(own);
                 // What is read anew here would otherwise be kept on the stack; of the key, that is so as in
-                // `glance_into`.
+                // `pass_along`.
                 let except = (&raw const search.except).read_volatile();
                 let now = (&raw const search.now).read_volatile();
                 if is_moving_in(stamp)
