@@ -140,6 +140,7 @@ fn a_command_with_a_fault_is_refused() {
         (vec!["attach", "eth9", "--group", "web"], "eth9"),
         (vec!["attach", "eth0", "--group", "nobody"], "nobody"),
         (vec!["detach", "eth9"], "eth9"),
+        (vec!["detach", "eth0", "--netns", "elsewhere"], "elsewhere"),
         (vec!["apply", "/nonexistent.yaml"], "/nonexistent.yaml"),
     ] {
         machine.refuses(&machine.sg.run(&arguments).unwrap(), wanted);

@@ -61,6 +61,10 @@ pub(super) fn interface<'a>(
     match found.as_slice() {
         [found] => Ok(*found),
         [] => {
+            // A mistyped namespace is told as that.
+            if let Some(netns) = netns {
+                namespace(Some(netns))?;
+            }
             let known = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.keys());
             let known = known.map(InterfaceName::as_str);
             // The same name elsewhere is no better guess.

@@ -40,6 +40,8 @@ impl Detach {
         }
         let controller = Controller::open(dirs)?;
         let attachments = controller.attachments()?;
+        let vpcs = &controller.policy().vpcs;
+        let is_stored = |name| vpcs.values().any(|vpc| vpc.interfaces.contains_key(name));
         let mut chosen = BTreeSet::new();
         for name in &self.interfaces {
             let (vpc, netns) = (self.vpc.as_ref(), self.netns.as_deref());
@@ -49,7 +51,7 @@ impl Detach {
                 }
                 // Only the kernel has it still, since a detach was interrupted: any change ends it.
                 Err(Error::NotAttached { .. })
-                    if attachments.iter().any(|left| left.name == *name) => {}
+                    if !is_stored(name) && attachments.iter().any(|left| left.name == *name) => {}
                 Err(error) => return Err(error),
             }
         }
