@@ -103,7 +103,7 @@ fn flows_that_outlive_their_rule_are_let_in_by_the_next() -> Result<()> {
         .write_policy(&format!("on_rule_removal: terminate\n{ONE}"))?;
     let told = machine.sg.run(&["diff", &path])?;
     ensure!(
-        told.stdout.ends_with("No open connection is affected\n"),
+        told.stdout.ends_with("No tracked connection is affected\n"),
         "{told}"
     );
     let path = machine
@@ -124,7 +124,7 @@ fn nothing_is_closed_at_an_interface_that_is_audited() -> Result<()> {
         .sg
         .run(&["apply", &path, "--dry-run", "--terminate"])?;
     ensure!(
-        told.stdout.ends_with("No open connection is affected\n"),
+        told.stdout.ends_with("No tracked connection is affected\n"),
         "{told}"
     );
     // With the same change it is enforced again.

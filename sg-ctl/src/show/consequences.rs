@@ -14,7 +14,7 @@ const SHOWN: usize = 10;
 /// The connections that a change means something to, by peer and port.
 pub fn consequences(found: &Consequences, style: Style) -> String {
     if found.is_nothing() {
-        return "No open connection is affected\n".to_owned();
+        return "No tracked connection is affected\n".to_owned();
     }
     let mut text = String::new();
     for (flows, one, several) in [

@@ -162,7 +162,7 @@ pub static FILE: Table = Table {
             default: Preset::Value("keep"),
             example: "on_rule_removal: terminate",
             about: "What a removed rule does to the connections that it allowed. With `keep` they \
-                    go on until they end, as on AWS. With `terminate` the next packet of each \
+                    go on until they end, as on AWS, but for untracked ones, which end. With `terminate` the next packet of each \
                     connection is judged by the new rules.",
         },
     ],
