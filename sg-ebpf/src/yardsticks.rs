@@ -78,7 +78,7 @@ pub(crate) fn sg_scattered_parse_xdp(context: XdpContext) -> u32 {
 #[inline(always)]
 pub(crate) fn sg_scattered_xdp(context: XdpContext) -> u32 {
     match scatter(context.data(), context.data_end(), SOURCE) {
-        Some(scattered) => crate::receive(&context, scattered.interface),
+        Some(interface) => crate::receive(&context, interface),
         None => xdp_action::XDP_ABORTED,
     }
 }
@@ -88,7 +88,7 @@ pub(crate) fn sg_scattered_xdp(context: XdpContext) -> u32 {
 #[inline(always)]
 pub(crate) fn sg_scattered_tc(context: TcContext) -> i32 {
     match scatter(context.data(), context.data_end(), DESTINATION) {
-        Some(scattered) => crate::classify(&context, scattered.interface, false),
+        Some(interface) => crate::classify(&context, interface, false),
         None => TC_ACT_SHOT,
     }
 }
@@ -103,23 +103,37 @@ pub(crate) fn sg_flood(context: XdpContext) -> u32 {
     }
 }
 
-/// Puts the next address into the frame.
+/// No number of an interface.
+const NOWHERE: u64 = u64::MAX;
+
+/// Puts the next address into the frame, and returns the number of its interface.
 #[inline(always)]
-fn scatter(start: usize, end: usize, offset: usize) -> Option<Scattered> {
-    let scatter = SCATTER.get_ptr_mut(0)?;
+fn scatter(start: usize, end: usize, offset: usize) -> Option<u32> {
+    match put_next(start, end, offset) {
+        NOWHERE => None,
+        interface => Some(interface as u32),
+    }
+}
+
+/// A function of its own: its stack is then free for the judgement.
+#[inline(never)]
+fn put_next(start: usize, end: usize, offset: usize) -> u64 {
+    let Some(scatter) = SCATTER.get_ptr_mut(0) else {
+        return NOWHERE;
+    };
     // SAFETY: array elements live as long as the program. Measurements run one at a time, and two
     // at once would only repeat frames.
     let scatter = unsafe { &mut *scatter };
-    let scattered = scatter.next();
+    let Scattered { address, interface } = scatter.next();
     if scatter.mask != 0 {
         let at = start + offset;
         if at + size_of::<u32>() > end {
-            return None;
+            return NOWHERE;
         }
         // SAFETY: the four bytes lie before the end, as just compared.
-        unsafe { (at as *mut u32).write_unaligned(scattered.address.to_be()) };
+        unsafe { (at as *mut u32).write_unaligned(address.to_be()) };
     }
-    Some(scattered)
+    u64::from(interface)
 }
 
 #[inline(always)]

@@ -151,6 +151,18 @@ mod tests {
         deepest(&functions(program), 0)
     }
 
+    /// Those for measuring among them, which no command loads.
+    #[test]
+    fn no_program_reaches_beyond_the_kernels_stack() {
+        let stacks = Stacks::of_object().unwrap();
+        assert!(stacks.0.programs.contains_key("sg_scattered_xdp"));
+        for (name, program) in &stacks.0.programs {
+            let function = &stacks.0.functions[&program.function_key()];
+            let chain = frames(&function.instructions);
+            assert!(rounded(&chain) <= 512, "{name}: {chain:?}");
+        }
+    }
+
     #[test]
     fn a_frame_is_as_deep_as_it_is_written() {
         let program = [
