@@ -72,11 +72,11 @@ pub(crate) const MEASURES: &[Measure] = &[
     absolute("bytes_per_prefix", "bytes", AtMost(32.0)),
     absolute("bytes_per_interface", "bytes", AtMost(4096.0)),
     ratio("open_flood_over_none", AtLeast(0.9)),
-    ratio("established_tc_over_before", AtMost(1.0)),
-    ratio("established_xdp_over_before", AtMost(1.0)),
+    ratio("established_tc_over_before", AtMost(0.7)),
+    ratio("established_xdp_over_before", AtMost(0.7)),
     ratio("sent_over_before", AtMost(1.0)),
     ratio("refused_syn_over_before", AtMost(1.0)),
-    ratio("first_apply_over_before", AtMost(1.0)),
+    ratio("first_apply_over_before", AtMost(0.5)),
 ];
 
 /// What several rounds came to.
