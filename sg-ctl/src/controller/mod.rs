@@ -123,7 +123,8 @@ pub enum Warning {
     /// The pins will not outlive the mount namespace.
     #[error(
         "the bpf filesystem is visible in this mount namespace only: protection ends with the last \
-         process in it"
+         process in it. `sg-ctl restore` outside makes it last; commands there take a network \
+         namespace with --netns, and policy files with netns"
     )]
     PrivatePins,
     /// Some flows are still in tables of the former size.

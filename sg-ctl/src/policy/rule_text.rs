@@ -91,7 +91,7 @@ pub enum RuleError {
         last: u16,
     },
     /// TCP or UDP without ports.
-    #[error("a {0} rule needs ports; write ports: 0-65535 for all of them")]
+    #[error("a {0} rule needs ports; 0-65535 is all of them")]
     NoPorts(&'static str),
     /// ICMP with ports.
     #[error("{0} has no ports; use type and code")]
@@ -429,7 +429,7 @@ mod tests {
         assert_eq!(gre, Ok(vec![Traffic::Protocol(47)]));
         assert_eq!(
             Protocol::Tcp.traffic(None, None).unwrap_err().to_string(),
-            "a tcp rule needs ports; write ports: 0-65535 for all of them"
+            "a tcp rule needs ports; 0-65535 is all of them"
         );
     }
 

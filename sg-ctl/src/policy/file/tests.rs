@@ -390,7 +390,7 @@ fn each_bad_rule_is_told_what_would_be_right() {
         ),
         (
             "{protocol: tcp, from: self}",
-            "12: a tcp rule needs ports; write ports: 0-65535 for all of them",
+            "12: a tcp rule needs ports; 0-65535 is all of them",
         ),
         (
             "{protocol: tcp, ports: [22, 65536], from: self}",
