@@ -2,7 +2,7 @@
 //!
 //! Compiling is to compute every cell, an edit is to compute those that it touches; both find the same
 //! content at the same place. What an edit changes is two images that hold the changed entries
-//! alone, as they were and as they are to be; whoever installs images installs the difference.
+//! alone, as they were and as they are to be; what installs images installs the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -166,7 +166,7 @@ struct Dirty {
     entries: BTreeSet<(u32, Direction)>,
     /// Regions of their prefixes.
     regions: BTreeSet<(u32, Direction, Family, Prefix)>,
-    /// What they grant to whoever is in a group or list.
+    /// What they grant to the addresses of a group or list.
     peers: BTreeSet<(u32, Direction, Kind, u32)>,
     addresses: BTreeSet<Addr>,
     /// Regions of the prefixes of lists.
@@ -369,7 +369,7 @@ impl Live {
         Ok(())
     }
 
-    /// NeedsFullCompile that is to be in force.
+    /// Everything that is to be in force.
     pub fn image(&mut self) -> Image {
         let mut image = self.image.clone();
         self.put_slices(&mut image, Which::Used);

@@ -224,7 +224,7 @@ impl RangeTables {
     }
 
     /// The index of a nested table, which has one user more. A nested table is one user of what it lies
-    /// in, whoever uses it.
+    /// in, by however many it is used.
     fn nest(&mut self, edges: Vec<(u64, u32)>) -> u32 {
         let laid = lay(edges, &mut self.intervals_v6, &mut self.slots);
         let (slice, is_first) = self.nested.place_counted(&[laid.table]);

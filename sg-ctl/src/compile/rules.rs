@@ -76,7 +76,7 @@ impl GroupRules {
                 }
                 (Peer::PrefixList(_), Some(list)) => direction.lists.push((list, admitted)),
                 (Peer::Group(_), Some(group)) => direction.groups.push((group, admitted)),
-                // A peer that nobody is in.
+                // A group or list without an address.
                 (Peer::PrefixList(_) | Peer::Group(_), None) => {}
             }
         }

@@ -1,6 +1,7 @@
 //! The eBPF object: embedded, loaded into new maps or onto pinned ones.
 
 use std::borrow::Borrow;
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::panic::resume_unwind;
@@ -10,6 +11,7 @@ use std::thread;
 use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
+use aya_obj::Object;
 use aya_obj::programs::XdpAttachType;
 use nix::sys::time::TimeValLike as _;
 use nix::time::ClockId;
@@ -50,6 +52,14 @@ const FRAGMENTS: u32 = 16_384;
 
 /// A reader's ring: what a few busy CPUs may write between two of its looks. A power of two.
 const RING_BYTES: u32 = 1 << 19;
+
+/// The object, and the numbers of the sections that have its code.
+pub(super) fn parsed() -> Result<(Object, HashSet<usize>), Error> {
+    let object = Object::parse(OBJECT).map_err(|error| Error::Unreadable(error.into()))?;
+    let sections = object.functions.keys().map(|(section, _)| *section);
+    let sections = sections.collect();
+    Ok((object, sections))
+}
 
 /// Tells one build of the object from another.
 pub(super) fn fingerprint() -> u64 {

@@ -3,13 +3,13 @@
 //! The verifier adds up the frames of a chain of calls as this does. It writes the sum to its log
 //! only, and a program that loads leaves no log.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use aya_obj::Object;
 use aya_obj::generated::bpf_insn;
 
 use super::Error;
-use super::object::OBJECT;
+use super::object;
 
 const FRAME_POINTER: u8 = 10;
 const CALL: u8 = 0x85;
@@ -26,17 +26,10 @@ pub(super) struct Stacks(Object);
 
 impl Stacks {
     pub(super) fn of_object() -> Result<Self, Error> {
-        let unreadable =
-            |source: Box<dyn std::error::Error + Send + Sync>| Error::Unreadable(source);
-        let mut object = Object::parse(OBJECT).map_err(|error| unreadable(error.into()))?;
-        let sections: HashSet<usize> = object
-            .functions
-            .keys()
-            .map(|(section, _)| *section)
-            .collect();
+        let (mut object, sections) = object::parsed()?;
         object
             .relocate_calls(&sections)
-            .map_err(|error| unreadable(error.into()))?;
+            .map_err(|error| Error::Unreadable(error.into()))?;
         Ok(Self(object))
     }
 

@@ -5,17 +5,17 @@
 //! array, and of reading a clock or the CPU's number. Maps are read from the kernel as they are, and what
 //! the program writes stays here, so that a frame may walk behind the one that opened its flow.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use aya_obj::Map;
 use aya_obj::btf::Btf;
 use aya_obj::generated::bpf_insn;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY};
-use aya_obj::{Map, Object};
 
 use super::Error;
-use super::object::OBJECT;
+use super::object;
 use super::sys;
 
 /// The helpers that the programs call (`enum bpf_func_id`, linux/bpf.h).
@@ -107,7 +107,7 @@ impl Walker {
     pub(super) fn over(folder: &Path, constants: &[(&str, u32)]) -> Result<Self, Error> {
         let unreadable =
             |source: Box<dyn std::error::Error + Send + Sync>| Error::Unreadable(source);
-        let mut object = Object::parse(OBJECT).map_err(|error| unreadable(error.into()))?;
+        let (mut object, sections) = object::parsed()?;
         let values: Vec<(&str, [u8; 4])> = constants
             .iter()
             .map(|(name, value)| (*name, value.to_le_bytes()))
@@ -126,11 +126,6 @@ impl Walker {
             .collect();
         let numbered = (0..).zip(&definitions);
         let numbered = numbered.map(|(number, (name, map))| (name.as_str(), number, map));
-        let sections: HashSet<usize> = object
-            .functions
-            .keys()
-            .map(|(section, _)| *section)
-            .collect();
         object
             .relocate_maps(numbered, &sections)
             .and_then(|()| object.relocate_calls(&sections))

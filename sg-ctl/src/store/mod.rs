@@ -18,8 +18,8 @@ use crate::policy::model::Policy;
 
 pub use sqlite::{SqliteStore, remove_copy};
 
-/// Keeps one policy, revision by revision, and the settings of the machine. Whatever is done with a
-/// policy needs nothing else of where it is kept.
+/// Keeps one policy, revision by revision, and the settings of the machine. The controller needs
+/// nothing else of the place where a policy is kept.
 pub trait Store {
     /// The policy as it is, with the number to give when changing it.
     fn snapshot(&self) -> Result<(Revision, Policy), StoreError>;
