@@ -1,4 +1,4 @@
-//! Compiles `sg-ebpf` for the kernel and leaves the object as `$OUT_DIR/sg-ebpf`, ready to embed.
+//! Compiles `sg-ebpf` for the kernel and leaves each of its objects as `$OUT_DIR/NAME`, ready to embed.
 //!
 //! It fetches nothing: what it needs, `cargo xtask setup` puts in place. The compiler's flags for
 //! the BPF targets live in `.cargo/config.toml`, so that lints and builds see the same program.
@@ -10,7 +10,25 @@ use std::process::{Command, ExitCode};
 
 use thiserror::Error;
 
-const OBJECT: &str = "sg-ebpf";
+const PACKAGE: &str = "sg-ebpf";
+
+/// A build of the kernel's half.
+struct Object {
+    /// The name of its file.
+    name: &'static str,
+    /// The feature of `sg-ebpf` that it has, if any.
+    feature: Option<&'static str>,
+    /// The variable that cargo sets for the feature of this package that embeds it; none where every
+    /// build does.
+    wanted_by: Option<&'static str>,
+}
+
+/// All of them.
+const OBJECTS: &[Object] = &[Object {
+    name: "sg-ebpf",
+    feature: None,
+    wanted_by: None,
+}];
 
 #[derive(Debug, Error)]
 enum Error {
@@ -41,7 +59,7 @@ enum Error {
 
 fn main() -> ExitCode {
     println!("cargo::rustc-env=SG_VERSION={}", version());
-    match build_object() {
+    match build_objects() {
         Ok(()) => ExitCode::SUCCESS,
         // Cargo shows what the compiler wrote only when the script itself fails.
         Err(error @ Error::Compile { .. }) => {
@@ -55,17 +73,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn build_object() -> Result<(), Error> {
+fn build_objects() -> Result<(), Error> {
     let manifest_dir = PathBuf::from(cargo_var("CARGO_MANIFEST_DIR")?);
     let out_dir = PathBuf::from(cargo_var("OUT_DIR")?);
-    let cargo = cargo_var("CARGO")?;
     let workspace = manifest_dir
         .parent()
         .ok_or(Error::Unset("CARGO_MANIFEST_DIR inside a workspace"))?;
-    let target = match cargo_var("CARGO_CFG_TARGET_ENDIAN")?.to_str() {
-        Some("big") => "bpfeb-unknown-none",
-        _ => "bpfel-unknown-none",
-    };
 
     for source in [
         "sg-ebpf",
@@ -85,15 +98,38 @@ fn build_object() -> Result<(), Error> {
     println!("cargo::rerun-if-changed={}", linker.display());
     require_rust_src()?;
 
+    let wanted = OBJECTS.iter().filter(|object| {
+        object
+            .wanted_by
+            .is_none_or(|feature| env::var_os(feature).is_some())
+    });
+    for object in wanted {
+        build(object, workspace, &out_dir, &path)?;
+    }
+    Ok(())
+}
+
+/// Compiles one object. Those after the first find compiled what the feature does not change.
+fn build(object: &Object, workspace: &Path, out_dir: &Path, path: &OsString) -> Result<(), Error> {
+    let target = match cargo_var("CARGO_CFG_TARGET_ENDIAN")?.to_str() {
+        Some("big") => "bpfeb-unknown-none",
+        _ => "bpfel-unknown-none",
+    };
+    let cargo = cargo_var("CARGO")?;
     // A folder of its own: cargo holds the lock of the outer one while this script runs.
     let target_dir = out_dir.join("ebpf");
     let status = Command::new(&cargo)
         .current_dir(workspace)
-        .args(["build", "--package", OBJECT, "--bin", OBJECT, "--release"])
+        .args(["build", "--package", PACKAGE, "--bin", PACKAGE, "--release"])
         .args(["--target", target, "-Zbuild-std=core"])
+        .args(
+            object
+                .feature
+                .map(|feature| format!("--features={feature}")),
+        )
         .arg("--target-dir")
         .arg(&target_dir)
-        .env("PATH", &path)
+        .env("PATH", path)
         // build-std is unstable; the toolchain is pinned, so what it does is too.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("AYA_BPF_TARGET_ARCH", cargo_var("CARGO_CFG_TARGET_ARCH")?)
@@ -112,17 +148,17 @@ fn build_object() -> Result<(), Error> {
         });
     }
 
-    let built = target_dir.join(target).join("release").join(OBJECT);
+    let built = target_dir.join(target).join("release").join(PACKAGE);
     let copy = |source| Error::Copy {
         path: built.clone(),
         source,
     };
     let whole = std::fs::read(&built).map_err(copy)?;
-    let object = without_dwarf(&whole).map_err(|source| Error::Object {
+    let kept = without_dwarf(&whole).map_err(|source| Error::Object {
         path: built.clone(),
         source,
     })?;
-    std::fs::write(out_dir.join(OBJECT), object).map_err(copy)
+    std::fs::write(out_dir.join(object.name), kept).map_err(copy)
 }
 
 /// The kernel reads BTF alone, and the DWARF that BTF was made of is four fifths of an object.
