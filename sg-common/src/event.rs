@@ -5,11 +5,11 @@
 //! lease that it renews; with a dead reader the lease ends and with it the writing.
 
 use crate::addr::Addr;
-use crate::flow::Ticks;
+use crate::ids::{Generation, RuleSlot, Ticks};
 use crate::packet::Direction;
-use crate::parse::{Headers, TCP};
+use crate::parse::Headers;
+use crate::protocol::TCP;
 use crate::report::{Decision, Reason, Verdict};
-use crate::tables::{Generation, RuleSlot};
 
 /// How many may read at once. Each has a ring of its own, because a ring has one reading position.
 pub const EVENT_READERS: usize = 4;
@@ -73,7 +73,7 @@ pub struct Event {
     pub source: Addr,
     /// Receiver; all zero when the packet was not read that far.
     pub destination: Addr,
-    /// [`Interface::slot`](crate::tables::Interface::slot).
+    /// [`Interface::slot`](crate::abi::Interface::slot).
     pub interface: u32,
     /// The network namespace, as the controller numbers them.
     pub netns: u32,
@@ -226,7 +226,7 @@ const _: () = {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::{TcpFlags, UDP};
+    use crate::protocol::{TcpFlags, UDP};
 
     #[test]
     fn drops_and_first_packets_are_events_and_others_are_not() {

@@ -14,12 +14,16 @@
     clippy::unwrap_used
 )]
 
+pub mod abi;
 pub mod addr;
 pub mod decide;
 pub mod event;
 pub mod flow;
+pub mod ids;
 pub mod packet;
 pub mod parse;
+pub mod ports;
+pub mod protocol;
 pub mod ranges;
 pub mod report;
 pub mod scatter;

@@ -1,4 +1,4 @@
-//! Searches among sorted intervals: prefixes by address, and ports.
+//! Searches among sorted intervals: prefixes by address.
 //!
 //! The longest prefix that covers an address depends only on between which two neighbouring ends
 //! of prefixes the address lies. So a table of prefixes is a sorted list of the addresses where
@@ -11,7 +11,6 @@
 //! points to it until a grace period after nothing does.
 
 use crate::addr::Addr;
-use crate::tables::{PortEntry, PortTable, RuleSlot, Service, Tables};
 
 /// Where the intervals of one table of prefixes are. The default holds none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -318,77 +317,6 @@ fn halve<I: Interval>(
     }
     interval(at).map_or(0, |last| last.parts().1)
 }
-
-/// Entries of a port table up to which it is read from the front: as quick as halving, and small
-/// enough for the kernel's program to have it wherever a table is asked.
-pub const PORT_SCAN: u32 = 4;
-
-/// The rule of the last entry that begins at or before the service, in a table of up to
-/// [`PORT_SCAN`] entries. Where any service of the protocol will do, the next entry has one as well.
-#[inline(always)]
-pub fn scan_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
-    let mut rule = RuleSlot::NONE;
-    for at in 0..PORT_SCAN {
-        if at >= table.length {
-            break;
-        }
-        match tables.port_entry(table.offset.wrapping_add(at)) {
-            Some(entry) if entry.start <= service.first() => rule = entry.rule,
-            Some(entry) => return or_of_protocol(rule, entry, service),
-            None => break,
-        }
-    }
-    rule
-}
-
-/// The rule, or else that of the entry behind it, if any service of the protocol will do and that one
-/// is of it. Neighboring entries have different rules: one of two has a rule.
-#[inline(always)]
-fn or_of_protocol(rule: RuleSlot, next: PortEntry, service: Service) -> RuleSlot {
-    if service.is_any() && !rule.is_some() && next.start.protocol() == service.protocol() {
-        return next.rule;
-    }
-    rule
-}
-
-/// The rule of the table's last entry that begins at or before the service.
-#[inline(always)]
-pub fn search_ports<T: Tables>(tables: &T, table: PortTable, service: Service) -> RuleSlot {
-    if table.length <= PORT_SCAN {
-        return scan_ports(tables, table, service);
-    }
-    let mut low = 0_u32;
-    let mut high = table.length;
-    let mut rule = RuleSlot::NONE;
-    for _ in 0..PORT_SEARCH_STEPS {
-        low = tables.forget(low);
-        high = tables.forget(high);
-        if low >= high {
-            break;
-        }
-        let middle = low + (high - low) / 2;
-        let Some(entry) = tables.port_entry(table.offset.wrapping_add(middle)) else {
-            return RuleSlot::NONE;
-        };
-        if entry.start <= service.first() {
-            rule = entry.rule;
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    if !service.is_any() || low >= table.length {
-        return rule;
-    }
-    match tables.port_entry(table.offset.wrapping_add(low)) {
-        Some(next) => or_of_protocol(rule, next, service),
-        None => rule,
-    }
-}
-
-/// Halvings of one port search. All of a loop's turns are counted in 64 bits: of what LLVM keeps on
-/// the stack, the verifier remembers only what fills eight bytes.
-pub(crate) const PORT_SEARCH_STEPS: u64 = 17;
 
 const _: () = {
     assert!(size_of::<RangeTable>() == 32);

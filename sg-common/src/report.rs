@@ -134,7 +134,7 @@ pub struct Decision {
     /// Why; [`Reason::verdict`] says what.
     pub reason: Reason,
     /// The rule that admits the packet or its flow, if one does.
-    pub rule: crate::tables::RuleSlot,
+    pub rule: crate::ids::RuleSlot,
 }
 
 impl Decision {
@@ -143,7 +143,7 @@ impl Decision {
     pub const fn without_rule(reason: Reason) -> Self {
         Self {
             reason,
-            rule: crate::tables::RuleSlot::NONE,
+            rule: crate::ids::RuleSlot::NONE,
         }
     }
 }

@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 
 use serde::Serialize;
+use sg_common::abi::{Interface, InterfaceFlags};
 use sg_common::decide::{Desk, decide};
 use sg_common::flow::FlowKey;
-use sg_common::parse::{ICMP, ICMPV6};
+use sg_common::ids::Generation;
+use sg_common::protocol::{ICMP, ICMPV6};
 use sg_common::report::Verdict;
-use sg_common::tables::{Generation, Interface, InterfaceFlags};
 
 use crate::compile::host::HostTables;
 use crate::compile::image::{Image, InstalledInterface};
@@ -188,7 +189,7 @@ mod tests {
                 };
                 let mut desk = Desk::default();
                 desk.read(question.frame(true, None).as_slice(), Framing::Bare);
-                let key = desk.headers.flow(direction, 1);
+                let key = FlowKey::of(&desk.headers, direction, 1);
                 assert_eq!(key.local, Addr::from(question.local));
                 assert_eq!(asked(&key), kind, "{key:?}");
             }

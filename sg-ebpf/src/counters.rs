@@ -7,11 +7,11 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
-use sg_common::flow::Ticks;
+use sg_common::abi::{ReasonCounter, ReasonCounters, RuleCounter, reasons_index};
+use sg_common::ids::{RuleSlot, Ticks};
 use sg_common::packet::{Direction, Packet};
 use sg_common::parse::Headers;
 use sg_common::report::{Decision, Reason};
-use sg_common::tables::{ReasonCounter, ReasonCounters, RuleCounter, RuleSlot, reasons_index};
 
 use crate::maps::MMAPABLE;
 

@@ -7,12 +7,12 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::btf_map;
+use sg_common::abi::InterfaceFlags;
 use sg_common::event::{EVENT_READERS, Event, EventDesk, EventKind, EventReader, events_per_tick};
-use sg_common::flow::Ticks;
+use sg_common::ids::{Generation, Ticks};
 use sg_common::packet::Direction;
 use sg_common::parse::Headers;
 use sg_common::report::Decision;
-use sg_common::tables::{Generation, InterfaceFlags};
 
 use crate::maps::{self, GLOBALS};
 use crate::stages;

@@ -30,11 +30,13 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
+use sg_common::abi::Globals;
 use sg_common::flow::{
-    Carrying, FlowBucket, FlowKey, FlowSearch, FlowSlot, FlowState, FlowTable, Leg, Ticks,
+    Carrying, FlowBucket, FlowKey, FlowKind, FlowSearch, FlowSlot, FlowState, Leg,
 };
+use sg_common::ids::{RuleSlot, Ticks};
 use sg_common::packet::Direction;
-use sg_common::tables::{Glance, Globals, Passing, RuleSlot};
+use sg_common::tables::{Glance, Passing};
 
 use crate::frame::in_register;
 use crate::maps::{GLOBALS, hidden};
@@ -114,10 +116,10 @@ const OTHER: u32 = 2;
 const EITHER: u32 = 4;
 
 #[inline(always)]
-fn number(table: FlowTable) -> u32 {
+fn number(table: FlowKind) -> u32 {
     match table {
-        FlowTable::Embryonic => EMBRYONIC_FLOWS,
-        FlowTable::Assured => ASSURED_FLOWS,
+        FlowKind::Embryonic => EMBRYONIC_FLOWS,
+        FlowKind::Assured => ASSURED_FLOWS,
     }
 }
 
@@ -404,7 +406,7 @@ pub(crate) fn pass_along<P: Passing>(
     packet: &P,
 ) -> Glance<RuleSlot> {
     let places = key.places(&globals.hash_key);
-    let tag = FlowTable::Assured.tag(places.tag);
+    let tag = FlowKind::Assured.tag(places.tag);
     let Some(bucket) = FLOWS.get_ptr_mut(places.first & globals.flow_mask) else {
         return Glance::Unsure;
     };
@@ -631,7 +633,7 @@ unsafe fn advance_slot(slot: *mut FlowSlot, leg: Leg, state: &FlowState) {
 
 #[inline(always)]
 pub(crate) fn find(
-    table: FlowTable,
+    table: FlowKind,
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
@@ -645,12 +647,12 @@ pub(crate) fn find_either(
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
-) -> Option<(FlowTable, FoundFlow)> {
+) -> Option<(FlowKind, FoundFlow)> {
     let flow = find_in(EITHER, key, now, state)?;
     let table = if holds_assured(flow.table) {
-        FlowTable::Assured
+        FlowKind::Assured
     } else {
-        FlowTable::Embryonic
+        FlowKind::Embryonic
     };
     Some((table, flow))
 }
@@ -880,7 +882,7 @@ pub(crate) fn owned(owner: u32) -> u32 {
 /// Puts a flow into one of its two buckets, or assures it where it is.
 #[inline(always)]
 pub(crate) fn insert(
-    table: FlowTable,
+    table: FlowKind,
     key: &FlowKey,
     state: &FlowState,
     deadline: Ticks,
@@ -890,7 +892,7 @@ pub(crate) fn insert(
     // SAFETY: both are references.
     unsafe { words::copy(state, &raw mut search.state) };
     search.deadline = deadline;
-    if let FlowTable::Assured = table {
+    if let FlowKind::Assured = table {
         sweep(now);
         if sg_assure_flow(search) != 0 {
             return Some(found(search));

@@ -25,13 +25,15 @@ use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
+use sg_common::abi::{Interface, InterfaceFlags};
 use sg_common::decide::{AtOnce, at_once, by_arrival, direction_of, v4_at_once};
 use sg_common::event::EventKind;
-use sg_common::flow::{FlowKey, FlowTable};
+use sg_common::flow::{FlowKey, FlowKind};
+use sg_common::ids::RuleSlot;
 use sg_common::packet::{Framing, Packet};
 use sg_common::parse::ReadPart;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::{Interface, InterfaceFlags, RuleSlot, Tables as _};
+use sg_common::tables::Tables as _;
 
 use crate::frame::{Frame, Scratch};
 use crate::maps::{ByJob, Job, Maps};
@@ -227,11 +229,11 @@ pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
         return 0;
     }
     let maps = Maps::of_job(job);
-    end_flow(&maps, job, FlowTable::Assured) + end_flow(&maps, job, FlowTable::Embryonic)
+    end_flow(&maps, job, FlowKind::Assured) + end_flow(&maps, job, FlowKind::Embryonic)
 }
 
 #[inline(always)]
-fn end_flow(maps: &Maps<ByJob>, job: &mut Job, table: FlowTable) -> u32 {
+fn end_flow(maps: &Maps<ByJob>, job: &mut Job, table: FlowKind) -> u32 {
     let Some(flow) = maps.find_flow(table, &job.desk.key, &mut job.desk.state) else {
         return 0;
     };

@@ -12,20 +12,21 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::macros::btf_map;
+use sg_common::abi::{
+    ABI, Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, INTERFACE_PROBES,
+    Interface, InterfaceEntry, MemberKey, Policy, PrefixKey, Scope, interface_home,
+};
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Stage, Trace};
-use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
+use sg_common::decide::{Desk, Stage, Stages, Trace};
+use sg_common::flow::{FlowKey, FlowKind, FlowState, Leg};
+use sg_common::ids::{Generation, Identity, RuleSlot, Ticks};
 use sg_common::packet::Direction;
+use sg_common::ports::{PORT_SCAN, PortEntry, PortTable, Ports, Service, scan_ports, search_ports};
 use sg_common::ranges::{
-    IntervalV4, IntervalV6, PORT_SCAN, RangeSlot, RangeTable, Ranges, halve_v4, scan_ports,
-    search_ports, search_v4, search_v6,
+    IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges, halve_v4, search_v4, search_v6,
 };
 use sg_common::report::Decision;
-use sg_common::tables::{
-    ABI, Awaiting, Faces, FragmentKey, FragmentVerdict, Generation, Glance, Globals, GrantKey,
-    INTERFACE_PROBES, Identity, Interface, InterfaceEntry, MemberKey, Passing, Policy, PortEntry,
-    PortTable, PrefixKey, RuleSlot, Scope, Service, Tables, interface_home,
-};
+use sg_common::tables::{Glance, Passing, Tables};
 
 use crate::flows::{self, FoundFlow};
 use crate::frame::Scratch;
@@ -411,13 +412,10 @@ impl Ranges for RangeArrays {
     }
 }
 
-impl<R: Reach> Tables for Maps<R> {
-    type Flow = FoundFlow;
-
+impl<R: Reach> Ports for Maps<R> {
     #[inline(always)]
-    fn now(&self) -> Ticks {
-        // SAFETY: the helper only reads a clock.
-        Ticks::from_jiffies(unsafe { bpf_jiffies64() })
+    fn port_entry(&self, index: u32) -> Option<PortEntry> {
+        PORTS.get(index).copied()
     }
 
     #[inline(always)]
@@ -428,6 +426,30 @@ impl<R: Reach> Tables for Maps<R> {
             word.write_volatile(number);
             word.read_volatile()
         }
+    }
+}
+
+impl<R: Reach> Stages for Maps<R> {
+    #[inline(always)]
+    fn stage<T: Trace>(
+        &self,
+        stage: Stage,
+        _desk: &mut Desk,
+        _direction: Direction,
+        _interface: &Interface,
+        _trace: &T,
+    ) -> Decision {
+        stages::call(stage, self.job)
+    }
+}
+
+impl<R: Reach> Tables for Maps<R> {
+    type Flow = FoundFlow;
+
+    #[inline(always)]
+    fn now(&self) -> Ticks {
+        // SAFETY: the helper only reads a clock.
+        Ticks::from_jiffies(unsafe { bpf_jiffies64() })
     }
 
     #[inline(always)]
@@ -441,11 +463,6 @@ impl<R: Reach> Tables for Maps<R> {
     }
 
     #[inline(always)]
-    fn port_entry(&self, index: u32) -> Option<PortEntry> {
-        PORTS.get(index).copied()
-    }
-
-    #[inline(always)]
     fn rule_in(&self, table: PortTable, service: Service) -> RuleSlot {
         if table.length == 0 {
             return RuleSlot::NONE;
@@ -454,18 +471,6 @@ impl<R: Reach> Tables for Maps<R> {
             return scan_ports(self, table, service);
         }
         RuleSlot(sg_search_ports(table.offset, table.length, service.0))
-    }
-
-    #[inline(always)]
-    fn stage<T: Trace>(
-        &self,
-        stage: Stage,
-        _desk: &mut Desk,
-        _direction: Direction,
-        _interface: &Interface,
-        _trace: &T,
-    ) -> Decision {
-        stages::call(stage, self.job)
     }
 
     #[inline(always)]
@@ -538,7 +543,7 @@ impl<R: Reach> Tables for Maps<R> {
     #[inline(always)]
     fn find_flow(
         &self,
-        table: FlowTable,
+        table: FlowKind,
         key: &FlowKey,
         state: &mut FlowState,
     ) -> Option<FoundFlow> {
@@ -546,7 +551,7 @@ impl<R: Reach> Tables for Maps<R> {
     }
 
     #[inline(always)]
-    fn find_either(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowTable, FoundFlow)> {
+    fn find_either(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowKind, FoundFlow)> {
         flows::find_either(key, self.now(), state)
     }
 
@@ -583,7 +588,7 @@ impl<R: Reach> Tables for Maps<R> {
     #[inline(always)]
     fn insert_flow(
         &self,
-        table: FlowTable,
+        table: FlowKind,
         key: &FlowKey,
         state: &FlowState,
         deadline: Ticks,

@@ -3,10 +3,11 @@
 //! The verifier checks a global function once and by itself, assuming nothing of its arguments but
 //! their sizes, so that the ways through one don't multiply with those through the next.
 
+use sg_common::abi::Interface;
 use sg_common::decide::{Stage, judge, run_stage};
+use sg_common::ids::RuleSlot;
 use sg_common::packet::Direction;
 use sg_common::report::{Decision, Reason, Verdict};
-use sg_common::tables::{Interface, RuleSlot};
 
 use crate::counters;
 use crate::events;

@@ -11,7 +11,7 @@ mod wires;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use sg_common::flow::{FlowKey, FlowState, FlowTable};
+use sg_common::flow::{FlowKey, FlowKind, FlowState};
 use sg_ctl::policy::allows::ReadAddresses;
 use sg_ctl::policy::model::Policy;
 use sg_ctl::policy::names::InterfaceName;
@@ -41,10 +41,10 @@ fn addresses_of(number: u8) -> BTreeSet<IpAddr> {
     BTreeSet::from([IpAddr::from([10, 0, 0, 10 + number]), IpAddr::from(v6)])
 }
 
-fn flows(alive: Vec<(FlowKey, FlowTable, FlowState)>) -> Flows {
+fn flows(alive: Vec<(FlowKey, FlowKind, FlowState)>) -> Flows {
     let named = alive.into_iter().map(|(key, table, state)| {
         let is = FlowIs {
-            assured: table == FlowTable::Assured,
+            assured: table == FlowKind::Assured,
             phase: state.phase.name().to_owned(),
         };
         (key, is)

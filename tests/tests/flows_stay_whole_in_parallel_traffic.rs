@@ -16,7 +16,8 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use sg_common::addr::Addr;
 use sg_common::decide::Desk;
-use sg_common::flow::{FlowKey, FlowTable, Ticks};
+use sg_common::flow::{FlowKey, FlowKind};
+use sg_common::ids::Ticks;
 use sg_common::packet::{Direction, Framing};
 use sg_common::report::Reason;
 use sg_ctl::compile::image::Image;
@@ -108,7 +109,7 @@ impl Scene {
     fn flows_in(&self, buckets: [u32; 2], opening: &str) -> Result<Vec<Peer>> {
         let mut desk = Desk::default();
         desk.read(frame(opening)?.as_slice(), Framing::Ethernet);
-        let opened = desk.headers.flow(Direction::Ingress, self.zone);
+        let opened = FlowKey::of(&desk.headers, Direction::Ingress, self.zone);
         let flows = (0..=u8::MAX).flat_map(|address| {
             (1024..=u16::MAX).map(move |peer_port| {
                 let peer = Ipv4Addr::new(198, 51, 100, address);
@@ -140,7 +141,7 @@ impl Scene {
     }
 
     /// All flows there are, those that have expired and were not yet swept away with them.
-    fn flows(&self) -> Result<Vec<(FlowKey, FlowTable)>> {
+    fn flows(&self) -> Result<Vec<(FlowKey, FlowKind)>> {
         let alive = self.programs.flows()?.alive(Ticks(0))?;
         Ok(alive
             .into_iter()
@@ -149,7 +150,7 @@ impl Scene {
     }
 
     /// No flow is there twice, and as many are counted as assured as there are.
-    fn is_sound(&self) -> Result<Vec<(FlowKey, FlowTable)>> {
+    fn is_sound(&self) -> Result<Vec<(FlowKey, FlowKind)>> {
         let flows = self.flows()?;
         let keys: BTreeSet<FlowKey> = flows.iter().map(|(key, _)| *key).collect();
         ensure!(
@@ -158,7 +159,7 @@ impl Scene {
         );
         let assured = flows
             .iter()
-            .filter(|(_, table)| *table == FlowTable::Assured);
+            .filter(|(_, table)| *table == FlowKind::Assured);
         let (assured, owned) = (assured.count(), self.programs.flows()?.owned(self.slot)?);
         ensure!(
             owned as usize == assured,
@@ -340,7 +341,7 @@ fn flows_open_close_and_expire_in_a_bucket_that_has_just_room_for_them() -> Resu
         let flows = scene.is_sound()?;
         for connection in &connections {
             ensure!(
-                flows.contains(&(connection.key, FlowTable::Assured)),
+                flows.contains(&(connection.key, FlowKind::Assured)),
                 "a connection is lost: {flows:?}"
             );
         }
@@ -381,7 +382,7 @@ fn two_cpus_that_open_and_assure_the_same_flows_at_once_leave_each_in_one_place(
                 .with_context(|| format!("in round {round}"))?;
             for conversation in conversations {
                 ensure!(
-                    flows.contains(&(conversation.key, FlowTable::Assured)),
+                    flows.contains(&(conversation.key, FlowKind::Assured)),
                     "in round {round} a flow is lost: {flows:?}"
                 );
             }

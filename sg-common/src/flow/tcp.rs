@@ -10,8 +10,10 @@
 //! of the responder the same for its first SYN. When it is answered, each leg's place is the lowest
 //! acknowledgment which that leg may send.
 
-use super::{Change, FlowState, Growth, Leg, Phase};
-use crate::parse::{Headers, TcpFlags};
+use super::phase::Phase;
+use super::state::{Change, FlowState, Growth, Leg};
+use crate::parse::Headers;
+use crate::protocol::TcpFlags;
 
 /// The largest shift RFC 7323 §2.3 allows; taken when a connection's scales were never seen.
 const LARGEST_SCALE: u8 = 14;

@@ -4,9 +4,10 @@
 //! It refuses nothing. What is not plain, or not sound, has no answer here, and [`parse`](super) says
 //! what it is.
 
-use super::{Content, Headers, Part, TCP, TcpFlags, UDP};
+use super::headers::{Content, Headers, Part};
 use crate::addr::Addr;
 use crate::packet::Packet;
+use crate::protocol::{TCP, TcpFlags, UDP};
 
 /// Reads a plain packet's headers: those that a flow and its service are known by, and what TCP says
 /// of its sequence. Other fields are left as they are.

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use sg_common::packet::Direction;
-use sg_common::parse::{ICMP, ICMPV6, TCP, UDP};
+use sg_common::protocol::{ICMP, ICMPV6, TCP, UDP};
 
 use crate::controller::View;
 use crate::dirs::DirOptions;

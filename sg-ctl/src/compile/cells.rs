@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use sg_common::abi::{DirectionPolicy, PolicyFlags, direction_policy};
 use sg_common::addr::Family;
 use sg_common::packet::Direction;
-use sg_common::parse::{TCP, UDP};
-use sg_common::tables::{DirectionPolicy, PolicyFlags, PortTable, direction_policy};
+use sg_common::ports::PortTable;
+use sg_common::protocol::{TCP, UDP};
 
 use super::domain::Domain;
 use super::fold::{Prefix, fold, overlapping};

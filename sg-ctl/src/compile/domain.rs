@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use sg_common::addr::Family;
-use sg_common::tables::RuleSlot;
+use sg_common::ids::RuleSlot;
 
 use super::image::{GroupSet, Image};
 use super::interfaces::Protected;

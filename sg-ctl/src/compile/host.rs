@@ -8,16 +8,21 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
+use sg_common::abi::{
+    Awaiting, FragmentKey, FragmentVerdict, GrantKey, Interface, MemberKey, Policy, PrefixKey,
+    Scope,
+};
 use sg_common::addr::Addr;
-use sg_common::decide::{AtOnce, Desk, Stage, Trace, at_once, decide, direction_of, v4_at_once};
-use sg_common::flow::{FlowKey, FlowState, FlowTable, Leg, Ticks};
+use sg_common::decide::{
+    AtOnce, Desk, Stage, Stages, Trace, at_once, decide, direction_of, v4_at_once,
+};
+use sg_common::flow::{FlowKey, FlowKind, FlowState, Leg};
+use sg_common::ids::{Generation, Identity, Ticks};
 use sg_common::packet::{Framing, Packet};
+use sg_common::ports::{PortEntry, PortTable, Ports};
 use sg_common::ranges::search_ranges;
 use sg_common::report::Decision;
-use sg_common::tables::{
-    Awaiting, FragmentKey, FragmentVerdict, Generation, GrantKey, Identity, Interface, MemberKey,
-    Policy, PortEntry, PortTable, PrefixKey, Scope, Tables,
-};
+use sg_common::tables::Tables;
 
 use super::host_flows::HostFlows;
 use super::image::{Image, ScopedPrefix};
@@ -43,7 +48,7 @@ pub struct HostTables<'a> {
 /// Where a flow was found.
 #[derive(Clone, Copy, Debug)]
 pub struct FoundFlow {
-    table: FlowTable,
+    table: FlowKind,
     key: FlowKey,
 }
 
@@ -167,9 +172,9 @@ impl<'a> HostTables<'a> {
     }
 
     /// The flows that are alive, with the table each is in.
-    pub fn flows_alive(&self) -> Vec<(FlowKey, FlowTable, FlowState)> {
+    pub fn flows_alive(&self) -> Vec<(FlowKey, FlowKind, FlowState)> {
         let mut alive = Vec::new();
-        for table in [FlowTable::Embryonic, FlowTable::Assured] {
+        for table in [FlowKind::Embryonic, FlowKind::Assured] {
             let flows = self.flows(table).borrow();
             alive.extend(
                 flows
@@ -180,10 +185,10 @@ impl<'a> HostTables<'a> {
         alive
     }
 
-    fn flows(&self, table: FlowTable) -> &RefCell<HostFlows> {
+    fn flows(&self, table: FlowKind) -> &RefCell<HostFlows> {
         match table {
-            FlowTable::Embryonic => &self.embryonic,
-            FlowTable::Assured => &self.assured,
+            FlowKind::Embryonic => &self.embryonic,
+            FlowKind::Assured => &self.assured,
         }
     }
 }
@@ -226,6 +231,14 @@ impl Lengths {
     }
 }
 
+impl Ports for HostTables<'_> {
+    fn port_entry(&self, index: u32) -> Option<PortEntry> {
+        self.image.ports.entry(index).copied()
+    }
+}
+
+impl Stages for HostTables<'_> {}
+
 impl Tables for HostTables<'_> {
     type Flow = FoundFlow;
 
@@ -239,10 +252,6 @@ impl Tables for HostTables<'_> {
 
     fn policy(&self, id: u32) -> Option<&Policy> {
         self.image.policies.get(&id)
-    }
-
-    fn port_entry(&self, index: u32) -> Option<PortEntry> {
-        self.image.ports.entry(index).copied()
     }
 
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
@@ -282,7 +291,7 @@ impl Tables for HostTables<'_> {
 
     fn find_flow(
         &self,
-        table: FlowTable,
+        table: FlowKind,
         key: &FlowKey,
         state: &mut FlowState,
     ) -> Option<FoundFlow> {
@@ -292,13 +301,13 @@ impl Tables for HostTables<'_> {
 
     fn insert_flow(
         &self,
-        table: FlowTable,
+        table: FlowKind,
         key: &FlowKey,
         state: &FlowState,
         deadline: Ticks,
     ) -> Option<FoundFlow> {
         let mut flows = self.flows(table).borrow_mut();
-        let forget = table == FlowTable::Embryonic;
+        let forget = table == FlowKind::Embryonic;
         let inserted = flows.insert(key, state, deadline, self.now(), forget);
         inserted.then_some(FoundFlow { table, key: *key })
     }

@@ -1,7 +1,8 @@
 //! One flow table on the host: what the kernel promises of its own, without buckets.
 
 use hashbrown::HashMap;
-use sg_common::flow::{FlowKey, FlowState, Leg, Ticks};
+use sg_common::flow::{FlowKey, FlowState, Leg};
+use sg_common::ids::Ticks;
 
 /// Flows by key, at most as many as there is room for.
 #[derive(Clone)]

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 use ipnet::IpNet;
 use sg_common::addr::{Addr, Family};
-use sg_common::tables::Identity;
+use sg_common::ids::Identity;
 
 use super::domain::Domain;
 use super::fold::{Prefix, family_of, fold, overlapping};

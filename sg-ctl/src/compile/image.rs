@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use sg_common::abi::{ABI, GrantKey, Interface, MemberKey, Policy, PrefixKey, Scope};
 use sg_common::addr::Addr;
+use sg_common::ids::{Identity, RuleSlot};
+use sg_common::ports::{PortEntry, PortTable};
 use sg_common::ranges::RangeTable;
-use sg_common::tables::{
-    ABI, GrantKey, Identity, Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey,
-    RuleSlot, Scope,
-};
 
 pub use super::arena::{Arena, Slice};
 pub use super::ranges::RangeArenas;

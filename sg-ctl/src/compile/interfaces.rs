@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use sg_common::abi::{INTERFACE_PROBES, Interface, InterfaceFlags, Scope, interface_home};
 use sg_common::addr::Addr;
-use sg_common::flow::Ticks;
-use sg_common::tables::{
-    Generation, INTERFACE_PROBES, Identity, Interface, InterfaceFlags, Scope, TimeoutTicks,
-    interface_home,
-};
+use sg_common::flow::TimeoutTicks;
+use sg_common::ids::{Generation, Identity, Ticks};
 
 use super::Settings;
 use super::fold::Prefix;

@@ -205,7 +205,7 @@ pub enum CompileError {
     #[error(
         "{subject} allows one peer {intervals} separate port intervals, and the most is {}; join \
          port ranges",
-        sg_common::tables::PortTable::MAX_LENGTH
+        sg_common::ports::PortTable::MAX_LENGTH
     )]
     TooManyPorts {
         /// Whose rules they are.

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use sg_common::abi::{GrantKey, MemberKey, Policy as PolicyEntry, Scope};
 use sg_common::addr::{Addr, Family};
+use sg_common::ids::{Identity, RuleSlot};
 use sg_common::packet::Direction;
 use sg_common::ranges::RangeTable;
-use sg_common::tables::Policy as PolicyEntry;
-use sg_common::tables::{GrantKey, Identity, MemberKey, RuleSlot, Scope};
 
 use super::Settings;
 use super::arena::Which;

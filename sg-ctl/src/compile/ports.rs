@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use sg_common::parse::{ICMP, ICMPV6, TCP, UDP};
-use sg_common::tables::{PortEntry, PortTable, RuleSlot, Service};
+use sg_common::ids::RuleSlot;
+use sg_common::ports::{PortEntry, PortTable, Service};
+use sg_common::protocol::{ICMP, ICMPV6, TCP, UDP};
 
 use super::arena::{Arena, Slice, Slices};
 use super::limits::Subject;

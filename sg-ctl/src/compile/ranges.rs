@@ -8,8 +8,8 @@ use std::hash::Hash;
 
 use serde::{Deserialize, Serialize};
 use sg_common::addr::Family;
+use sg_common::ports::PortTable;
 use sg_common::ranges::{Interval, IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges};
-use sg_common::tables::PortTable;
 
 use super::arena::{Arena, Slice, Slices, Which};
 use super::fold::Prefix;

@@ -2,8 +2,8 @@
 //! the tables are found without looking at the others.
 
 use sg_common::addr::Family;
+use sg_common::ids::RuleSlot;
 use sg_common::packet::Direction;
-use sg_common::tables::RuleSlot;
 
 use super::cells::Kind;
 use super::domain::Domain;

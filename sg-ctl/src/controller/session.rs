@@ -9,8 +9,8 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::process;
 
+use sg_common::ids::Generation;
 use sg_common::report::Verdict;
-use sg_common::tables::Generation;
 
 use crate::compile::host::HostTables;
 use crate::compile::image::Image;

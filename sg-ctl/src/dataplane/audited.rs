@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use sg_common::abi::{InterfaceFlags, ReasonCounter};
 use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::{InterfaceFlags, ReasonCounter};
 
 use super::Error;
 use super::counters::ReasonTotals;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::maps::{Array, MapData};
 use aya::programs::Xdp;
-use sg_common::flow::Ticks;
+use sg_common::ids::Ticks;
 
 use super::maps::{layout_folder, open};
 use super::state::Record;

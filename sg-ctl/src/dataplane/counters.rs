@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use sg_common::abi::{ReasonCounters, RuleCounter, reasons_index};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
-use sg_common::tables::{ReasonCounters, RuleCounter, reasons_index};
 
 use super::Error;
 use super::audited::{AuditMarks, Count};

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, MapInfo, PerCpuArray, RingBuf};
 use aya::programs::Xdp;
 use sg_common::event::{EVENT_READERS, Event, EventDesk, EventKind, EventReader};
-use sg_common::flow::Ticks;
+use sg_common::ids::Ticks;
 
 use super::maps::{RINGS, flows_folder, layout_folder, open};
 use super::wire::{self, Wire};

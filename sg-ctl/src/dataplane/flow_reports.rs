@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use aya::maps::Array;
-use sg_common::flow::{FlowBucket, FlowState, FlowTable, Leg, Phase, Ticks};
-use sg_common::tables::InterfaceFlags;
+use sg_common::abi::InterfaceFlags;
+use sg_common::flow::{FlowBucket, FlowKind, FlowState, Leg, Phase};
+use sg_common::ids::Ticks;
 
 use super::Error;
 use super::clock::Clock;
@@ -61,8 +62,8 @@ pub(super) fn flow_usage(bpffs: &Path, record: &Record) -> Result<FlowUsage, Err
     each_bucket(bpffs, record, |bucket| {
         for (_, table) in live(bucket, clock.now) {
             match table {
-                FlowTable::Assured => usage.assured += 1,
-                FlowTable::Embryonic => usage.embryonic += 1,
+                FlowKind::Assured => usage.assured += 1,
+                FlowKind::Embryonic => usage.embryonic += 1,
             }
         }
     })?;
@@ -108,7 +109,7 @@ pub(super) fn full_rooms(
     flows.clear();
     each_bucket(bpffs, record, |bucket| {
         for (lane, table) in live(bucket, clock.now) {
-            if table == FlowTable::Assured {
+            if table == FlowKind::Assured {
                 *flows.entry(bucket.slots[lane].state.owner).or_default() += 1;
             }
         }
@@ -178,10 +179,10 @@ fn each_bucket(
 }
 
 /// The places of a bucket that hold flows, and in which table those are.
-fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = (usize, FlowTable)> {
+fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = (usize, FlowKind)> {
     let places = bucket.tags.iter().zip(&bucket.deadlines).enumerate();
     places.filter_map(move |(lane, (tag, deadline))| {
-        let table = FlowTable::of_tag(*tag)?;
+        let table = FlowKind::of_tag(*tag)?;
         (!deadline.has_passed(now)).then_some((lane, table))
     })
 }
@@ -189,7 +190,7 @@ fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = (usize, FlowTab
 pub(super) fn flow_report(
     bucket: &FlowBucket,
     lane: usize,
-    table: FlowTable,
+    table: FlowKind,
     clock: &Clock,
     names: &FlowNames<'_>,
 ) -> FlowReport {
@@ -210,7 +211,7 @@ pub(super) fn flow_report(
         peer_port: slot.key.peer_port,
         protocol: slot.key.protocol,
         state: slot.state.phase.name(),
-        assured: table == FlowTable::Assured,
+        assured: table == FlowKind::Assured,
         expires_in_s: clock.seconds(left),
         idle_s: clock.seconds(lifetime.saturating_sub(left)),
         opened_s_ago: clock.seconds(clock.now.0.wrapping_sub(slot.opened.0)),

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use sg_common::abi::{ABI, GrantKey, Interface, MemberKey, Policy};
+use sg_common::ids::Identity;
+use sg_common::ports::{PortEntry, PortTable};
 use sg_common::ranges::RangeTable;
-use sg_common::tables::{
-    ABI, GrantKey, Identity, Interface, MemberKey, Policy, PortEntry, PortTable,
-};
 
 use super::flow_tables::FlowRoom;
 use super::report::{ReceiveHook, TcHook};

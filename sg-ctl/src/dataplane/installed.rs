@@ -11,18 +11,20 @@ use std::path::Path;
 use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, MapData, MapError};
+use sg_common::abi::{
+    Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, INTERFACE_PROBES, Interface,
+    MemberKey, Policy, PrefixKey, Scope, interface_home,
+};
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Step, Trace, decide};
-use sg_common::flow::{FlowBucket, FlowKey, FlowState, FlowTable, Leg, Ticks};
+use sg_common::decide::{Desk, Stages, Step, Trace, decide};
+use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowState, Leg};
+use sg_common::ids::{Generation, Identity, RuleSlot, Ticks};
 use sg_common::packet::Direction;
 use sg_common::parse::Headers;
+use sg_common::ports::{PortEntry, PortTable, Ports};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges, search_ranges};
 use sg_common::report::Decision;
-use sg_common::tables::{
-    Awaiting, Faces, FragmentKey, FragmentVerdict, Generation, Globals, GrantKey, INTERFACE_PROBES,
-    Identity, Interface, MemberKey, Policy, PortEntry, PortTable, PrefixKey, RuleSlot, Scope,
-    Tables, interface_home,
-};
+use sg_common::tables::Tables;
 
 use super::clock::Clock;
 use super::flow_reports::{FlowNames, flow_report};
@@ -197,7 +199,7 @@ impl Standpoint<'_> {
     /// The flow of this key, if it is alive.
     pub fn flow(&self, key: &FlowKey) -> Result<Option<(FlowState, FlowReport)>, Error> {
         let names = FlowNames::of(self.installed.image);
-        for table in [FlowTable::Assured, FlowTable::Embryonic] {
+        for table in [FlowKind::Assured, FlowKind::Embryonic] {
             let mut state = FlowState::default();
             let found = self.find_flow(table, key, &mut state);
             let bucket = found.and_then(|place| Some((place, self.bucket(place.bucket)?)));
@@ -240,7 +242,7 @@ impl Standpoint<'_> {
     }
 
     /// The tag of a key in a table, and its two buckets.
-    fn places(&self, table: FlowTable, key: &FlowKey) -> (u16, [u32; 2]) {
+    fn places(&self, table: FlowKind, key: &FlowKey) -> (u16, [u32; 2]) {
         let mask = self.globals.flow_mask;
         let places = key.places(&self.globals.hash_key);
         let indexes = [places.first & mask, places.second & mask];
@@ -292,6 +294,14 @@ impl Ranges for Standpoint<'_> {
     }
 }
 
+impl Ports for Standpoint<'_> {
+    fn port_entry(&self, index: u32) -> Option<PortEntry> {
+        self.entry(&self.installed.maps.ports, index)
+    }
+}
+
+impl Stages for Standpoint<'_> {}
+
 /// Flows are read where they are. What would be written is not, and what would be put into a table
 /// gets a place if there is one.
 impl Tables for Standpoint<'_> {
@@ -307,10 +317,6 @@ impl Tables for Standpoint<'_> {
 
     fn policy(&self, id: u32) -> Option<&Policy> {
         (id == self.interface.policy).then_some(&self.policy)
-    }
-
-    fn port_entry(&self, index: u32) -> Option<PortEntry> {
-        self.entry(&self.installed.maps.ports, index)
     }
 
     fn prefix(&self, scope: Scope, address: &Addr) -> PortTable {
@@ -356,7 +362,7 @@ impl Tables for Standpoint<'_> {
 
     fn find_flow(
         &self,
-        table: FlowTable,
+        table: FlowKind,
         key: &FlowKey,
         state: &mut FlowState,
     ) -> Option<FlowPlace> {
@@ -378,7 +384,7 @@ impl Tables for Standpoint<'_> {
 
     fn insert_flow(
         &self,
-        table: FlowTable,
+        table: FlowKind,
         key: &FlowKey,
         _state: &FlowState,
         _deadline: Ticks,
@@ -389,8 +395,7 @@ impl Tables for Standpoint<'_> {
             let mut places = bucket.tags.iter().zip(&bucket.deadlines);
             // An embryonic flow gives way.
             let lane = places.position(|(tag, deadline)| {
-                FlowTable::of_tag(*tag) != Some(FlowTable::Assured)
-                    || deadline.has_passed(self.now())
+                FlowKind::of_tag(*tag) != Some(FlowKind::Assured) || deadline.has_passed(self.now())
             })?;
             Some(FlowPlace {
                 bucket: index,

@@ -10,11 +10,13 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError};
 use sg_common::event::EVENT_READERS;
 
-use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
-use sg_common::tables::{
-    Faces, Globals, GrantKey, Identity, InterfaceEntry, MemberKey, Policy, PortEntry, PortTable,
-    PrefixKey, ReasonCounters, RuleCounter,
+use sg_common::abi::{
+    Faces, Globals, GrantKey, InterfaceEntry, MemberKey, Policy, PrefixKey, ReasonCounters,
+    RuleCounter,
 };
+use sg_common::ids::Identity;
+use sg_common::ports::{PortEntry, PortTable};
+use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 
 use super::Error;
 use super::wire::Wire;

@@ -57,10 +57,11 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use rand::random;
+use sg_common::abi::{ABI, Globals, reasons_index};
 use sg_common::event::EVENT_READERS;
 use sg_common::flow::HashKey;
+use sg_common::ids::Generation;
 use sg_common::packet::Direction;
-use sg_common::tables::{ABI, Generation, Globals, reasons_index};
 use thiserror::Error;
 
 use self::audited::AuditMarks;

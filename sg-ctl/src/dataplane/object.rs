@@ -15,8 +15,8 @@ use aya_obj::Object;
 use aya_obj::programs::XdpAttachType;
 use nix::sys::time::TimeValLike as _;
 use nix::time::ClockId;
+use sg_common::abi::reasons_index;
 use sg_common::packet::Direction;
-use sg_common::tables::reasons_index;
 
 use super::maps::{FLOW_MAPS, FLOW_TABLE, LAYOUT_MAPS, RINGS, flows_folder, layout_folder};
 use super::sizes::Sizes;

@@ -12,7 +12,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use aya::maps::{Array, IterableMap as _, MapData};
-use sg_common::tables::{ReasonCounters, RuleCounter};
+use sg_common::abi::{ReasonCounters, RuleCounter};
 
 use super::Error;
 use super::sys::MappedArray;

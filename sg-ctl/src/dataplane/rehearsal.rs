@@ -14,11 +14,11 @@ use aya::maps::{Array, Map, MapData};
 use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
 use rand::random;
+use sg_common::abi::{ReasonCounters, reasons_index};
 use sg_common::flow::{FlowKey, HashKey};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
-use sg_common::tables::{ReasonCounters, reasons_index};
 
 use super::flow_tables::{FlowRoom, FlowSize};
 use super::maps::{LayoutMaps, layout_folder};

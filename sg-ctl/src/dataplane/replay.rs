@@ -5,10 +5,10 @@
 use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, TestRun as _, TestRunOptions};
-use sg_common::flow::Ticks;
+use sg_common::abi::{ReasonCounters, reasons_index};
+use sg_common::ids::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::{ReasonCounters, reasons_index};
 
 use super::maps::{layout_folder, open, open_reasons};
 use super::object;

@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use aya::maps::{Array, HashMap, MapData};
-use sg_common::flow::{FlowBucket, FlowKey, FlowState, FlowTable, Ticks};
-use sg_common::tables::{Awaiting, FragmentKey, FragmentVerdict};
+use sg_common::abi::{Awaiting, FragmentKey, FragmentVerdict};
+use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowState};
+use sg_common::ids::Ticks;
 
 use super::Error;
 use super::maps::{FLOW_TABLE, flows_folder, open};
@@ -37,7 +38,7 @@ impl ReplayFlows {
     }
 
     /// The flows that are alive, with the table each is in.
-    pub fn alive(&self, now: Ticks) -> Result<Vec<(FlowKey, FlowTable, FlowState)>, Error> {
+    pub fn alive(&self, now: Ticks) -> Result<Vec<(FlowKey, FlowKind, FlowState)>, Error> {
         let mut alive = Vec::new();
         for bucket in self.buckets.iter() {
             let Wire(bucket) = bucket.map_err(Error::Read)?;
@@ -46,7 +47,7 @@ impl ReplayFlows {
                 .zip(&bucket.slots)
                 .filter(|((_, deadline), _)| !deadline.has_passed(now));
             alive.extend(held.filter_map(|((tag, _), slot)| {
-                Some((slot.key, FlowTable::of_tag(*tag)?, slot.state))
+                Some((slot.key, FlowKind::of_tag(*tag)?, slot.state))
             }));
         }
         Ok(alive)

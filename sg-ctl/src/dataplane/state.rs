@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sg_common::tables::ABI;
+use sg_common::abi::ABI;
 
 use super::audited::AuditMarks;
 use super::flow_tables::FlowRoom;
@@ -514,7 +514,7 @@ fn remove(path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use sg_common::tables::RuleSlot;
+    use sg_common::ids::RuleSlot;
 
     use super::*;
     use crate::compile::image::Ids;

@@ -16,13 +16,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, IterableMap as _, MapData, MapError};
+use sg_common::abi::{Faces, Globals, Interface, InterfaceEntry, Policy, PrefixKey, reasons_index};
 use sg_common::addr::Addr;
+use sg_common::ids::{Generation, Identity};
 use sg_common::packet::Direction;
+use sg_common::ports::PortTable;
 use sg_common::ranges::RangeTable;
-use sg_common::tables::{
-    Faces, Generation, Globals, Identity, Interface, InterfaceEntry, Policy, PortTable, PrefixKey,
-    reasons_index,
-};
 
 use super::maps::{LayoutMaps, prefix_key};
 use super::sys::MappedArray;
@@ -371,8 +370,8 @@ fn inherited<T: Copy + Default>(prefix: &ScopedPrefix, entries: &BTreeMap<Scoped
 
 #[cfg(test)]
 mod tests {
+    use sg_common::abi::Scope;
     use sg_common::addr::Family;
-    use sg_common::tables::Scope;
 
     use super::*;
 

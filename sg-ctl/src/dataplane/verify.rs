@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
+use sg_common::abi::{Faces, Interface, InterfaceEntry, MemberKey, Policy};
+use sg_common::ids::Identity;
 use sg_common::ranges::RangeTable;
-use sg_common::tables::{Faces, Identity, Interface, InterfaceEntry, MemberKey, Policy};
 
 use super::filters::Place;
 use super::maps::{LayoutMaps, layout_folder, prefix_key};
@@ -561,7 +562,7 @@ fn prefix_words(prefix: &ScopedPrefix) -> String {
     let family_bits = if address.is_v4() { 96 } else { 0 };
     let bits = prefix
         .bits
-        .saturating_sub(sg_common::tables::PrefixKey::SCOPE_BITS + family_bits);
+        .saturating_sub(sg_common::abi::PrefixKey::SCOPE_BITS + family_bits);
     format!("{address}/{bits}")
 }
 
@@ -582,7 +583,7 @@ fn sets(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
 fn meet_prefix<T>(
     tally: &mut Tally,
     bits: u32,
-    key: sg_common::tables::PrefixKey,
+    key: sg_common::abi::PrefixKey,
     known: &BTreeMap<ScopedPrefix, T>,
 ) {
     let prefix = ScopedPrefix { key, bits };

@@ -5,14 +5,16 @@
 )]
 
 use aya::Pod;
+use sg_common::abi::{
+    Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, InterfaceEntry, MemberKey,
+    Policy, PrefixKey, ReasonCounters, RuleCounter,
+};
 use sg_common::event::{Event, EventDesk, EventReader};
 use sg_common::flow::{Carrying, FlowBucket};
+use sg_common::ids::Identity;
+use sg_common::ports::{PortEntry, PortTable};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
 use sg_common::scatter::Scatter;
-use sg_common::tables::{
-    Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, Identity, InterfaceEntry,
-    MemberKey, Policy, PortEntry, PortTable, PrefixKey, ReasonCounters, RuleCounter,
-};
 
 /// A map's key or value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,8 +23,8 @@ impl Transport {
     /// The IP protocol.
     pub fn number(self) -> u8 {
         match self {
-            Self::Tcp => sg_common::parse::TCP,
-            Self::Udp => sg_common::parse::UDP,
+            Self::Tcp => sg_common::protocol::TCP,
+            Self::Udp => sg_common::protocol::UDP,
         }
     }
 }

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Serialize;
+use sg_common::abi::InterfaceFlags;
 use sg_common::addr::Addr;
 use sg_common::decide::Desk;
+use sg_common::flow::FlowKey;
 use sg_common::packet::{Direction, Framing};
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::InterfaceFlags;
 
 use super::machine::{Machine, Protected};
 use super::question::Question;
@@ -251,7 +252,7 @@ fn flow(
     let mut desk = Desk::default();
     desk.read(question.frame(bare, None).as_slice(), framing);
     let zone = standpoint.interface().zone;
-    let key = desk.headers.flow(question.direction, zone);
+    let key = FlowKey::of(&desk.headers, question.direction, zone);
     let found = standpoint.flow(&key)?;
     Ok(found.map(|(state, report)| (state, Flow::from(report))))
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use serde::Serialize;
 use sg_common::flow::{FlowState, Leg};
 use sg_common::packet::Direction;
-use sg_common::parse::{ICMP, ICMPV6, IGMP, TCP, TcpFlags, UDP};
-use sg_common::tables::Service;
+use sg_common::ports::Service;
+use sg_common::protocol::{ICMP, ICMPV6, IGMP, TCP, TcpFlags, UDP};
 
 use crate::observe::protocol_name;
 
@@ -247,7 +247,7 @@ mod tests {
                 assert_eq!(headers.content, Content::Ip, "{question:?}");
                 assert_eq!(headers.source.to_ip(), question.peer);
                 assert_eq!(headers.destination.to_ip(), question.local);
-                assert_eq!(headers.service(), question.service());
+                assert_eq!(Service::of(&headers), question.service());
             }
             let other = question.from_peer();
             assert_eq!(other.frame(true, None), question.frame(true, None));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use sg_common::decide::{RuleSource, Step};
-use sg_common::flow::FlowTable;
+use sg_common::flow::FlowKind;
 
 /// What was looked at, and what was found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,8 +32,8 @@ impl From<&Step> for StepReport {
             Step::Parsed(_) => Self::Parsed,
             Step::Flow { table, state } => Self::Flow {
                 table: match table {
-                    FlowTable::Embryonic => "embryonic",
-                    FlowTable::Assured => "assured",
+                    FlowKind::Embryonic => "embryonic",
+                    FlowKind::Assured => "assured",
                 },
                 state: state.map(|state| state.phase.name()),
             },

@@ -10,10 +10,11 @@ use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use sg_common::addr::Addr;
 use sg_common::event::{Event, EventFlags, EventKind};
+use sg_common::ids::Generation;
 use sg_common::packet::Direction;
-use sg_common::parse::{Content, ICMP, ICMPV6, Part, TCP, UDP};
+use sg_common::parse::{Content, Part};
+use sg_common::protocol::{ICMP, ICMPV6, TCP, UDP};
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::Generation;
 
 use super::direction_name;
 use super::protocol_name;
@@ -191,7 +192,7 @@ impl Names {
                 groups.extend(group.rules.iter().map(|rule| (rule.id, name)));
             }
         }
-        let rule = |(id, slot): (&RuleId, &sg_common::tables::RuleSlot)| {
+        let rule = |(id, slot): (&RuleId, &sg_common::ids::RuleSlot)| {
             (slot.0, (*id, groups.get(id).map(|group| (*group).clone())))
         };
         let interface = |(slot, found): (&u32, &crate::compile::image::InstalledInterface)| {

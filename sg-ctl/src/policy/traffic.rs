@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use sg_common::parse::{ICMP, ICMPV6, TCP, UDP};
-use sg_common::tables::Service;
+use sg_common::ports::Service;
+use sg_common::protocol::{ICMP, ICMPV6, TCP, UDP};
 
 use super::model::{IcmpMatch, PortRange, Traffic};
 

@@ -2,11 +2,11 @@
 //! the same, and do the same to the flows.
 
 use anyhow::{Context, Result, ensure};
+use sg_common::abi::{Interface, InterfaceFlags};
 use sg_common::decide::Desk;
-use sg_common::flow::Ticks;
+use sg_common::ids::{Generation, Ticks};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
-use sg_common::tables::{Generation, Interface, InterfaceFlags};
 use sg_ctl::compile::host::HostTables;
 use sg_ctl::compile::image::Image;
 use sg_ctl::compile::{AttachedInterface, Limits, Settings, compile};

@@ -7,10 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use sg_common::flow::Ticks;
+use sg_common::abi::{Interface, InterfaceFlags};
+use sg_common::ids::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
-use sg_common::tables::{Interface, InterfaceFlags};
 use sg_ctl::compile::Limits;
 use sg_ctl::dataplane::{
     DEFAULT_CAPACITY, Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted,

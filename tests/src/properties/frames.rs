@@ -3,10 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use sg_common::decide::Desk;
 use sg_common::packet::Framing;
-use sg_common::parse::{
-    Content, Headers, ICMP, ICMPV6, IcmpRole, Part, TCP, TcpFlags, UDP, read_plain, read_plain_v4,
-    read_sequence_v4,
-};
+use sg_common::parse::{Content, Headers, Part, read_plain, read_plain_v4, read_sequence_v4};
+use sg_common::protocol::{ICMP, ICMPV6, IcmpRole, TCP, TcpFlags, UDP};
 use sg_common::report::{Reason, Verdict};
 
 use crate::corpus::Corpus;

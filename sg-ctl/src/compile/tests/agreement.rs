@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
+use sg_common::ids::Generation;
 use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::Generation;
 
 use super::super::host::HostTables;
 use super::super::image::Image;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Debug;
 
-use sg_common::tables::RuleSlot;
+use sg_common::ids::RuleSlot;
 
 use super::super::image::{Arena, Image, Slice};
 use super::super::{CompileError, Limits, Settings, compile};

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 
+use sg_common::abi::PolicyFlags;
 use sg_common::addr::Family;
+use sg_common::ids::{Generation, Identity};
 use sg_common::report::Verdict;
-use sg_common::tables::{Generation, Identity, PolicyFlags};
 
 use super::super::host::HostTables;
 use super::super::image::{Image, MembersOf};

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use sg_common::event::EventKind;
 use sg_common::flow::FlowKey;
 use sg_common::packet::Direction;
-use sg_common::parse::{TCP, UDP};
+use sg_common::protocol::{TCP, UDP};
 use sg_common::report::{Reason, Verdict};
 
 pub use file::{LogFile, Rotation};

@@ -5,13 +5,18 @@
 //! tables, and remembers no fragment. Of a packet that is the first of its flow it says which rule admits
 //! it: what is left of the long way is to read all of it, and to open the flow.
 
-use super::{Desk, Question, is_plain_syn, may_be_exempt};
+use super::exempt::may_be_exempt;
+use super::question::{Question, is_plain_syn};
+use super::scratch::Desk;
+use crate::abi::{Interface, InterfaceFlags};
 use crate::addr::Addr;
 use crate::flow::{FlowKey, FlowState, Leg, Passage};
+use crate::ids::RuleSlot;
 use crate::packet::{Direction, Packet};
-use crate::parse::{Headers, TCP, read_plain};
+use crate::parse::{Headers, read_plain};
+use crate::protocol::TCP;
 use crate::report::{Decision, Reason};
-use crate::tables::{Glance, Interface, InterfaceFlags, Passing, RuleSlot, Tables};
+use crate::tables::{Glance, Passing, Tables};
 
 /// What a short way comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +98,7 @@ impl<T: Tables> Question<'_, T, ()> {
         }
         let is_syn = is_plain_syn(headers);
         if !is_syn {
-            *key = headers.flow(self.direction, self.interface.zone);
+            *key = FlowKey::of(headers, self.direction, self.interface.zone);
             let mut rule = RuleSlot::NONE;
             match self.tables.pass_along(key, state, packet) {
                 Glance::Found(rule) => return decided(Reason::Tracked, rule),

@@ -3,11 +3,14 @@
 //! Everything is kept in registers, for one family and one direction, so that what is true of all its
 //! packets is settled when the code is compiled.
 
-use super::{AtOnce, Question};
+use super::fast::AtOnce;
+use super::question::Question;
+use crate::abi::{Interface, InterfaceFlags};
 use crate::flow::{FlowKey, FlowState, Passage};
 use crate::packet::{Direction, Packet};
-use crate::parse::{Headers, TCP, read_plain_v4, read_sequence_v4};
-use crate::tables::{Interface, InterfaceFlags, Passing, Tables};
+use crate::parse::{Headers, read_plain_v4, read_sequence_v4};
+use crate::protocol::TCP;
+use crate::tables::{Passing, Tables};
 
 /// Judges a packet, if the answer is near. What is not [`Reason::Tracked`](crate::report::Reason) has
 /// changed nothing, and can be judged anew. `None`: it is no plain one, or there is more to look at.

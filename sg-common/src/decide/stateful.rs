@@ -1,0 +1,336 @@
+//! Flows: what a known one says of a packet, and how a packet opens one.
+
+use super::question::{Question, is_plain_syn};
+use super::scratch::Desk;
+use super::trace::{Step, Trace};
+use crate::abi::InterfaceFlags;
+use crate::flow::{Change, FlowKind, FlowState, Growth, Leg, Phase};
+use crate::ids::{RuleSlot, Ticks};
+use crate::parse::{Content, Headers};
+use crate::protocol::{IcmpRole, TcpFlags};
+use crate::report::Reason;
+use crate::tables::Tables;
+
+/// Where a flow was found.
+pub(super) struct Found<F> {
+    table: FlowKind,
+    flow: F,
+}
+
+impl<T: Tables, R: Trace> Question<'_, T, R> {
+    /// A packet that is not a plain SYN, if a flow knows it; otherwise [`Reason::NoFlow`].
+    #[inline(always)]
+    pub(super) fn by_flow(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
+        desk.name_flow(self.direction, self.interface.zone);
+        let Some(found) = self.find_either(desk) else {
+            return Reason::NoFlow;
+        };
+        *rule = desk.state.rule;
+        let owns = self.owns(&desk.state);
+        let is_judged = if owns {
+            // Where removing a rule terminates, what an earlier policy admitted is judged again.
+            let admitted = desk.state.generation;
+            admitted.is_before(self.interface.judge_again_before)
+        } else {
+            // What no rule has admitted goes to a link-local service, from any interface.
+            self.has_opened(&desk.state) && rule.is_some()
+        };
+        if is_judged {
+            *rule = self.judge_flow(desk, found.flow, owns);
+            if !rule.is_some() {
+                return if owns {
+                    Reason::Terminated
+                } else {
+                    Reason::NoRule
+                };
+            }
+        }
+        self.go_on(desk, found, rule)
+    }
+
+    /// Whether this interface has admitted the flow.
+    #[inline(always)]
+    pub(super) fn owns(&self, state: &FlowState) -> bool {
+        state.owner == self.interface.slot
+    }
+
+    /// Whether a packet that goes this way opens the flow, or has opened it. At an interface that
+    /// does not own the flow its rules judge such a packet: what one interface admits is not admitted
+    /// by the next on its way. Answers may come back by any interface.
+    #[inline(always)]
+    pub(super) fn has_opened(&self, state: &FlowState) -> bool {
+        state.initiator() as u8 == self.direction as u8
+    }
+
+    /// The rule in force by which a flow is admitted. A flow that this interface owns goes on by that
+    /// rule, or ends.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    pub(super) fn judge_flow(&self, desk: &mut Desk, flow: T::Flow, owns: bool) -> RuleSlot {
+        let Desk {
+            headers,
+            other: opening,
+            state,
+            ..
+        } = desk;
+        let direction = state.initiator();
+        *opening = *headers;
+        opening.turn_towards(self.direction, direction);
+        let rule = match self.admitted(opening, direction) {
+            Ok(admitted) => admitted.rule,
+            Err(_) => RuleSlot::NONE,
+        };
+        if !owns {
+            return rule;
+        }
+        if rule.is_some() {
+            state.rule = rule;
+            state.generation = self.tables.generation();
+            self.tables.update_flow(flow, state);
+        } else {
+            self.tables.remove_flow(flow, state.owner);
+        }
+        rule
+    }
+
+    /// Looks into both tables.
+    #[inline(always)]
+    pub(super) fn find_either(&self, desk: &mut Desk) -> Option<Found<T::Flow>> {
+        let found = self.tables.find_either(&desk.key, &mut desk.state);
+        for table in [FlowKind::Assured, FlowKind::Embryonic] {
+            let is_there = matches!(found, Some((of, _)) if of == table);
+            self.trace.step(Step::Flow {
+                table,
+                state: is_there.then_some(desk.state),
+            });
+            if is_there {
+                break;
+            }
+        }
+        let (table, flow) = found?;
+        Some(Found { table, flow })
+    }
+
+    #[inline(always)]
+    pub(super) fn find(&self, table: FlowKind, desk: &mut Desk) -> Option<T::Flow> {
+        let found = self.tables.find_flow(table, &desk.key, &mut desk.state);
+        self.trace.step(Step::Flow {
+            table,
+            state: found.map(|_| desk.state),
+        });
+        found
+    }
+
+    /// Whether a TCP packet that no flow knows may be the first that is seen of one.
+    #[inline(always)]
+    pub(super) fn may_pick_up(&self, headers: &Headers) -> bool {
+        let flags = headers.tcp_flags;
+        self.interface.flags.has(InterfaceFlags::TCP_PICKUP)
+            && !flags.has(TcpFlags::SYN)
+            && !flags.has(TcpFlags::RST)
+            && !flags.has(TcpFlags::FIN)
+    }
+
+    /// A packet of a known flow.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    pub(super) fn go_on(
+        &self,
+        desk: &mut Desk,
+        found: Found<T::Flow>,
+        rule: &mut RuleSlot,
+    ) -> Reason {
+        if let FlowKind::Assured = found.table {
+            self.live(found.flow, desk);
+            return Reason::Tracked;
+        }
+        let Desk { headers, state, .. } = desk;
+        match state.grow(headers, self.direction) {
+            Growth::Refuse => {
+                *rule = RuleSlot::NONE;
+                Reason::ImplausibleReply
+            }
+            Growth::Stay => {
+                self.settle(found.flow, state, headers);
+                Reason::Tracked
+            }
+            Growth::End => {
+                self.tables.remove_flow(found.flow, state.owner);
+                Reason::Tracked
+            }
+            Growth::Assure => Reason::TableFull,
+        }
+    }
+
+    /// A packet of an assured flow.
+    #[inline(always)]
+    pub(super) fn live(&self, flow: T::Flow, desk: &mut Desk) {
+        let change = desk.state.live(&desk.headers, self.direction);
+        self.keep_on_desk(flow, desk, change);
+    }
+
+    /// The same as [`Question::keep`], as a function of its own in the kernel: its stack is then free
+    /// for the others.
+    #[cfg_attr(target_arch = "bpf", inline(never))]
+    pub(super) fn keep_on_desk(&self, flow: T::Flow, desk: &Desk, change: Change) {
+        self.keep(flow, &desk.state, change, &desk.headers);
+    }
+
+    /// Writes what a packet has changed of an assured flow, gives it its phase's time, and counts the
+    /// packet.
+    #[inline(always)]
+    pub(super) fn keep(&self, flow: T::Flow, state: &FlowState, change: Change, headers: &Headers) {
+        match change {
+            Change::Nothing => {}
+            Change::Numbers => {
+                self.tables
+                    .advance_flow(flow, Leg::sending(self.direction), state);
+            }
+            Change::State => self.tables.update_flow(flow, state),
+        }
+        self.extend(flow, state.phase);
+        self.count(flow, headers);
+    }
+
+    /// Moves a flow that was seen from both sides to where it is never forgotten.
+    #[inline(always)]
+    pub(super) fn assure(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
+        let grown = desk.state;
+        let Some(embryo) = self.find(FlowKind::Embryonic, desk) else {
+            // Another CPU has moved it since.
+            let Some(flow) = self.find(FlowKind::Assured, desk) else {
+                return Reason::NoFlow;
+            };
+            *rule = desk.state.rule;
+            self.live(flow, desk);
+            return Reason::Tracked;
+        };
+        let Desk {
+            headers,
+            key,
+            state,
+            ..
+        } = desk;
+        *state = grown;
+        if self.tables.flows_of(state.owner) >= self.interface.max_flows {
+            self.tables.reclaim_flows();
+            return Reason::QuotaFull;
+        }
+        let deadline = self.deadline(state.phase);
+        let assured = self
+            .tables
+            .insert_flow(FlowKind::Assured, key, state, deadline);
+        let Some(assured) = assured else {
+            return Reason::TableFull;
+        };
+        self.tables.carry_counts(embryo, assured);
+        self.tables.remove_flow(embryo, state.owner);
+        self.count(assured, headers);
+        *rule = state.rule;
+        Reason::Tracked
+    }
+
+    /// A SYN that no rule admits may still answer one that was sent (RFC 9293 figure 7).
+    #[inline(always)]
+    pub(super) fn joins_crossing_syn(&self, desk: &mut Desk, rule: &mut RuleSlot) -> bool {
+        desk.name_flow(self.direction, self.interface.zone);
+        let Some(flow) = self.find(FlowKind::Embryonic, desk) else {
+            return false;
+        };
+        let Desk { headers, state, .. } = desk;
+        if state.initiator() == self.direction
+            || !matches!(state.phase, Phase::SYN_SENT | Phase::SYN_RECEIVED)
+            || state.grow(headers, self.direction) == Growth::Refuse
+        {
+            return false;
+        }
+        self.settle(flow, state, headers);
+        *rule = state.rule;
+        true
+    }
+
+    /// Opens an embryonic flow, unless a SYN comes again or into a live connection.
+    #[inline(always)]
+    pub(super) fn open(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
+        desk.name_flow(self.direction, self.interface.zone);
+        let is_syn = is_plain_syn(&desk.headers);
+        if is_syn {
+            self.tables.note_syn(self.direction);
+        }
+        if is_syn && let Some(found) = self.find_either(desk) {
+            if !desk.state.phase.may_reopen() {
+                if self.owns(&desk.state) {
+                    *rule = desk.state.rule;
+                }
+                return self.go_on(desk, found, rule);
+            }
+            self.tables.remove_flow(found.flow, desk.state.owner);
+        }
+        let Desk {
+            headers,
+            key,
+            state,
+            ..
+        } = desk;
+        *state = FlowState::opened_by(headers, self.direction);
+        state.rule = *rule;
+        state.generation = self.tables.generation();
+        state.owner = self.interface.slot;
+        let deadline = self.deadline(state.phase);
+        match self
+            .tables
+            .insert_flow(FlowKind::Embryonic, key, state, deadline)
+        {
+            Some(flow) => {
+                self.count(flow, headers);
+                Reason::Rule
+            }
+            None => Reason::TableFull,
+        }
+    }
+
+    /// Writes an embryonic flow's state, gives it its phase's time, and counts the packet.
+    #[inline(always)]
+    pub(super) fn settle(&self, flow: T::Flow, state: &FlowState, headers: &Headers) {
+        if matches!(state.phase, Phase::SYN_SENT | Phase::SYN_RECEIVED) {
+            self.tables.note_syn(state.initiator());
+        }
+        self.tables.update_flow(flow, state);
+        self.extend(flow, state.phase);
+        self.count(flow, headers);
+    }
+
+    #[inline(always)]
+    pub(super) fn deadline(&self, phase: Phase) -> Ticks {
+        self.tables
+            .now()
+            .after(phase.timeout(&self.interface.timeouts))
+    }
+
+    #[inline(always)]
+    pub(super) fn extend(&self, flow: T::Flow, phase: Phase) {
+        self.tables.extend_flow(flow, self.deadline(phase));
+    }
+
+    #[inline(always)]
+    pub(super) fn count(&self, flow: T::Flow, headers: &Headers) {
+        let leg = Leg::sending(self.direction);
+        self.tables
+            .count_flow(flow, leg, headers.packets, headers.bytes);
+    }
+
+    /// Whether an ICMP error quotes a packet of an allowed flow. It creates and refreshes nothing.
+    #[inline(always)]
+    pub(super) fn is_related(&self, desk: &mut Desk) -> bool {
+        let inner = &desk.other;
+        if inner.content != Content::Ip
+            || inner.source != desk.headers.destination
+            || matches!(inner.icmp_role(), IcmpRole::Error | IcmpRole::Notice)
+        {
+            return false;
+        }
+        // What is quoted went the other way.
+        let direction = self.direction.opposite();
+        desk.name_quoted_flow(direction, self.interface.zone);
+        let mut rule = RuleSlot::NONE;
+        self.find_either(desk).is_some() || self.is_untracked(&desk.other, direction, &mut rule)
+    }
+}

@@ -1,0 +1,34 @@
+//! Embryonic and assured flows.
+
+/// The two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowKind {
+    /// Seen from one side, or mid-handshake; may be forgotten.
+    Embryonic,
+    /// Seen from both sides; never forgotten before its deadline.
+    Assured,
+}
+
+impl FlowKind {
+    /// The bit of a tag that says in which table the place's flow is.
+    pub(super) const ASSURED_TAG: u16 = 2;
+
+    /// The tag of a flow in this table.
+    #[inline(always)]
+    pub const fn tag(self, tag: u16) -> u16 {
+        match self {
+            Self::Embryonic => tag,
+            Self::Assured => tag | Self::ASSURED_TAG,
+        }
+    }
+
+    /// The table of the flow with this tag, if it is not that of a free place.
+    #[inline(always)]
+    pub const fn of_tag(tag: u16) -> Option<Self> {
+        match tag {
+            0 => None,
+            _ if tag & Self::ASSURED_TAG == 0 => Some(Self::Embryonic),
+            _ => Some(Self::Assured),
+        }
+    }
+}
