@@ -4,15 +4,15 @@ use core::arch::asm;
 
 use aya_ebpf::Global;
 use aya_ebpf::btf_maps::{Array, PerCpuArray};
-use aya_ebpf::helpers::bpf_jiffies64;
 use aya_ebpf::helpers::generated::bpf_get_smp_processor_id;
 use aya_ebpf::macros::btf_map;
 use sg_common::abi::{ReasonCounter, ReasonCounters, RuleCounter, reasons_index};
-use sg_common::ids::{RuleSlot, Ticks};
+use sg_common::ids::RuleSlot;
 use sg_common::packet::{Direction, Packet};
 use sg_common::parse::Headers;
 use sg_common::report::{Decision, Reason};
 
+use crate::globals;
 use crate::maps::MMAPABLE;
 
 // Each of these two arrays holds what one CPU counts, then what the next one does, and last what
@@ -131,7 +131,7 @@ fn count_rule(rule: RuleSlot, packets: u64, bytes: u64, opened: bool) {
             (*counter).packets += packets;
             (*counter).bytes += bytes;
             (*counter).flows += u64::from(opened);
-            (*counter).last_hit = Ticks::from_jiffies(bpf_jiffies64());
+            (*counter).last_hit = globals::now();
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns};
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
 use sg_common::abi::InterfaceFlags;
 use sg_common::event::{EVENT_READERS, Event, EventDesk, EventKind, EventReader, events_per_tick};
@@ -14,8 +14,9 @@ use sg_common::packet::Direction;
 use sg_common::parse::Headers;
 use sg_common::report::Decision;
 
-use crate::maps::{self, GLOBALS};
-use crate::stages;
+use crate::globals::{self, GLOBALS};
+use crate::maps;
+use crate::registers::{self, pack, unpack};
 
 /// By kind: not zero when somebody may want such events. Readers set it with their leases, and it
 /// is cleared here when no lease is left, so that each word has one value to be stored by either.
@@ -54,13 +55,7 @@ pub(crate) fn report(
         return;
     }
     let direction = direction.number();
-    sg_tell_event(
-        headers,
-        place,
-        generation.0,
-        direction,
-        stages::pack(decision),
-    );
+    sg_tell_event(headers, place, generation.0, direction, pack(decision));
 }
 
 /// Whether somebody may want such events.
@@ -84,14 +79,13 @@ extern "C" fn sg_tell_event(
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let headers = unsafe { &*headers };
-    let decision = stages::unpack(decision);
-    let direction = stages::direction(direction);
+    let decision = unpack(decision);
+    let direction = registers::direction(direction);
     let generation = Generation(generation);
     let Some(kind) = EventKind::of(decision.reason, headers) else {
         return 0;
     };
-    // SAFETY: the helper only reads a clock.
-    let now = Ticks::from_jiffies(unsafe { bpf_jiffies64() });
+    let now = globals::now();
     let listening = listening(kind, now);
     if listening == 0 {
         stop(kind);

@@ -11,6 +11,8 @@ use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_b
 use aya_ebpf::programs::{TcContext, XdpContext};
 use sg_common::packet::{Packet, Turns, WINDOW};
 
+use crate::opaque::in_register;
+
 /// Where headers may lie: far beyond what the parser's limits let any header reach, and small
 /// enough for the verifier's bound on packet offsets.
 const MAX_OFFSET: u32 = 0x7fff;
@@ -61,25 +63,6 @@ unsafe fn words_at<const N: usize>(address: usize) -> [u32; N] {
     // The offset is a part of the instruction.
     read!(0 1 2 3 4 5 6 7 8 9 10);
     words
-}
-
-/// The number in a register that is its only copy.
-///
-/// LLVM may keep a number on the stack, compare one copy of it and add another. The verifier of Linux
-/// 6.1 then knows no bound of what is added.
-#[inline(always)]
-pub(crate) fn in_register(number: u32) -> usize {
-    let held;
-    // SAFETY: it copies a number.
-    unsafe {
-        asm!(
-            "{held} = {number}",
-            held = out(reg) held,
-            number = in(reg) number as usize,
-            options(pure, nomem, nostack),
-        );
-    }
-    held
 }
 
 /// A kind of context.

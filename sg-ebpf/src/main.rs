@@ -12,12 +12,17 @@
     reason = "the target has atomic instructions, but core offers none"
 )]
 
+mod context;
 mod counters;
 mod events;
 mod flows;
 mod frame;
+mod globals;
 mod maps;
+mod opaque;
+mod registers;
 mod stages;
+mod tables;
 mod words;
 mod yardsticks;
 
@@ -35,8 +40,9 @@ use sg_common::parse::ReadPart;
 use sg_common::report::{Reason, Verdict};
 use sg_common::tables::Tables as _;
 
+use crate::context::{Job, job};
 use crate::frame::{Frame, Scratch};
-use crate::maps::{ByJob, Job, Maps};
+use crate::tables::{ByJob, Maps};
 
 /// `TCX_NEXT`: whoever is attached after this program decides further.
 const TCX_NEXT: i32 = -1;
@@ -141,7 +147,7 @@ fn judge<P: Packet>(
     received: bool,
     read: impl FnOnce(*mut Job) -> u32,
 ) -> Ruling {
-    let Some(job) = maps::job() else {
+    let Some(job) = job() else {
         return Ruling::REFUSED;
     };
     let Some(maps) = Maps::open(job) else {
@@ -207,7 +213,7 @@ fn judge<P: Packet>(
 #[xdp(frags)]
 #[inline(always)]
 pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
-    maps::read_clock();
+    globals::read_clock();
     xdp_action::XDP_ABORTED
 }
 
@@ -216,7 +222,7 @@ pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
 #[xdp(frags)]
 #[inline(always)]
 pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
-    let Some(job) = maps::job() else { return 0 };
+    let Some(job) = job() else { return 0 };
     let key = &raw mut job.desk.key;
     // SAFETY: the key is in a map value and as long as what is copied, and every pattern of bytes is
     // a key.

@@ -4,18 +4,34 @@
 //! their sizes, so that the ways through one don't multiply with those through the next.
 
 use sg_common::abi::Interface;
-use sg_common::decide::{Stage, judge, run_stage};
+use sg_common::decide::{Desk, Stage, Stages, Trace, judge, run_stage};
 use sg_common::ids::RuleSlot;
 use sg_common::packet::Direction;
 use sg_common::report::{Decision, Reason, Verdict};
 
+use crate::context::Job;
 use crate::counters;
 use crate::events;
-use crate::maps::{Job, Maps};
+use crate::registers::{direction, pack, unpack};
+use crate::tables::{Maps, Reach};
+
+impl<R: Reach> Stages for Maps<R> {
+    #[inline(always)]
+    fn stage<T: Trace>(
+        &self,
+        stage: Stage,
+        _desk: &mut Desk,
+        _direction: Direction,
+        _interface: &Interface,
+        _trace: &T,
+    ) -> Decision {
+        call(stage, self.job)
+    }
+}
 
 /// Calls the function of a stage.
 #[inline(always)]
-pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
+fn call(stage: Stage, job: *mut Job) -> Decision {
     unpack(match stage {
         Stage::Related => sg_stage_related(job),
         Stage::Flow => sg_stage_flow(job),
@@ -34,21 +50,6 @@ pub(crate) fn call(stage: Stage, job: *mut Job) -> Decision {
             sg_stage_remember(job, decision.rule.0, decision.reason.number())
         }
     })
-}
-
-/// A decision in one register.
-#[inline(always)]
-pub(crate) fn pack(decision: Decision) -> u64 {
-    u64::from(decision.rule.0) << 8 | u64::from(decision.reason.number())
-}
-
-#[inline(always)]
-pub(crate) fn unpack(packed: u64) -> Decision {
-    let reason = Reason::from_number((packed & 0xff) as u32).unwrap_or(Reason::NoPolicy);
-    Decision {
-        reason,
-        rule: RuleSlot((packed >> 8) as u32),
-    }
 }
 
 #[inline(always)]
@@ -72,15 +73,6 @@ fn run(stage: Stage, job: *mut Job) -> u64 {
         &maps,
         &(),
     ))
-}
-
-#[inline(always)]
-pub(crate) fn direction(number: u32) -> Direction {
-    if number == Direction::Ingress.number() {
-        Direction::Ingress
-    } else {
-        Direction::Egress
-    }
 }
 
 macro_rules! stages {

@@ -1,0 +1,192 @@
+//! The tables of flows, and one place of a bucket.
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+use sg_common::flow::{FlowBucket, FlowKind, FlowSlot};
+use sg_common::ids::Ticks;
+
+/// Begins at a page, as an array that can be mapped does: a bucket then never lies on two, and what is
+/// read of it first is one cache line.
+const PAGED: usize = BPF_F_MMAPABLE as usize;
+
+#[btf_map]
+pub(super) static FLOWS: Array<FlowBucket, 1, PAGED> = Array::new();
+/// The table of another size, while flows are carried over; else one bucket that nobody looks at.
+#[btf_map]
+pub(super) static OTHER_FLOWS: Array<FlowBucket, 1, PAGED> = Array::new();
+
+pub(super) const SLOTS: u32 = FlowBucket::SLOTS as u32;
+
+/// The stamp after a flow has moved in, or gone.
+#[inline(always)]
+pub(super) fn next_stamp(stamp: u32) -> u32 {
+    stamp.wrapping_add(2)
+}
+
+/// Whether a flow is moving into the place with this stamp: what is read there may be of two flows.
+#[inline(always)]
+pub(super) fn is_moving_in(stamp: u32) -> bool {
+    stamp & 1 == 1
+}
+
+/// The tables as [`FlowSearch::table`] numbers them: a bit tells assured flows from embryonic ones,
+/// another the buckets that flows are carried from, and a search may be for either kind of flow.
+pub(super) const EMBRYONIC_FLOWS: u32 = 0;
+pub(super) const ASSURED_FLOWS: u32 = 1;
+pub(super) const OTHER: u32 = 2;
+pub(super) const EITHER: u32 = 4;
+
+#[inline(always)]
+pub(super) fn number(table: FlowKind) -> u32 {
+    match table {
+        FlowKind::Embryonic => EMBRYONIC_FLOWS,
+        FlowKind::Assured => ASSURED_FLOWS,
+    }
+}
+
+/// The number of the table that a flow with this tag is in.
+#[inline(always)]
+pub(super) fn table_of(tag: u16) -> u32 {
+    u32::from(tag >> 1) & ASSURED_FLOWS
+}
+
+/// The tag of a flow in the table with this number.
+#[inline(always)]
+pub(super) fn tag_in(table: u32, tag: u32) -> u16 {
+    (tag | (table & ASSURED_FLOWS) << 1) as u16
+}
+
+#[inline(always)]
+pub(super) fn holds_assured(table: u32) -> bool {
+    table & ASSURED_FLOWS != 0
+}
+
+/// Where a flow was found.
+#[derive(Clone, Copy)]
+pub(crate) struct FoundFlow {
+    pub(super) table: u32,
+    pub(super) bucket: u32,
+    pub(super) lane: u32,
+    pub(super) stamp: u32,
+}
+
+impl FoundFlow {
+    #[inline(always)]
+    pub(super) fn lane(self) -> Option<Lane> {
+        Some(Lane {
+            bucket: bucket(self.table, self.bucket)?,
+            lane: self.lane,
+        })
+    }
+}
+
+#[inline(always)]
+pub(super) fn bucket(table: u32, index: u32) -> Option<*mut FlowBucket> {
+    if table & OTHER == 0 {
+        FLOWS.get_ptr_mut(index)
+    } else {
+        OTHER_FLOWS.get_ptr_mut(index)
+    }
+}
+
+/// One of a bucket's eight places.
+#[derive(Clone, Copy)]
+pub(super) struct Lane {
+    pub(super) bucket: *mut FlowBucket,
+    pub(super) lane: u32,
+}
+
+impl Lane {
+    #[inline(always)]
+    pub(super) fn index(self) -> usize {
+        (self.lane & (SLOTS - 1)) as usize
+    }
+
+    #[inline(always)]
+    pub(super) fn slot(self) -> *mut FlowSlot {
+        // SAFETY: the index is below the number of slots.
+        unsafe {
+            (&raw mut (*self.bucket).slots)
+                .cast::<FlowSlot>()
+                .add(self.index())
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn deadline(self) -> *mut Ticks {
+        // SAFETY: as in `slot`.
+        unsafe {
+            (&raw mut (*self.bucket).deadlines)
+                .cast::<Ticks>()
+                .add(self.index())
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn tag(self) -> *mut u16 {
+        // SAFETY: as in `slot`.
+        unsafe {
+            (&raw mut (*self.bucket).tags)
+                .cast::<u16>()
+                .add(self.index())
+        }
+    }
+
+    /// Whether the flow that was found here under this stamp is here, and in the same table.
+    ///
+    /// # Safety
+    /// The bucket's lock must be held.
+    #[inline(always)]
+    pub(super) unsafe fn holds(self, table: u32, stamp: u32) -> bool {
+        // SAFETY: the pointers lie in the bucket.
+        unsafe { (*self.slot()).stamp == stamp && table_of(*self.tag()) == table & ASSURED_FLOWS }
+    }
+}
+
+/// One in each of four tags.
+pub(super) const ONES: u64 = 0x0001_0001_0001_0001;
+
+/// Which lanes of a word of four tags hold the tag: bits 0 to 3, and never too few.
+///
+/// A lane that is equal becomes zero, and subtraction borrows from the top bit of zero lanes only,
+/// or of their neighbours; the key is compared afterwards.
+#[inline(always)]
+pub(super) fn matching(word: u64, tag: u16) -> u32 {
+    const TOPS: u64 = 0x8000_8000_8000_8000;
+    let difference = word ^ u64::from(tag).wrapping_mul(ONES);
+    let zero = difference.wrapping_sub(ONES) & !difference & TOPS;
+    // Gathers the four top bits.
+    const GATHER: u64 = 1 << 48 | 1 << 33 | 1 << 18 | 1 << 3;
+    ((zero >> 15).wrapping_mul(GATHER) >> 48) as u32 & 0xf
+}
+
+/// The number of the only bit set among the lowest eight, without a branch: the verifier then keeps
+/// one state for all lanes.
+#[inline(always)]
+pub(super) fn bit_number(bit: u32) -> u32 {
+    (bit >> 1 & 1)
+        + (bit >> 2 & 1) * 2
+        + (bit >> 3 & 1) * 3
+        + (bit >> 4 & 1) * 4
+        + (bit >> 5 & 1) * 5
+        + (bit >> 6 & 1) * 6
+        + (bit >> 7 & 1) * 7
+}
+
+/// 1 for a place that holds a flow which has not expired, without a branch.
+#[inline(always)]
+pub(super) fn live_bit(tag: u32, deadline: Ticks, now: Ticks) -> u32 {
+    // Below zero when it has passed.
+    let left = deadline.0.wrapping_sub(now.0).wrapping_sub(1);
+    tag & !(left >> 31) & 1
+}
+
+/// A number for each place of a table.
+#[inline(always)]
+pub(super) fn place_number(bucket: u32, lane: u32) -> u32 {
+    bucket * SLOTS + (lane & (SLOTS - 1))
+}
+
+/// The number of no place.
+pub(super) const NOWHERE: u32 = u32::MAX;

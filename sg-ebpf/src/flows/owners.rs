@@ -1,0 +1,29 @@
+//! How many assured flows each interface owns.
+
+use core::intrinsics::{self, AtomicOrdering};
+
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::macros::btf_map;
+
+/// Assured flows by owner.
+#[btf_map]
+static OWNED: Array<u32, 1> = Array::new();
+
+/// No owner.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+/// Adds to an owner's flows; [`NOBODY`] takes one away.
+#[inline(always)]
+pub(super) fn own(owner: u32, change: u32) {
+    if let Some(owned) = OWNED.get_ptr_mut(owner) {
+        // SAFETY: an aligned word in a map value.
+        unsafe {
+            intrinsics::atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(owned, change);
+        }
+    }
+}
+
+#[inline(always)]
+pub(crate) fn owned(owner: u32) -> u32 {
+    OWNED.get(owner).copied().unwrap_or(NOBODY)
+}

@@ -1,0 +1,233 @@
+//! The search for a flow.
+
+use aya_ebpf::btf_maps::PerCpuArray;
+use aya_ebpf::macros::btf_map;
+use sg_common::flow::{FlowKey, FlowKind, FlowSearch, FlowState};
+use sg_common::ids::Ticks;
+
+use super::bucket::{
+    EITHER, FoundFlow, Lane, NOWHERE, ONES, OTHER, SLOTS, bit_number, bucket, holds_assured,
+    is_moving_in, matching, number, place_number, table_of, tag_in,
+};
+use super::order::keep_order;
+use crate::globals::GLOBALS;
+use crate::opaque::hidden;
+use crate::words;
+
+/// This CPU's search; programs on one CPU run one after the other.
+#[btf_map]
+pub(super) static SEARCHES: PerCpuArray<FlowSearch, 1> = PerCpuArray::new();
+
+#[inline(always)]
+pub(super) fn begin_search(
+    table: u32,
+    key: &FlowKey,
+    now: Ticks,
+) -> Option<&'static mut FlowSearch> {
+    let search = SEARCHES.get_ptr_mut(0)?;
+    // SAFETY: one program at a time runs on a CPU, and begins a search when the last one is over.
+    let search = unsafe { &mut *search };
+    // SAFETY: both are references.
+    unsafe { words::copy(key, &raw mut search.key) };
+    search.table = table;
+    search.now = now;
+    search.except = NOWHERE;
+    sg_set_places(search);
+    Some(search)
+}
+
+/// Works out where the flow may be.
+///
+/// A global function: its stack is then free for the others.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn sg_set_places(search: *mut FlowSearch) -> u32 {
+    let Some(globals) = GLOBALS.get(0) else {
+        return 0;
+    };
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let places = search.key.places(&globals.hash_key);
+    search.first = places.first;
+    search.second = places.second;
+    search.tag = u32::from(places.tag);
+    1
+}
+
+/// The buckets of a table, less one.
+#[inline(always)]
+pub(super) fn mask(table: u32) -> Option<u32> {
+    let globals = GLOBALS.get(0)?;
+    // Both are read before one is chosen: LLVM would work out an address instead, which the verifier
+    // cannot follow.
+    let read = |mask: &u32| {
+        // SAFETY: a reference is good to read from.
+        unsafe { (&raw const *mask).read_volatile() }
+    };
+    let current = read(&globals.flow_mask);
+    let other = read(&globals.other_flow_mask);
+    Some(if table & OTHER == 0 { current } else { other })
+}
+
+/// Finds a live flow. Returns 1 when there is one.
+///
+/// A global function: the verifier checks it once and not at every call.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub(super) extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
+    if search.is_null() {
+        return 0;
+    }
+    // SAFETY: not null, and the verifier has checked its size at the call.
+    let search = unsafe { &mut *search };
+    let own = &raw mut search.stamp;
+    // Who searches either table does not see the bit that tells them apart.
+    let unseen = (search.table & EITHER) >> 1;
+    let tag = tag_in(search.table, search.tag) | unseen as u16;
+    let unseen = u64::from(unseen) * ONES;
+    for round in 0..2 {
+        // Worked out anew: what is kept from round to round is kept on the stack.
+        let Some(mask) = mask(search.table) else {
+            return 0;
+        };
+        let index = if round == 0 {
+            search.first
+        } else {
+            search.second
+        } & mask;
+        let Some(bucket) = bucket(search.table, index) else {
+            return 0;
+        };
+        // SAFETY: array elements live as long as the program; what is read may change meanwhile,
+        // and is compared again below.
+        unsafe {
+            let words = (&raw const (*bucket).tags).cast::<u64>();
+            let mut lanes = matching(words.read_volatile() | unseen, tag)
+                | matching(words.add(1).read_volatile() | unseen, tag) << 4;
+            for _ in 0..SLOTS {
+                if lanes == 0 {
+                    break;
+                }
+                let bit = lanes & lanes.wrapping_neg();
+                lanes &= !bit;
+                let lane = Lane {
+                    bucket,
+                    lane: bit_number(bit),
+                };
+                let slot = lane.slot();
+                // Before the state: who finds a flow assured finds the state of an assured one.
+                let table = table_of(lane.tag().read_volatile());
+                let stamp = (&raw const (*slot).stamp).read_volatile();
+                keep_order(own);
+                // What is read anew here would otherwise be kept on the stack; of the key, that is so as in
+                // `pass_along`.
+                let except = (&raw const search.except).read_volatile();
+                let now = (&raw const search.now).read_volatile();
+                if is_moving_in(stamp)
+                    || place_number(index, lane.lane) == except
+                    || lane.deadline().read_volatile().has_passed(now)
+                    || !(*slot).key.is(hidden(&search.key))
+                {
+                    continue;
+                }
+                words::copy(&raw const (*slot).state, &raw mut search.state);
+                search.bucket = index;
+                search.lane = lane.lane;
+                search.stamp = stamp;
+                keep_order(own);
+                if (&raw const (*slot).stamp).read_volatile() == stamp {
+                    let searched = (&raw const search.table).read_volatile();
+                    if searched & EITHER != 0 {
+                        search.table = table | searched & OTHER;
+                    }
+                    return 1;
+                }
+            }
+        }
+    }
+    0
+}
+
+#[inline(always)]
+pub(crate) fn find(
+    table: FlowKind,
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
+) -> Option<FoundFlow> {
+    find_in(number(table), key, now, state)
+}
+
+/// The same in both tables, by one search: a flow is assured where it is.
+#[inline(always)]
+pub(crate) fn find_either(
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
+) -> Option<(FlowKind, FoundFlow)> {
+    let flow = find_in(EITHER, key, now, state)?;
+    let table = if holds_assured(flow.table) {
+        FlowKind::Assured
+    } else {
+        FlowKind::Embryonic
+    };
+    Some((table, flow))
+}
+
+#[inline(always)]
+pub(super) fn find_in(
+    table: u32,
+    key: &FlowKey,
+    now: Ticks,
+    state: &mut FlowState,
+) -> Option<FoundFlow> {
+    let search = begin_search(table, key, now)?;
+    if !search_both(search) {
+        return None;
+    }
+    // SAFETY: both are references.
+    unsafe { words::copy(&raw const search.state, state) };
+    Some(found(search))
+}
+
+/// Whether a flow may be in the other table.
+#[inline(always)]
+pub(super) fn is_carrying() -> bool {
+    GLOBALS
+        .get(0)
+        .is_some_and(|globals| globals.other_flow_mask != 0)
+}
+
+/// Searches, also where flows are carried from. One that moves is in its new place before it leaves the
+/// old one, so who misses it in both finds it in the new one.
+///
+/// In place: the frame of another function would be on the stack during a search.
+#[inline(always)]
+pub(super) fn search_both(search: &mut FlowSearch) -> bool {
+    if sg_search_flow(search) != 0 {
+        return true;
+    }
+    if !is_carrying() {
+        return false;
+    }
+    search.table |= OTHER;
+    if sg_search_flow(search) != 0 {
+        return true;
+    }
+    search.table &= !OTHER;
+    keep_order(&raw mut search.stamp);
+    sg_search_flow(search) != 0
+}
+
+#[inline(always)]
+pub(super) fn found(search: &FlowSearch) -> FoundFlow {
+    FoundFlow {
+        table: search.table,
+        bucket: search.bucket,
+        lane: search.lane,
+        stamp: search.stamp,
+    }
+}
