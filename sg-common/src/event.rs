@@ -193,7 +193,7 @@ impl EventReader {
 /// What one CPU may still write, and what it has not written.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct EventDesk {
+pub struct EventScratch {
     /// The event that is being written.
     pub event: Event,
     /// By reader and kind: packets that it wanted to know of, and that were over the rate or found
@@ -220,7 +220,7 @@ pub const fn events_per_tick(jiffies_per_second: u32) -> u32 {
 const _: () = {
     assert!(size_of::<Event>() == 88);
     assert!(size_of::<EventReader>() == 8);
-    assert!(size_of::<EventDesk>() == 168);
+    assert!(size_of::<EventScratch>() == 168);
 };
 
 #[cfg(test)]

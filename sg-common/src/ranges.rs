@@ -25,7 +25,7 @@ pub struct RangeTable {
     pub slots: u32,
     /// A slot is `1 << shift` addresses wide; less than 64.
     pub shift: u32,
-    /// Always zero: two faces take a cache line.
+    /// Always zero: two buffers take a cache line.
     pub padding: [u32; 3],
 }
 

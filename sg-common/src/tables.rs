@@ -1,16 +1,16 @@
 //! What the decision asks: the policy in force, the flows and the fragments. The kernel's maps answer
 //! it, and so does the host's copy.
 
-use crate::abi::{Awaiting, FragmentKey, FragmentVerdict, GrantKey, Policy, Scope};
+use crate::abi::{Awaiting, FragmentKey, FragmentVerdict, GrantKey, GroupSetEntry, Scope};
 use crate::addr::Addr;
-use crate::flow::{FlowKey, FlowKind, FlowState, Leg, Passage};
+use crate::flow::{FastUpdate, FlowKey, FlowKind, FlowState, Leg};
 use crate::ids::{Generation, Identity, RuleSlot, Ticks};
 use crate::packet::Direction;
 use crate::ports::{PortTable, Ports, Service, search_ports};
 
 /// What a first look for a flow came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Glance<F> {
+pub enum FastFind<F> {
     /// It is there, and assured.
     Found(F),
     /// It is in neither table.
@@ -22,7 +22,7 @@ pub enum Glance<F> {
 /// A packet that may belong to an assured flow.
 ///
 /// A trait, as a closure would be a function of its own in the kernel, whose argument lies in memory.
-pub trait Passing {
+pub trait FastPacket {
     /// Whether its flow's key lies in memory, where it can be read again when the flow is found.
     const KEY_IN_MEMORY: bool;
 
@@ -31,11 +31,11 @@ pub trait Passing {
 
     /// Whether it does no more to the flow than to move its numbers. It looks at the state's owner,
     /// generation, initiator, phase and marks.
-    fn may_pass(&self, state: &FlowState) -> bool;
+    fn is_simple(&self, state: &FlowState) -> bool;
 
     /// What the packet does to the flow, if it may pass. Of the state it looks at the rest too, but for
     /// the rule.
-    fn passage(&self, state: &mut FlowState) -> Passage;
+    fn fast_update(&self, state: &mut FlowState) -> FastUpdate;
 }
 
 /// What the decision asks. The kernel's maps answer it, and so does the host's copy.
@@ -48,7 +48,7 @@ pub trait Tables: Ports {
     /// The policy in force.
     fn generation(&self) -> Generation;
     /// The set of groups with this number.
-    fn policy(&self, id: u32) -> Option<&Policy>;
+    fn group_set(&self, id: u32) -> Option<&GroupSetEntry>;
     /// The rule by which a port table admits the service.
     #[inline(always)]
     fn rule_in(&self, table: PortTable, service: Service) -> RuleSlot
@@ -89,28 +89,28 @@ pub trait Tables: Ports {
     /// Looks for an assured flow where it most likely is, and keeps what a packet does to it. Returns the
     /// rule that admitted the flow. `state` is a place to write on.
     #[inline(always)]
-    fn pass_along(
+    fn find_fast(
         &self,
         key: &FlowKey,
         state: &mut FlowState,
-        packet: &impl Passing,
-    ) -> Glance<RuleSlot> {
+        packet: &impl FastPacket,
+    ) -> FastFind<RuleSlot> {
         let flow = match self.find_either(key, state) {
             Some((FlowKind::Assured, flow)) => flow,
-            Some((FlowKind::Embryonic, _)) => return Glance::Unsure,
-            None => return Glance::Absent,
+            Some((FlowKind::Embryonic, _)) => return FastFind::Unsure,
+            None => return FastFind::Absent,
         };
-        if !packet.may_pass(state) {
-            return Glance::Unsure;
+        if !packet.is_simple(state) {
+            return FastFind::Unsure;
         }
-        let passage = packet.passage(state);
-        if passage.has_moved {
-            self.advance_flow(flow, passage.leg, state);
+        let fast_update = packet.fast_update(state);
+        if fast_update.has_moved {
+            self.advance_flow(flow, fast_update.leg, state);
         }
-        self.extend_flow(flow, self.now().after(passage.timeout));
+        self.extend_flow(flow, self.now().after(fast_update.timeout));
         let (packets, bytes) = packet.size();
-        self.count_flow(flow, passage.leg, packets, bytes);
-        Glance::Found(state.rule)
+        self.count_flow(flow, fast_update.leg, packets, bytes);
+        FastFind::Found(state.rule)
     }
     /// Puts a flow into a table. `None`: there is no room.
     fn insert_flow(

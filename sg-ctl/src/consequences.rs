@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 use sg_common::abi::{Interface, InterfaceFlags};
-use sg_common::decide::{Desk, decide};
+use sg_common::decide::{Scratch, decide};
 use sg_common::flow::FlowKey;
 use sg_common::ids::Generation;
 use sg_common::protocol::{ICMP, ICMPV6};
@@ -128,7 +128,7 @@ impl<'a> Side<'a> {
             question.direction,
             &interface.without_macs(),
             &self.tables,
-            &mut Desk::default(),
+            &mut Scratch::default(),
             &(),
         );
         let is_audited = interface.flags.has(InterfaceFlags::AUDIT);
@@ -187,9 +187,9 @@ mod tests {
                     icmp: [kind, 0],
                     tcp_flags: 0,
                 };
-                let mut desk = Desk::default();
-                desk.read(question.frame(true, None).as_slice(), Framing::Bare);
-                let key = FlowKey::of(&desk.headers, direction, 1);
+                let mut scratch = Scratch::default();
+                scratch.read(question.frame(true, None).as_slice(), Framing::Bare);
+                let key = FlowKey::of(&scratch.headers, direction, 1);
                 assert_eq!(key.local, Addr::from(question.local));
                 assert_eq!(asked(&key), kind, "{key:?}");
             }

@@ -4,18 +4,18 @@ use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::macros::btf_map;
 use sg_common::abi::{GrantKey, MemberKey, PrefixKey};
-use sg_common::decide::Desk;
+use sg_common::decide::Scratch;
 use sg_common::ids::{Generation, RuleSlot};
 
-use crate::frame::Scratch;
+use crate::frame::Buffer;
 
 #[btf_map]
-pub(crate) static JOBS: PerCpuArray<Job, 1> = PerCpuArray::new();
+pub(crate) static CONTEXTS: PerCpuArray<Context, 1> = PerCpuArray::new();
 
 /// One packet on its way through the program's functions.
 #[repr(C)]
-pub(crate) struct Job {
-    pub(crate) desk: Desk,
+pub(crate) struct Context {
+    pub(crate) scratch: Scratch,
     pub(crate) generation: Generation,
     /// Where the interface's entry is.
     pub(crate) interface: u32,
@@ -28,12 +28,14 @@ pub(crate) struct Job {
     pub(crate) prefix_key: Key<PrefixKey>,
     pub(crate) member_key: MemberKey,
     pub(crate) grant_key: GrantKey,
-    pub(crate) scratch: Scratch,
+    pub(crate) buffer: Buffer,
 }
 
-/// This CPU's job. Programs on one CPU run one after the other.
+/// This CPU's context. Programs on one CPU run one after the other.
 #[inline(always)]
-pub(crate) fn job() -> Option<&'static mut Job> {
-    // SAFETY: one program at a time runs on a CPU, and its functions use the job in turn.
-    JOBS.get_ptr_mut(0).map(|job| unsafe { &mut *job })
+pub(crate) fn current() -> Option<&'static mut Context> {
+    // SAFETY: one program at a time runs on a CPU, and its functions use the context in turn.
+    CONTEXTS
+        .get_ptr_mut(0)
+        .map(|context| unsafe { &mut *context })
 }

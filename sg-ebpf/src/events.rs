@@ -8,7 +8,9 @@ use aya_ebpf::btf_maps::{Array, PerCpuArray, RingBuf};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::btf_map;
 use sg_common::abi::InterfaceFlags;
-use sg_common::event::{EVENT_READERS, Event, EventDesk, EventKind, EventReader, events_per_tick};
+use sg_common::event::{
+    EVENT_READERS, Event, EventKind, EventReader, EventScratch, events_per_tick,
+};
 use sg_common::ids::{Generation, Ticks};
 use sg_common::packet::Direction;
 use sg_common::parse::Headers;
@@ -25,7 +27,7 @@ static WANTED: Array<u32, { EventKind::COUNT }> = Array::new();
 #[btf_map]
 static READERS: Array<EventReader, EVENT_READERS> = Array::new();
 #[btf_map]
-static EVENT_DESKS: PerCpuArray<EventDesk, 1> = PerCpuArray::new();
+static EVENT_SCRATCHES: PerCpuArray<EventScratch, 1> = PerCpuArray::new();
 
 /// One reader's events. The controller sets the size; the kernel wants whole pages.
 type Ring = RingBuf<Event, 4096>;
@@ -97,16 +99,16 @@ extern "C" fn sg_tell_event(
     let Some(interface) = maps::in_force(entry, generation) else {
         return 0;
     };
-    let Some(desk) = EVENT_DESKS.get_ptr_mut(0) else {
+    let Some(scratch) = EVENT_SCRATCHES.get_ptr_mut(0) else {
         return 0;
     };
     // SAFETY: the element is this CPU's, and programs on one CPU run one after the other.
-    let desk = unsafe { &mut *desk };
-    if desk.tick != now {
-        desk.tick = now;
-        desk.left = [events_per_tick(globals.jiffies_per_second); EventKind::COUNT];
+    let scratch = unsafe { &mut *scratch };
+    if scratch.tick != now {
+        scratch.tick = now;
+        scratch.left = [events_per_tick(globals.jiffies_per_second); EventKind::COUNT];
     }
-    let [drops, flows] = &mut desk.left;
+    let [drops, flows] = &mut scratch.left;
     let left = match kind {
         EventKind::Drop => drops,
         EventKind::NewFlow => flows,
@@ -114,7 +116,7 @@ extern "C" fn sg_tell_event(
     let is_within_rate = *left > 0;
     if is_within_rate {
         *left -= 1;
-        let event = &mut desk.event;
+        let event = &mut scratch.event;
         let audited = interface.flags.has(InterfaceFlags::AUDIT);
         event.describe(kind, direction, decision, headers, audited);
         event.interface = interface.slot;
@@ -125,7 +127,7 @@ extern "C" fn sg_tell_event(
         event.time_ns = unsafe { bpf_ktime_get_boot_ns() };
     }
     let packets = u64::from(headers.packets);
-    let EventDesk { event, unseen, .. } = desk;
+    let EventScratch { event, unseen, .. } = scratch;
     let tell = |reader: usize, ring: &Ring, unseen: &mut [u64; EventKind::COUNT]| {
         if listening & 1 << reader == 0 || is_within_rate && write(ring, event) {
             return;

@@ -66,7 +66,7 @@ unsafe fn words_at<const N: usize>(address: usize) -> [u32; N] {
 }
 
 /// A kind of context.
-pub(crate) trait Context {
+pub(crate) trait HookContext {
     /// Copies `length` bytes at `offset` to `to`; 0 on success.
     ///
     /// # Safety
@@ -89,14 +89,14 @@ pub(crate) trait Context {
 
 /// A place in a map, of whose bytes the verifier knows nothing.
 #[repr(C)]
-pub(crate) struct Scratch {
+pub(crate) struct Buffer {
     /// What numbers pass through to be forgotten.
     pub(crate) word: u32,
     /// Where bytes are copied to; the stack is small.
     bytes: [u8; Self::BYTES],
 }
 
-impl Scratch {
+impl Buffer {
     /// Room for what is read at once; a power of two, so that a place is within by a mask.
     const BYTES: usize = 64;
 }
@@ -106,17 +106,17 @@ impl Scratch {
 /// Where they are is read from the context for each access: it would be kept on the stack.
 pub(crate) struct Frame<'a, C> {
     context: &'a C,
-    scratch: *mut Scratch,
+    buffer: *mut Buffer,
 }
 
-impl<'a, C: Context> Frame<'a, C> {
+impl<'a, C: HookContext> Frame<'a, C> {
     #[inline(always)]
-    pub(crate) fn of(context: &'a C, scratch: *mut Scratch) -> Self {
-        Self { context, scratch }
+    pub(crate) fn of(context: &'a C, buffer: *mut Buffer) -> Self {
+        Self { context, buffer }
     }
 }
 
-impl<C: Context> Frame<'_, C> {
+impl<C: HookContext> Frame<'_, C> {
     /// Words of the linear part.
     #[inline(always)]
     fn words_from<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
@@ -132,21 +132,21 @@ impl<C: Context> Frame<'_, C> {
         Some(unsafe { words_at::<N>(at) })
     }
 
-    /// Copies fewer than [`Scratch::BYTES`] bytes to where they can be read.
+    /// Copies fewer than [`Buffer::BYTES`] bytes to where they can be read.
     #[inline(always)]
     fn copy(&self, offset: u32, length: u32) -> Option<*const u8> {
         if offset > MAX_OFFSET {
             return None;
         }
-        // SAFETY: the scratch is this CPU's.
+        // SAFETY: the buffer is this CPU's.
         unsafe {
-            let bytes = (&raw mut (*self.scratch).bytes).cast::<u8>();
+            let bytes = (&raw mut (*self.buffer).bytes).cast::<u8>();
             (self.context.copy(offset, bytes, length) == 0).then_some(bytes.cast_const())
         }
     }
 }
 
-impl<C: Context> Packet for Frame<'_, C> {
+impl<C: HookContext> Packet for Frame<'_, C> {
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let held = in_register(offset);
@@ -188,10 +188,10 @@ impl<C: Context> Packet for Frame<'_, C> {
         }
         let bytes = self.copy(offset, beyond_one as u32 + 1)?;
         Some(move |place| {
-            // SAFETY: the mask keeps the place within the scratch, which is this CPU's.
+            // SAFETY: the mask keeps the place within the buffer, which is this CPU's.
             unsafe {
                 bytes
-                    .add(place as usize & (Scratch::BYTES - 1))
+                    .add(place as usize & (Buffer::BYTES - 1))
                     .read_volatile()
             }
         })
@@ -246,7 +246,7 @@ impl<C: Context> Packet for Frame<'_, C> {
     fn forget(&self, number: u32) -> u32 {
         // SAFETY: the word is in a map value, and this CPU's.
         unsafe {
-            let word = &raw mut (*self.scratch).word;
+            let word = &raw mut (*self.buffer).word;
             word.write_volatile(number);
             word.read_volatile()
         }
@@ -271,7 +271,7 @@ impl<C: Context> Packet for Frame<'_, C> {
     }
 }
 
-impl Context for XdpContext {
+impl HookContext for XdpContext {
     #[inline(always)]
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> i64 {
         // SAFETY: the caller vouches for `to`.
@@ -331,7 +331,7 @@ impl Context for XdpContext {
     }
 }
 
-impl Context for TcContext {
+impl HookContext for TcContext {
     #[inline(always)]
     unsafe fn copy(&self, offset: u32, to: *mut u8, length: u32) -> i64 {
         // SAFETY: the caller vouches for `to`.

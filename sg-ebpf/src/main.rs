@@ -1,7 +1,7 @@
 //! The decision compiled for the kernel: entry points, and what turns a decision into an action.
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
-//! context, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
+//! hook, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
 //! [`counters`] counts, [`events`] tells who reads along, [`yardsticks`] are for measuring. A packet
 //! whose interface has no entry is dropped.
 #![no_std]
@@ -31,7 +31,7 @@ use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_load_bytes};
 use aya_ebpf::macros::{classifier, xdp};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use sg_common::abi::{Interface, InterfaceFlags};
-use sg_common::decide::{AtOnce, at_once, by_arrival, direction_of, v4_at_once};
+use sg_common::decide::{FastDecision, by_arrival, decide_fast, decide_fast_v4, direction_of};
 use sg_common::event::EventKind;
 use sg_common::flow::{FlowKey, FlowKind};
 use sg_common::ids::RuleSlot;
@@ -40,9 +40,9 @@ use sg_common::parse::ReadPart;
 use sg_common::report::{Reason, Verdict};
 use sg_common::tables::Tables as _;
 
-use crate::context::{Job, job};
-use crate::frame::{Frame, Scratch};
-use crate::tables::{ByJob, Maps};
+use crate::context::Context;
+use crate::frame::{Buffer, Frame};
+use crate::tables::{ByContext, Maps};
 
 /// `TCX_NEXT`: whoever is attached after this program decides further.
 const TCX_NEXT: i32 = -1;
@@ -50,16 +50,18 @@ const TCX_NEXT: i32 = -1;
 /// Received frames, before the kernel has made a socket buffer of them.
 #[xdp(frags)]
 #[inline(always)]
-pub(crate) fn sg_xdp_receive(context: XdpContext) -> u32 {
+pub(crate) fn sg_xdp_receive(hook: XdpContext) -> u32 {
     // SAFETY: the context lives as long as the program runs.
-    let ifindex = unsafe { (*context.ctx).ingress_ifindex };
-    receive(&context, ifindex)
+    let ifindex = unsafe { (*hook.ctx).ingress_ifindex };
+    receive(&hook, ifindex)
 }
 
 #[inline(always)]
-fn receive(context: &XdpContext, ifindex: u32) -> u32 {
-    let frame = Frame::of(context, core::ptr::null_mut());
-    match judge(&frame, ifindex, true, |job| sg_read_xdp(context.ctx, job)) {
+fn receive(hook: &XdpContext, ifindex: u32) -> u32 {
+    let frame = Frame::of(hook, core::ptr::null_mut());
+    match judge(&frame, ifindex, true, |context| {
+        sg_read_xdp(hook.ctx, context)
+    }) {
         Ruling::Pass => xdp_action::XDP_PASS,
         Ruling::Drop { .. } => xdp_action::XDP_DROP,
     }
@@ -68,32 +70,32 @@ fn receive(context: &XdpContext, ifindex: u32) -> u32 {
 /// Received frames, where XDP is not wanted.
 #[classifier]
 #[inline(always)]
-pub(crate) fn sg_tc_receive(context: TcContext) -> i32 {
+pub(crate) fn sg_tc_receive(hook: TcContext) -> i32 {
     // SAFETY: the context lives as long as the program runs.
-    let ifindex = unsafe { (*context.skb.skb).ifindex };
-    classify(&context, ifindex, true)
+    let ifindex = unsafe { (*hook.skb.skb).ifindex };
+    classify(&hook, ifindex, true)
 }
 
 /// Frames on their way out of the interface.
 #[classifier]
 #[inline(always)]
-pub(crate) fn sg_tc_send(context: TcContext) -> i32 {
+pub(crate) fn sg_tc_send(hook: TcContext) -> i32 {
     // SAFETY: the context lives as long as the program runs.
-    let ifindex = unsafe { (*context.skb.skb).ifindex };
-    classify(&context, ifindex, false)
+    let ifindex = unsafe { (*hook.skb.skb).ifindex };
+    classify(&hook, ifindex, false)
 }
 
 /// Lets every frame pass: what a new link runs until the policy that it is made for is in force.
 #[classifier]
-pub(crate) fn sg_pass(_context: TcContext) -> i32 {
+pub(crate) fn sg_pass(_hook: TcContext) -> i32 {
     TCX_NEXT
 }
 
 #[inline(always)]
-fn classify(context: &TcContext, ifindex: u32, received: bool) -> i32 {
-    let frame = Frame::of(context, core::ptr::null_mut());
-    match judge(&frame, ifindex, received, |job| {
-        sg_read_skb(context.skb.skb, job)
+fn classify(hook: &TcContext, ifindex: u32, received: bool) -> i32 {
+    let frame = Frame::of(hook, core::ptr::null_mut());
+    match judge(&frame, ifindex, received, |context| {
+        sg_read_skb(hook.skb.skb, context)
     }) {
         Ruling::Pass => TCX_NEXT,
         Ruling::Drop { told: false } if !received => drop_silently(),
@@ -139,18 +141,18 @@ fn drop_silently() -> i32 {
     unsafe { bpf_redirect(NO_DEVICE, 0) as i32 }
 }
 
-/// Judges a frame: at once, or else by way of the desk, onto which `read` puts it.
+/// Judges a frame: by the fast path, or else by reading all of it with `read`.
 #[inline(always)]
 fn judge<P: Packet>(
     frame: &P,
     ifindex: u32,
     received: bool,
-    read: impl FnOnce(*mut Job) -> u32,
+    read: impl FnOnce(*mut Context) -> u32,
 ) -> Ruling {
-    let Some(job) = job() else {
+    let Some(context) = context::current() else {
         return Ruling::REFUSED;
     };
-    let Some(maps) = Maps::open(job) else {
+    let Some(maps) = Maps::open(context) else {
         return Ruling::REFUSED;
     };
     let Some((place, entry)) = maps.find_interface(ifindex) else {
@@ -162,14 +164,14 @@ fn judge<P: Packet>(
         return Ruling::REFUSED;
     };
     let direction = direction_of(interface, received);
-    job.generation = maps.generation();
+    context.generation = maps.generation();
     if received && let Some(decision) = by_arrival(frame) {
         counters::count_frame(interface.slot, direction, decision, frame);
         return Ruling::of(interface.enforce(decision.reason), interface);
     }
     let mut admitted = RuleSlot::NONE;
-    match v4_at_once(frame, received, interface, &maps) {
-        Some(AtOnce::Decided(decision)) => {
+    match decide_fast_v4(frame, received, interface, &maps) {
+        Some(FastDecision::Decided(decision)) => {
             let event = match decision.reason {
                 Reason::Tracked => None,
                 Reason::Untracked => Some(EventKind::NewFlow),
@@ -181,26 +183,26 @@ fn judge<P: Packet>(
                 return Ruling::of(interface.enforce(decision.reason), interface);
             }
         }
-        Some(AtOnce::Admitted(rule)) => admitted = rule,
+        Some(FastDecision::Admitted(rule)) => admitted = rule,
         None => {}
     }
-    job.interface = place;
+    context.interface = place;
     if !admitted.is_some() {
-        match at_once(frame, direction, interface, &maps, &mut job.desk) {
-            Some(AtOnce::Decided(decision)) => {
-                let verdict = stages::conclude(job, interface, direction, decision);
+        match decide_fast(frame, direction, interface, &maps, &mut context.scratch) {
+            Some(FastDecision::Decided(decision)) => {
+                let verdict = stages::conclude(context, interface, direction, decision);
                 return Ruling::of(verdict, interface);
             }
-            Some(AtOnce::Admitted(rule)) => admitted = rule,
+            Some(FastDecision::Admitted(rule)) => admitted = rule,
             None => {}
         }
     }
-    job.admitted = admitted;
-    job.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
-    job.direction = direction.number();
-    let refusal = read(job);
-    job.refusal = refusal;
-    let verdict = if stages::judge_desk(job) == 0 {
+    context.admitted = admitted;
+    context.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
+    context.direction = direction.number();
+    let refusal = read(context);
+    context.refusal = refusal;
+    let verdict = if stages::judge_read(context) == 0 {
         Verdict::Drop
     } else {
         Verdict::Pass
@@ -212,7 +214,7 @@ fn judge<P: Packet>(
 /// `BPF_PROG_TEST_RUN`, attached nowhere.
 #[xdp(frags)]
 #[inline(always)]
-pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
+pub(crate) fn sg_clock(_hook: XdpContext) -> u32 {
     globals::read_clock();
     xdp_action::XDP_ABORTED
 }
@@ -221,75 +223,77 @@ pub(crate) fn sg_clock(_context: XdpContext) -> u32 {
 /// is. Returns how many tables held it.
 #[xdp(frags)]
 #[inline(always)]
-pub(crate) fn sg_end_flow(context: XdpContext) -> u32 {
-    let Some(job) = job() else { return 0 };
-    let key = &raw mut job.desk.key;
+pub(crate) fn sg_end_flow(hook: XdpContext) -> u32 {
+    let Some(context) = context::current() else {
+        return 0;
+    };
+    let key = &raw mut context.scratch.key;
     // SAFETY: the key is in a map value and as long as what is copied, and every pattern of bytes is
     // a key.
     let copied =
-        unsafe { bpf_xdp_load_bytes(context.ctx, 0, key.cast(), size_of::<FlowKey>() as u32) };
+        unsafe { bpf_xdp_load_bytes(hook.ctx, 0, key.cast(), size_of::<FlowKey>() as u32) };
     if copied != 0 {
         return 0;
     }
-    if Maps::open(job).is_none() {
+    if Maps::open(context).is_none() {
         return 0;
     }
-    let maps = Maps::of_job(job);
-    end_flow(&maps, job, FlowKind::Assured) + end_flow(&maps, job, FlowKind::Embryonic)
+    let maps = Maps::of_context(context);
+    end_flow(&maps, context, FlowKind::Assured) + end_flow(&maps, context, FlowKind::Embryonic)
 }
 
 #[inline(always)]
-fn end_flow(maps: &Maps<ByJob>, job: &mut Job, table: FlowKind) -> u32 {
-    let Some(flow) = maps.find_flow(table, &job.desk.key, &mut job.desk.state) else {
+fn end_flow(maps: &Maps<ByContext>, context: &mut Context, table: FlowKind) -> u32 {
+    let Some(flow) = maps.find_flow(table, &context.scratch.key, &mut context.scratch.state) else {
         return 0;
     };
-    maps.remove_flow(flow, job.desk.state.owner);
+    maps.remove_flow(flow, context.scratch.state.owner);
     1
 }
 
-/// Carries flows between tables of two sizes, a bucket a run; run by the controller through
+/// Migrates flows between tables of two sizes, a bucket a run; run by the controller through
 /// `BPF_PROG_TEST_RUN`, attached nowhere. No XDP program: to repeat one, the kernel waits for a grace
 /// period each time.
 #[classifier]
 #[inline(always)]
-pub(crate) fn sg_carry(_context: TcContext) -> i32 {
-    flows::carry();
+pub(crate) fn sg_migrate(_hook: TcContext) -> i32 {
+    flows::migrate();
     TC_ACT_SHOT
 }
 
-/// Reads an XDP frame onto the desk. Global functions are checked by the verifier once and by
+/// Reads an XDP frame onto the scratch. Global functions are checked by the verifier once and by
 /// themselves, so that the ways through one don't multiply with those through the next.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_read_xdp(context: *mut xdp_md, job: *mut Job) -> u32 {
-    read(job, |job, part| match part {
-        ReadPart::Network => sg_read_network_xdp(context, job),
-        ReadPart::Upper => sg_read_upper_xdp(context, job),
-        ReadPart::Quoted => sg_read_quoted_xdp(context, job),
+extern "C" fn sg_read_xdp(hook: *mut xdp_md, context: *mut Context) -> u32 {
+    read(context, |context, part| match part {
+        ReadPart::Network => sg_read_network_xdp(hook, context),
+        ReadPart::Upper => sg_read_upper_xdp(hook, context),
+        ReadPart::Quoted => sg_read_quoted_xdp(hook, context),
     })
 }
 
 /// The same for a socket buffer.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_read_skb(context: *mut __sk_buff, job: *mut Job) -> u32 {
-    read(job, |job, part| match part {
-        ReadPart::Network => sg_read_network_skb(context, job),
-        ReadPart::Upper => sg_read_upper_skb(context, job),
-        ReadPart::Quoted => sg_read_quoted_skb(context, job),
+extern "C" fn sg_read_skb(hook: *mut __sk_buff, context: *mut Context) -> u32 {
+    read(context, |context, part| match part {
+        ReadPart::Network => sg_read_network_skb(hook, context),
+        ReadPart::Upper => sg_read_upper_skb(hook, context),
+        ReadPart::Quoted => sg_read_quoted_skb(hook, context),
     })
 }
 
 #[inline(always)]
-fn read(job: *mut Job, part: impl Fn(*mut Job, ReadPart) -> u32) -> u32 {
-    if job.is_null() {
+fn read(context: *mut Context, part: impl Fn(*mut Context, ReadPart) -> u32) -> u32 {
+    if context.is_null() {
         return Reason::NoInterface.number();
     }
     // SAFETY: not null, and the verifier has checked its size at the call. The functions of the parts
-    // use the desk in turn.
-    let desk = unsafe { &mut (*job).desk };
-    let refusal =
-        desk.read_by(|_, of| Reason::from_number(part(job, of)).unwrap_or(Reason::NoInterface));
+    // use the scratch in turn.
+    let scratch = unsafe { &mut (*context).scratch };
+    let refusal = scratch
+        .read_by(|_, of| Reason::from_number(part(context, of)).unwrap_or(Reason::NoInterface));
     refusal.number()
 }
 
@@ -297,16 +301,16 @@ macro_rules! read_parts {
     ($($xdp:ident, $skb:ident = $part:ident;)*) => {$(
         #[inline(never)]
         #[unsafe(no_mangle)]
-        extern "C" fn $xdp(context: *mut xdp_md, job: *mut Job) -> u32 {
-            let context = XdpContext::new(context);
-            read_part(job, ReadPart::$part, |scratch| Frame::of(&context, scratch))
+        extern "C" fn $xdp(hook: *mut xdp_md, context: *mut Context) -> u32 {
+            let hook = XdpContext::new(hook);
+            read_part(context, ReadPart::$part, |buffer| Frame::of(&hook, buffer))
         }
 
         #[inline(never)]
         #[unsafe(no_mangle)]
-        extern "C" fn $skb(context: *mut __sk_buff, job: *mut Job) -> u32 {
-            let context = TcContext::new(context);
-            read_part(job, ReadPart::$part, |scratch| Frame::of(&context, scratch))
+        extern "C" fn $skb(hook: *mut __sk_buff, context: *mut Context) -> u32 {
+            let hook = TcContext::new(hook);
+            read_part(context, ReadPart::$part, |buffer| Frame::of(&hook, buffer))
         }
     )*};
 }
@@ -319,22 +323,22 @@ read_parts! {
 
 #[inline(always)]
 fn read_part<P: Packet>(
-    job: *mut Job,
+    context: *mut Context,
     part: ReadPart,
-    frame: impl FnOnce(*mut Scratch) -> P,
+    frame: impl FnOnce(*mut Buffer) -> P,
 ) -> u32 {
-    if job.is_null() {
+    if context.is_null() {
         return Reason::NoInterface.number();
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
-    let job = unsafe { &mut *job };
-    let framing = if job.bare == 0 {
+    let context = unsafe { &mut *context };
+    let framing = if context.bare == 0 {
         Framing::Ethernet
     } else {
         Framing::Bare
     };
-    let packet = frame(&raw mut job.scratch);
-    job.desk.read_part(part, &packet, framing).number()
+    let packet = frame(&raw mut context.buffer);
+    context.scratch.read_part(part, &packet, framing).number()
 }
 
 /// The kernel lets only GPL-compatible programs call some helpers.

@@ -7,8 +7,8 @@ use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, LruHashMap};
 use aya_ebpf::macros::btf_map;
 use sg_common::abi::{
-    Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, INTERFACE_PROBES, Interface,
-    InterfaceEntry, MemberKey, Policy, PrefixKey, interface_home,
+    Awaiting, DoubleBuffer, FragmentKey, FragmentVerdict, Globals, GrantKey, GroupSetEntry,
+    INTERFACE_PROBES, Interface, InterfaceEntry, MemberKey, PrefixKey, interface_home,
 };
 use sg_common::ids::{Generation, Identity};
 use sg_common::ports::{PortEntry, PortTable};
@@ -26,14 +26,14 @@ pub(crate) const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 #[btf_map]
 pub(crate) static INTERFACES: Array<InterfaceEntry, 1, MMAPABLE> = Array::new();
 #[btf_map]
-pub(crate) static POLICIES: Array<Faces<Policy>, 1, MMAPABLE> = Array::new();
+pub(crate) static POLICIES: Array<DoubleBuffer<GroupSetEntry>, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static PORTS: Array<PortEntry, 1, MMAPABLE> = Array::new();
 // Tables of prefixes by [`Scope`]. They point into the arrays below, which many of them share.
 #[btf_map]
-pub(crate) static POLICY_RANGES: Array<Faces<RangeTable>, 1, MMAPABLE> = Array::new();
+pub(crate) static POLICY_RANGES: Array<DoubleBuffer<RangeTable>, 1, MMAPABLE> = Array::new();
 #[btf_map]
-pub(crate) static LIST_RANGES: Array<Faces<RangeTable>, 1, MMAPABLE> = Array::new();
+pub(crate) static LIST_RANGES: Array<DoubleBuffer<RangeTable>, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub(crate) static RANGE_SLOTS: Array<RangeSlot, 1, MMAPABLE> = Array::new();
 #[btf_map]
@@ -47,31 +47,31 @@ pub(crate) static NESTED_RANGES: Array<RangeTable, 1, MMAPABLE> = Array::new();
 pub(crate) static PORT_TABLES: Array<PortTable, 1, MMAPABLE> = Array::new();
 // Few keys that come and go one by one: a trie is quicker to change than a table of ranges.
 #[btf_map]
-pub(crate) static SETS: LpmTrie<PrefixKey, Faces<Identity>, 1, NO_PREALLOC> = LpmTrie::new();
+pub(crate) static SETS: LpmTrie<PrefixKey, DoubleBuffer<Identity>, 1, NO_PREALLOC> = LpmTrie::new();
 // A hash map may hand a freed element to the next key while a reader still looks at it. So what a
 // key of these two maps leads to never changes, and is an index into an array that changes in
 // place; keys are freed a grace period after the last packet could find them.
 #[btf_map]
 pub(crate) static MEMBERS: HashMap<MemberKey, u32, 1, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-pub(crate) static IDENTITIES: Array<Faces<Identity>, 1> = Array::new();
+pub(crate) static IDENTITIES: Array<DoubleBuffer<Identity>, 1> = Array::new();
 #[btf_map]
 pub(crate) static GRANTS: HashMap<GrantKey, u32, 1, NO_PREALLOC> = HashMap::new();
 #[btf_map]
-pub(crate) static GRANTED: Array<Faces<PortTable>, 1> = Array::new();
+pub(crate) static GRANTED: Array<DoubleBuffer<PortTable>, 1> = Array::new();
 #[btf_map]
 pub(crate) static FRAGMENTS: LruHashMap<FragmentKey, FragmentVerdict, 1> = LruHashMap::new();
 // By interface slot.
 #[btf_map]
 pub(crate) static AWAITING: Array<Awaiting, 1> = Array::new();
 
-/// The face that packets of this generation see.
+/// The value that packets of this generation see.
 ///
-/// Hidden from LLVM, which otherwise adds the face's offset before the lookup's result is compared
+/// Hidden from LLVM, which otherwise adds the offset before the lookup's result is compared
 /// with null; the verifier refuses that.
 #[inline(always)]
-pub(crate) fn face<T>(faces: &'static Faces<T>, generation: Generation) -> &'static T {
-    hidden(faces).at(generation)
+pub(crate) fn visible<T>(buffers: &'static DoubleBuffer<T>, generation: Generation) -> &'static T {
+    hidden(buffers).at(generation)
 }
 
 /// The interface's entry there.
@@ -80,13 +80,13 @@ pub(crate) fn interface_entry(place: u32) -> Option<&'static InterfaceEntry> {
     INTERFACES.get(place)
 }
 
-/// What is in force of it; a face that packets of this generation see is not written.
+/// What is in force of it; a buffer that packets of this generation see is not written.
 #[inline(always)]
 pub(crate) fn in_force(
     entry: &'static InterfaceEntry,
     generation: Generation,
 ) -> Option<&'static Interface> {
-    let interface = face(&entry.faces, generation);
+    let interface = visible(&entry.buffers, generation);
     (interface.policy != 0).then_some(interface)
 }
 

@@ -4,12 +4,12 @@
 //! their sizes, so that the ways through one don't multiply with those through the next.
 
 use sg_common::abi::Interface;
-use sg_common::decide::{Desk, Stage, Stages, Trace, judge, run_stage};
+use sg_common::decide::{Scratch, Stage, Stages, Trace, judge, run_stage};
 use sg_common::ids::RuleSlot;
 use sg_common::packet::Direction;
 use sg_common::report::{Decision, Reason, Verdict};
 
-use crate::context::Job;
+use crate::context::Context;
 use crate::counters;
 use crate::events;
 use crate::registers::{direction, pack, unpack};
@@ -20,54 +20,54 @@ impl<R: Reach> Stages for Maps<R> {
     fn stage<T: Trace>(
         &self,
         stage: Stage,
-        _desk: &mut Desk,
+        _desk: &mut Scratch,
         _direction: Direction,
         _interface: &Interface,
         _trace: &T,
     ) -> Decision {
-        call(stage, self.job)
+        call(stage, self.context)
     }
 }
 
 /// Calls the function of a stage.
 #[inline(always)]
-fn call(stage: Stage, job: *mut Job) -> Decision {
+fn call(stage: Stage, context: *mut Context) -> Decision {
     unpack(match stage {
-        Stage::Related => sg_stage_related(job),
-        Stage::Flow => sg_stage_flow(job),
-        Stage::Assure => sg_stage_assure(job),
-        Stage::Untracked => sg_stage_untracked(job),
-        Stage::CrossingSyn => sg_stage_crossing_syn(job),
-        Stage::Admit => sg_stage_admit(job),
-        Stage::Open(rule) => sg_stage_open(job, rule.0),
-        Stage::Link => sg_stage_link(job),
-        Stage::Guard => sg_stage_guard(job),
-        Stage::Exempt => sg_stage_exempt(job),
-        Stage::Fragment => sg_stage_fragment(job),
-        Stage::Carried(direction) => sg_stage_carried(job, direction.number()),
-        Stage::Await => sg_stage_await(job),
+        Stage::Related => sg_stage_related(context),
+        Stage::Flow => sg_stage_flow(context),
+        Stage::Assure => sg_stage_assure(context),
+        Stage::Untracked => sg_stage_untracked(context),
+        Stage::CrossingSyn => sg_stage_crossing_syn(context),
+        Stage::Admit => sg_stage_admit(context),
+        Stage::Open(rule) => sg_stage_open(context, rule.0),
+        Stage::Link => sg_stage_link(context),
+        Stage::Guard => sg_stage_guard(context),
+        Stage::Exempt => sg_stage_exempt(context),
+        Stage::Fragment => sg_stage_fragment(context),
+        Stage::Carried(direction) => sg_stage_carried(context, direction.number()),
+        Stage::Await => sg_stage_await(context),
         Stage::Remember(decision) => {
-            sg_stage_remember(job, decision.rule.0, decision.reason.number())
+            sg_stage_remember(context, decision.rule.0, decision.reason.number())
         }
     })
 }
 
 #[inline(always)]
-fn run(stage: Stage, job: *mut Job) -> u64 {
+fn run(stage: Stage, context: *mut Context) -> u64 {
     const REFUSED: Decision = Decision::without_rule(Reason::NoInterface);
-    if job.is_null() {
+    if context.is_null() {
         return pack(REFUSED);
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
-    let job = unsafe { &mut *job };
-    let maps = Maps::of_job(job);
+    let context = unsafe { &mut *context };
+    let maps = Maps::of_context(context);
     let Some(interface) = maps.interface() else {
         return pack(REFUSED);
     };
-    let direction = direction(job.direction);
+    let direction = direction(context.direction);
     pack(run_stage(
         stage,
-        &mut job.desk,
+        &mut context.scratch,
         direction,
         interface,
         &maps,
@@ -79,8 +79,8 @@ macro_rules! stages {
     ($($name:ident = $stage:ident,)*) => {$(
         #[inline(never)]
         #[unsafe(no_mangle)]
-        extern "C" fn $name(job: *mut Job) -> u64 {
-            run(Stage::$stage, job)
+        extern "C" fn $name(context: *mut Context) -> u64 {
+            run(Stage::$stage, context)
         }
     )*};
 }
@@ -101,60 +101,60 @@ stages! {
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_stage_open(job: *mut Job, rule: u32) -> u64 {
-    run(Stage::Open(RuleSlot(rule)), job)
+extern "C" fn sg_stage_open(context: *mut Context, rule: u32) -> u64 {
+    run(Stage::Open(RuleSlot(rule)), context)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_stage_carried(job: *mut Job, way: u32) -> u64 {
-    run(Stage::Carried(direction(way)), job)
+extern "C" fn sg_stage_carried(context: *mut Context, way: u32) -> u64 {
+    run(Stage::Carried(direction(way)), context)
 }
 
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_stage_remember(job: *mut Job, rule: u32, reason: u32) -> u64 {
+extern "C" fn sg_stage_remember(context: *mut Context, rule: u32, reason: u32) -> u64 {
     let reason = Reason::from_number(reason).unwrap_or(Reason::NoPolicy);
     run(
         Stage::Remember(Decision {
             reason,
             rule: RuleSlot(rule),
         }),
-        job,
+        context,
     )
 }
 
-/// Judges what is on the desk, counts, and tells who reads along. Returns 1 to pass.
+/// Judges what is on the scratch, counts, and tells who reads along. Returns 1 to pass.
 #[inline(always)]
-pub(crate) fn judge_desk(job: *mut Job) -> u32 {
-    // SAFETY: the job is this CPU's.
-    let admitted = unsafe { (*job).admitted };
+pub(crate) fn judge_read(context: *mut Context) -> u32 {
+    // SAFETY: the context is this CPU's.
+    let admitted = unsafe { (*context).admitted };
     let decision = if admitted.is_some() {
-        sg_stage_open(job, admitted.0)
+        sg_stage_open(context, admitted.0)
     } else {
-        sg_judge(job)
+        sg_judge(context)
     };
-    sg_conclude(job, decision)
+    sg_conclude(context, decision)
 }
 
-/// Judges what is on the desk.
+/// Judges what is on the scratch.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_judge(job: *mut Job) -> u64 {
+extern "C" fn sg_judge(context: *mut Context) -> u64 {
     const REFUSED: Decision = Decision::without_rule(Reason::NoInterface);
-    if job.is_null() {
+    if context.is_null() {
         return pack(REFUSED);
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
-    let job = unsafe { &mut *job };
-    let maps = Maps::of_job(job);
+    let context = unsafe { &mut *context };
+    let maps = Maps::of_context(context);
     let Some(interface) = maps.interface() else {
         return pack(REFUSED);
     };
-    let refusal = Reason::from_number(job.refusal).unwrap_or(Reason::NoInterface);
-    let direction = direction(job.direction);
+    let refusal = Reason::from_number(context.refusal).unwrap_or(Reason::NoInterface);
+    let direction = direction(context.direction);
     pack(judge(
-        &mut job.desk,
+        &mut context.scratch,
         refusal,
         direction,
         interface,
@@ -163,34 +163,45 @@ extern "C" fn sg_judge(job: *mut Job) -> u64 {
     ))
 }
 
-/// Concludes the judgement of what is on the desk. Returns 1 to pass.
+/// Concludes the judgement of what is on the scratch. Returns 1 to pass.
 ///
 /// A function of its own: its stack is then gone while the judgement runs.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sg_conclude(job: *mut Job, decision: u64) -> u32 {
-    if job.is_null() {
+extern "C" fn sg_conclude(context: *mut Context, decision: u64) -> u32 {
+    if context.is_null() {
         return 0;
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
-    let job = unsafe { &mut *job };
-    let Some(interface) = Maps::of_job(job).interface() else {
+    let context = unsafe { &mut *context };
+    let Some(interface) = Maps::of_context(context).interface() else {
         return 0;
     };
-    let verdict = conclude(job, interface, direction(job.direction), unpack(decision));
+    let verdict = conclude(
+        context,
+        interface,
+        direction(context.direction),
+        unpack(decision),
+    );
     u32::from(verdict == Verdict::Pass)
 }
 
 /// Counts a decision, tells who reads along, and says what becomes of the packet.
 #[inline(always)]
 pub(crate) fn conclude(
-    job: &Job,
+    context: &Context,
     interface: &Interface,
     direction: Direction,
     decision: Decision,
 ) -> Verdict {
-    let headers = &job.desk.headers;
+    let headers = &context.scratch.headers;
     counters::count(interface.slot, direction, decision, headers);
-    events::report(job.interface, job.generation, direction, decision, headers);
+    events::report(
+        context.interface,
+        context.generation,
+        direction,
+        decision,
+        headers,
+    );
     interface.enforce(decision.reason)
 }

@@ -2,8 +2,8 @@
 
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use sg_common::abi::{
-    ABI, Awaiting, FragmentKey, FragmentVerdict, Globals, GrantKey, Interface, InterfaceEntry,
-    MemberKey, Policy, PrefixKey, Scope,
+    ABI, Awaiting, FragmentKey, FragmentVerdict, Globals, GrantKey, GroupSetEntry, Interface,
+    InterfaceEntry, MemberKey, PrefixKey, Scope,
 };
 use sg_common::addr::Addr;
 use sg_common::flow::{FlowKey, FlowKind, FlowState, Leg};
@@ -13,31 +13,31 @@ use sg_common::ports::{PORT_SCAN, PortEntry, PortTable, Ports, Service, scan_por
 use sg_common::ranges::{
     IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges, halve_v4, search_v4, search_v6,
 };
-use sg_common::tables::{Glance, Passing, Tables};
+use sg_common::tables::{FastFind, FastPacket, Tables};
 
-use crate::context::{JOBS, Job, job};
+use crate::context::{self, CONTEXTS, Context};
 use crate::flows::{self, FoundFlow};
 use crate::globals::{self, GLOBALS};
 use crate::maps::{
     self, AWAITING, FRAGMENTS, GRANTED, GRANTS, IDENTITIES, INTERVALS_V4, INTERVALS_V6,
     LIST_RANGES, MEMBERS, NESTED_RANGES, POLICIES, POLICY_RANGES, PORT_TABLES, PORTS, RANGE_SLOTS,
-    SETS, face, in_force, interface_entry,
+    SETS, in_force, interface_entry, visible,
 };
 
 /// The maps, as one packet sees them.
 pub(crate) struct Maps<R> {
     reach: R,
-    pub(crate) job: *mut Job,
+    pub(crate) context: *mut Context,
 }
 
-/// What a function keeps beside the job of what it reads again and again.
+/// What a function keeps beside the context of what it reads again and again.
 pub(crate) trait Reach {
     /// Whether short port tables are searched in place, which is quicker and takes more instructions,
     /// instead of by a call.
     const INLINE: bool;
 
     /// The generation that the packet has read.
-    fn generation(&self, job: *mut Job) -> Generation;
+    fn generation(&self, context: *mut Context) -> Generation;
 
     /// What holds for all packets.
     fn globals(&self) -> Option<&'static Globals>;
@@ -50,13 +50,13 @@ pub(crate) struct AtHand {
 }
 
 /// That of the functions of the long way: they keep nothing, as the stack is small.
-pub(crate) struct ByJob;
+pub(crate) struct ByContext;
 
 impl Reach for AtHand {
     const INLINE: bool = true;
 
     #[inline(always)]
-    fn generation(&self, _job: *mut Job) -> Generation {
+    fn generation(&self, _job: *mut Context) -> Generation {
         self.generation
     }
 
@@ -66,13 +66,13 @@ impl Reach for AtHand {
     }
 }
 
-impl Reach for ByJob {
+impl Reach for ByContext {
     const INLINE: bool = false;
 
     #[inline(always)]
-    fn generation(&self, job: *mut Job) -> Generation {
-        // SAFETY: the job is this CPU's, and its program has written the generation.
-        unsafe { (*job).generation }
+    fn generation(&self, context: *mut Context) -> Generation {
+        // SAFETY: the context is this CPU's, and its program has written the generation.
+        unsafe { (*context).generation }
     }
 
     #[inline(always)]
@@ -84,7 +84,7 @@ impl Reach for ByJob {
 impl Maps<AtHand> {
     /// Reads the generation, once.
     #[inline(always)]
-    pub(crate) fn open(job: *mut Job) -> Option<Self> {
+    pub(crate) fn open(context: *mut Context) -> Option<Self> {
         let globals = GLOBALS.get(0)?;
         if globals.abi != ABI {
             return None;
@@ -96,7 +96,7 @@ impl Maps<AtHand> {
                 globals,
                 generation,
             },
-            job,
+            context,
         })
     }
 
@@ -107,18 +107,21 @@ impl Maps<AtHand> {
     }
 }
 
-impl Maps<ByJob> {
-    /// The maps as the packet sees them whose job it is: its program has opened them.
+impl Maps<ByContext> {
+    /// The maps as the packet sees them whose context it is: its program has opened them.
     #[inline(always)]
-    pub(crate) fn of_job(job: *mut Job) -> Self {
-        Self { reach: ByJob, job }
+    pub(crate) fn of_context(context: *mut Context) -> Self {
+        Self {
+            reach: ByContext,
+            context,
+        }
     }
 
     /// What is in force at the packet's interface.
     #[inline(always)]
     pub(crate) fn interface(&self) -> Option<&'static Interface> {
         // SAFETY: as in `generation`.
-        let entry = interface_entry(unsafe { (*self.job).interface })?;
+        let entry = interface_entry(unsafe { (*self.context).interface })?;
         in_force(entry, self.generation())
     }
 }
@@ -127,9 +130,11 @@ impl Maps<ByJob> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sg_search_ports(offset: u32, length: u32, service: u32) -> u32 {
-    let Some(job) = job() else { return 0 };
+    let Some(context) = context::current() else {
+        return 0;
+    };
     search_ports(
-        &Maps::of_job(job),
+        &Maps::of_context(context),
         PortTable { offset, length },
         Service(service),
     )
@@ -147,8 +152,10 @@ extern "C" fn sg_halve_v4(offset: u32, length: u32, key: u32) -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn sg_search_v6(is_list: u32, index: u32, upper: u64, lower: u64) -> u32 {
-    let Some(job) = job() else { return 0 };
-    match range_table(is_list != 0, index, job.generation) {
+    let Some(context) = context::current() else {
+        return 0;
+    };
+    match range_table(is_list != 0, index, context.generation) {
         Some(table) => search_v6(&RangeArrays, table, upper, lower),
         None => 0,
     }
@@ -156,12 +163,12 @@ extern "C" fn sg_search_v6(is_list: u32, index: u32, upper: u64, lower: u64) -> 
 
 #[inline(always)]
 fn range_table(is_list: bool, index: u32, generation: Generation) -> Option<&'static RangeTable> {
-    let faces = if is_list {
+    let buffers = if is_list {
         LIST_RANGES.get(index)
     } else {
         POLICY_RANGES.get(index)
     };
-    Some(face(faces?, generation))
+    Some(visible(buffers?, generation))
 }
 
 /// The value that the address has in a table.
@@ -178,25 +185,25 @@ fn range_value(is_list: bool, index: u32, address: &Addr, generation: Generation
     }
 }
 
-// Keys are written into the job: the stack is small.
+// Keys are written into the context: the stack is small.
 impl<R: Reach> Maps<R> {
     /// Where keys are written. Linux 6.1 takes no key from the memory that a global function is given,
-    /// so there the job is looked up anew.
+    /// so there the context is looked up anew.
     #[inline(always)]
-    fn key_job(&self) -> Option<*mut Job> {
+    fn key_context(&self) -> Option<*mut Context> {
         if R::INLINE {
-            Some(self.job)
+            Some(self.context)
         } else {
-            JOBS.get_ptr_mut(0)
+            CONTEXTS.get_ptr_mut(0)
         }
     }
 
     #[inline(always)]
     fn prefix_key(&self, scope: Scope, address: &Addr) -> Option<&Key<PrefixKey>> {
-        let job = self.key_job()?;
-        // SAFETY: the job is this CPU's, and the last key is not used any more.
+        let context = self.key_context()?;
+        // SAFETY: the context is this CPU's, and the last key is not used any more.
         unsafe {
-            let key = &raw mut (*job).prefix_key;
+            let key = &raw mut (*context).prefix_key;
             key.write(Key::new(PrefixKey::BITS, PrefixKey::new(scope, *address)));
             Some(&*key)
         }
@@ -243,7 +250,7 @@ impl<R: Reach> Ports for Maps<R> {
     fn forget(&self, number: u32) -> u32 {
         // SAFETY: the word is in a map value, and this CPU's.
         unsafe {
-            let word = &raw mut (*self.job).scratch.word;
+            let word = &raw mut (*self.context).buffer.word;
             word.write_volatile(number);
             word.read_volatile()
         }
@@ -260,12 +267,14 @@ impl<R: Reach> Tables for Maps<R> {
 
     #[inline(always)]
     fn generation(&self) -> Generation {
-        self.reach.generation(self.job)
+        self.reach.generation(self.context)
     }
 
     #[inline(always)]
-    fn policy(&self, id: u32) -> Option<&Policy> {
-        POLICIES.get(id).map(|faces| face(faces, self.generation()))
+    fn group_set(&self, id: u32) -> Option<&GroupSetEntry> {
+        POLICIES
+            .get(id)
+            .map(|buffers| visible(buffers, self.generation()))
     }
 
     #[inline(always)]
@@ -295,20 +304,20 @@ impl<R: Reach> Tables for Maps<R> {
             return Identity::NONE;
         };
         match SETS.get(key) {
-            Some(faces) => *face(faces, self.generation()),
+            Some(buffers) => *visible(buffers, self.generation()),
             None => Identity::NONE,
         }
     }
 
     #[inline(always)]
     fn member(&self, vpc: u32, address: &Addr) -> Identity {
-        let Some(job) = self.key_job() else {
+        let Some(context) = self.key_context() else {
             return Identity::NONE;
         };
-        // SAFETY: the job is this CPU's; the value of a key never changes, and keys are freed after a
+        // SAFETY: the context is this CPU's; the value of a key never changes, and keys are freed after a
         // grace period.
         let found = unsafe {
-            let key = &raw mut (*job).member_key;
+            let key = &raw mut (*context).member_key;
             key.write(MemberKey {
                 vpc,
                 address: *address,
@@ -320,19 +329,19 @@ impl<R: Reach> Tables for Maps<R> {
             return Identity::NONE;
         };
         match IDENTITIES.get(*index) {
-            Some(faces) => *face(faces, self.generation()),
+            Some(buffers) => *visible(buffers, self.generation()),
             None => Identity::NONE,
         }
     }
 
     #[inline(always)]
     fn grant(&self, key: &GrantKey) -> PortTable {
-        let Some(job) = self.key_job() else {
+        let Some(context) = self.key_context() else {
             return PortTable::EMPTY;
         };
         // SAFETY: as for members.
         let found = unsafe {
-            let place = &raw mut (*job).grant_key;
+            let place = &raw mut (*context).grant_key;
             place.write(*key);
             let key: &GrantKey = &*place;
             GRANTS.get(key)
@@ -341,7 +350,7 @@ impl<R: Reach> Tables for Maps<R> {
             return PortTable::EMPTY;
         };
         match GRANTED.get(*index) {
-            Some(faces) => *face(faces, self.generation()),
+            Some(buffers) => *visible(buffers, self.generation()),
             None => PortTable::EMPTY,
         }
     }
@@ -362,17 +371,17 @@ impl<R: Reach> Tables for Maps<R> {
     }
 
     #[inline(always)]
-    fn pass_along(
+    fn find_fast(
         &self,
         key: &FlowKey,
         state: &mut FlowState,
-        packet: &impl Passing,
-    ) -> Glance<RuleSlot> {
+        packet: &impl FastPacket,
+    ) -> FastFind<RuleSlot> {
         // SAFETY: the word is in a map value, and this CPU's.
-        let own = unsafe { &raw mut (*self.job).scratch.word };
+        let own = unsafe { &raw mut (*self.context).buffer.word };
         match self.reach.globals() {
-            Some(globals) => flows::pass_along(globals, key, own, state, packet),
-            None => Glance::Unsure,
+            Some(globals) => flows::find_fast(globals, key, own, state, packet),
+            None => FastFind::Unsure,
         }
     }
 

@@ -174,7 +174,7 @@ impl<E: Evaluator> Evaluator for Specified<E> {
                 return Ok(Some(reason));
             }
         }
-        place.may_pass(reason, &ip).with_context(refused)?;
+        place.is_simple(reason, &ip).with_context(refused)?;
         if let Some(ends) = place.flow_ends(&ip) {
             match reason {
                 Reason::Rule => {
@@ -359,7 +359,7 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn may_pass(&self, reason: Reason, ip: &Ip) -> Result<()> {
+    fn is_simple(&self, reason: Reason, ip: &Ip) -> Result<()> {
         match reason {
             Reason::Rule | Reason::RuleAlone => {
                 ensure!(self.allows(ip), "no rule allows it");

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use sg_common::addr::Addr;
-use sg_common::decide::Desk;
+use sg_common::decide::Scratch;
 use sg_common::flow::{FlowKey, FlowKind};
 use sg_common::ids::Ticks;
 use sg_common::packet::{Direction, Framing};
@@ -107,9 +107,9 @@ impl Scene {
     /// Flows that a packet like this one opens, from another port of another peer, and that want
     /// these buckets.
     fn flows_in(&self, buckets: [u32; 2], opening: &str) -> Result<Vec<Peer>> {
-        let mut desk = Desk::default();
-        desk.read(frame(opening)?.as_slice(), Framing::Ethernet);
-        let opened = FlowKey::of(&desk.headers, Direction::Ingress, self.zone);
+        let mut scratch = Scratch::default();
+        scratch.read(frame(opening)?.as_slice(), Framing::Ethernet);
+        let opened = FlowKey::of(&scratch.headers, Direction::Ingress, self.zone);
         let flows = (0..=u8::MAX).flat_map(|address| {
             (1024..=u16::MAX).map(move |peer_port| {
                 let peer = Ipv4Addr::new(198, 51, 100, address);

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use sg_common::decide::{Desk, direction_of};
+use sg_common::decide::{Scratch, direction_of};
 use sg_common::packet::{Direction, Framing};
 use sg_common::parse::{Content, Part};
 use sg_common::report::{Reason, Verdict};
@@ -286,9 +286,9 @@ fn specified(
     reason: Reason,
 ) -> Option<bool> {
     let judged_by_rules = matches!(reason, Reason::Rule | Reason::RuleAlone | Reason::NoRule);
-    let mut desk = Desk::default();
-    desk.read(frame, Framing::Ethernet);
-    let headers = &desk.headers;
+    let mut scratch = Scratch::default();
+    scratch.read(frame, Framing::Ethernet);
+    let headers = &scratch.headers;
     // What is judged again by a newer policy is judged as the packet that opened its flow.
     if !judged_by_rules || headers.content != Content::Ip || headers.part == Part::Later {
         return None;

@@ -174,7 +174,7 @@ fn pins_that_somebody_removed_are_noticed_and_come_back_with_what_they_held() ->
     let all: Vec<&str> = all.iter().map(String::as_str).collect();
     for removed in [
         &["FLOWS"][..],
-        &["EVENTS_0", "EVENT_DESKS"],
+        &["EVENTS_0", "EVENT_SCRATCHES"],
         &["GLOBALS", "MEMBERS"],
         &["netns-1-sg_tc_send", "sg_clock"],
         &all,

@@ -5,18 +5,18 @@ use crate::ids::Generation;
 /// Two values of one entry: the one in force and the one an update prepares.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Faces<T>(pub [T; 2]);
+pub struct DoubleBuffer<T>(pub [T; 2]);
 
-impl<T> Faces<T> {
+impl<T> DoubleBuffer<T> {
     /// The value that packets of this generation see.
     ///
     /// Found by its place, without a branch: what is read there then waits for the generation on every
     /// processor.
     #[inline(always)]
     pub fn at(&self, generation: Generation) -> &T {
-        let Self(faces) = self;
-        let [even, _] = faces;
-        faces.get((generation.0 & 1) as usize).unwrap_or(even)
+        let Self(buffers) = self;
+        let [even, _] = buffers;
+        buffers.get((generation.0 & 1) as usize).unwrap_or(even)
     }
 
     /// The same, to be written.
@@ -26,8 +26,8 @@ impl<T> Faces<T> {
     }
 }
 
-impl<T: Copy> Faces<T> {
-    /// Both faces alike.
+impl<T: Copy> DoubleBuffer<T> {
+    /// Both buffers alike.
     pub const fn both(value: T) -> Self {
         Self([value, value])
     }

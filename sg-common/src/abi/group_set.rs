@@ -10,12 +10,12 @@ use crate::protocol::TCP;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
-pub struct Policy {
+pub struct GroupSetEntry {
     /// By [`Direction::number`].
     pub directions: [DirectionPolicy; 2],
 }
 
-impl Policy {
+impl GroupSetEntry {
     /// One direction's part.
     #[inline(always)]
     pub const fn direction(&self, direction: Direction) -> &DirectionPolicy {
@@ -208,7 +208,7 @@ pub struct GrantKey {
 }
 
 const _: () = {
-    assert!(size_of::<Policy>() == 64);
+    assert!(size_of::<GroupSetEntry>() == 64);
     assert!(size_of::<PrefixKey>() == 20);
     assert!(size_of::<MemberKey>() == 20);
     assert!(size_of::<GrantKey>() == 8);

@@ -1,6 +1,6 @@
 //! Protected interfaces.
 
-use super::double_buffer::Faces;
+use super::double_buffer::DoubleBuffer;
 use super::group_set::direction_policy;
 use crate::flow::TimeoutTicks;
 use crate::ids::Generation;
@@ -10,7 +10,7 @@ use crate::report::{Reason, Verdict};
 /// A protected interface: who it is, and what is in force on it.
 ///
 /// The maps that every packet reads begin on a page, and their entries have sizes that divide into
-/// cache lines: who it is and what a refused SYN needs of either face lie in the first two.
+/// cache lines: who it is and what a refused SYN needs of either buffer lie in the first two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct InterfaceEntry {
@@ -19,18 +19,18 @@ pub struct InterfaceEntry {
     /// The kernel's number in that namespace.
     pub ifindex: u32,
     /// What is in force.
-    pub faces: Faces<Interface>,
+    pub buffers: DoubleBuffer<Interface>,
     /// Always zero.
     pub padding: [u32; 4],
 }
 
 impl InterfaceEntry {
     /// The entry of an interface.
-    pub const fn new(netns: u32, ifindex: u32, faces: Faces<Interface>) -> Self {
+    pub const fn new(netns: u32, ifindex: u32, buffers: DoubleBuffer<Interface>) -> Self {
         Self {
             netns,
             ifindex,
-            faces,
+            buffers,
             padding: [0; 4],
         }
     }

@@ -1,7 +1,7 @@
 //! The entries of the kernel's maps, byte for byte: `repr(C)`, no implicit padding, sizes asserted. An
 //! all-zero entry admits nothing.
 //!
-//! What an update may change lies in a [`Faces`]: each packet reads the generation once, and that
+//! What an update may change lies in a [`DoubleBuffer`]: each packet reads the generation once, and that
 //! number's parity picks the buffer it sees everywhere. An update writes the buffers that no packet
 //! reads, raises the number, waits until no packet remembers the old one, and makes the other buffers
 //! equal. So every packet sees the old policy or the new one, whole.
@@ -19,10 +19,11 @@ use crate::flow::HashKey;
 use crate::ids::Generation;
 
 pub use counters::{ReasonCounter, ReasonCounters, RuleCounter, reasons_index};
-pub use double_buffer::Faces;
+pub use double_buffer::DoubleBuffer;
 pub use fragments::{Awaiting, FragmentKey, FragmentVerdict};
 pub use group_set::{
-    DirectionPolicy, GrantKey, MemberKey, Policy, PolicyFlags, PrefixKey, Scope, direction_policy,
+    DirectionPolicy, GrantKey, GroupSetEntry, MemberKey, PolicyFlags, PrefixKey, Scope,
+    direction_policy,
 };
 pub use interface::{INTERFACE_PROBES, Interface, InterfaceEntry, InterfaceFlags, interface_home};
 
@@ -37,7 +38,7 @@ pub struct Globals {
     pub generation: Generation,
     /// The buckets of flows, less one; a power of two less one.
     pub flow_mask: u32,
-    /// The same for the buckets that flows are carried from; zero when there are none.
+    /// The same for the buckets that flows are migrated from; zero when there are none.
     pub other_flow_mask: u32,
     /// A random key, so that nobody outside can aim at a bucket.
     pub hash_key: HashKey,

@@ -7,40 +7,40 @@
 
 use super::exempt::may_be_exempt;
 use super::question::{Question, is_plain_syn};
-use super::scratch::Desk;
+use super::scratch::Scratch;
 use crate::abi::{Interface, InterfaceFlags};
 use crate::addr::Addr;
-use crate::flow::{FlowKey, FlowState, Leg, Passage};
+use crate::flow::{FastUpdate, FlowKey, FlowState, Leg};
 use crate::ids::RuleSlot;
 use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, read_plain};
 use crate::protocol::TCP;
 use crate::report::{Decision, Reason};
-use crate::tables::{Glance, Passing, Tables};
+use crate::tables::{FastFind, FastPacket, Tables};
 
 /// What a short way comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AtOnce {
+pub enum FastDecision {
     /// The decision.
     Decided(Decision),
     /// The packet is the first of a flow, which this rule admits: [`Stage::Open`](super::Stage::Open).
     Admitted(RuleSlot),
 }
 
-/// Judges a packet, if the answer is near, and leaves on the desk what was read of it. `None`: read it
+/// Judges a packet, if the answer is near, and leaves on the scratch what was read of it. `None`: read it
 /// again, and [`judge`](super::judge).
 #[inline(always)]
-pub fn at_once<P: Packet + ?Sized, T: Tables>(
+pub fn decide_fast<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     direction: Direction,
     interface: &Interface,
     tables: &T,
-    desk: &mut Desk,
-) -> Option<AtOnce> {
+    scratch: &mut Scratch,
+) -> Option<FastDecision> {
     if interface.flags.has(InterfaceFlags::BARE) {
         return None;
     }
-    read_plain(packet, &mut desk.headers)?;
+    read_plain(packet, &mut scratch.headers)?;
     let question = Question {
         direction,
         interface,
@@ -53,7 +53,7 @@ pub fn at_once<P: Packet + ?Sized, T: Tables>(
             return None;
         }
     }
-    question.at_once(desk)
+    question.judge_scratch(scratch)
 }
 
 impl<T: Tables> Question<'_, T, ()> {
@@ -65,13 +65,13 @@ impl<T: Tables> Question<'_, T, ()> {
     }
 
     #[inline(always)]
-    fn at_once(&self, desk: &mut Desk) -> Option<AtOnce> {
-        let Desk {
+    fn judge_scratch(&self, scratch: &mut Scratch) -> Option<FastDecision> {
+        let Scratch {
             headers,
             key,
             state,
             ..
-        } = desk;
+        } = scratch;
         let headers = &*headers;
         if self.is_guest() && !self.is_guarded(headers) {
             return None;
@@ -80,19 +80,19 @@ impl<T: Tables> Question<'_, T, ()> {
             question: self,
             headers,
         };
-        self.shortly(headers, key, state, &packet)
+        self.judge_fast(headers, key, state, &packet)
     }
 
     /// Judges a packet whose headers have been read. `key` and `state` are places to write on.
     #[inline(always)]
-    pub(super) fn shortly(
+    pub(super) fn judge_fast(
         &self,
         headers: &Headers,
         key: &mut FlowKey,
         state: &mut FlowState,
-        packet: &impl Passing,
-    ) -> Option<AtOnce> {
-        let decided = |reason, rule| Some(AtOnce::Decided(Decision { reason, rule }));
+        packet: &impl FastPacket,
+    ) -> Option<FastDecision> {
+        let decided = |reason, rule| Some(FastDecision::Decided(Decision { reason, rule }));
         if may_be_exempt(headers) || headers.peer(self.direction).may_be_link_local_service() {
             return None;
         }
@@ -100,23 +100,23 @@ impl<T: Tables> Question<'_, T, ()> {
         if !is_syn {
             *key = FlowKey::of(headers, self.direction, self.interface.zone);
             let mut rule = RuleSlot::NONE;
-            match self.tables.pass_along(key, state, packet) {
-                Glance::Found(rule) => return decided(Reason::Tracked, rule),
-                Glance::Unsure => return None,
-                Glance::Absent if self.is_untracked(headers, self.direction, &mut rule) => {
+            match self.tables.find_fast(key, state, packet) {
+                FastFind::Found(rule) => return decided(Reason::Tracked, rule),
+                FastFind::Unsure => return None,
+                FastFind::Absent if self.is_untracked(headers, self.direction, &mut rule) => {
                     return decided(Reason::Untracked, rule);
                 }
-                Glance::Absent if headers.protocol == TCP && !self.may_pick_up(headers) => {
+                FastFind::Absent if headers.protocol == TCP && !self.may_pick_up(headers) => {
                     return decided(Reason::NoFlow, RuleSlot::NONE);
                 }
-                Glance::Absent => {}
+                FastFind::Absent => {}
             }
         }
         match self.admitted(headers, self.direction) {
             Ok(admitted) if is_syn && admitted.untracked => {
                 decided(Reason::Untracked, admitted.rule)
             }
-            Ok(admitted) => Some(AtOnce::Admitted(admitted.rule)),
+            Ok(admitted) => Some(FastDecision::Admitted(admitted.rule)),
             Err(Reason::NoRule) if !is_syn || !self.may_cross_syn() => {
                 decided(Reason::NoRule, RuleSlot::NONE)
             }
@@ -134,34 +134,34 @@ impl<T: Tables> Question<'_, T, ()> {
 
     /// Whether a packet does no more to an assured flow than to move its numbers.
     #[inline(always)]
-    pub(super) fn may_pass(&self, headers: &Headers, state: &FlowState) -> bool {
+    pub(super) fn is_simple(&self, headers: &Headers, state: &FlowState) -> bool {
         let is_judged = if self.owns(state) {
             let admitted = state.generation;
             admitted.is_before(self.interface.judge_again_before)
         } else {
             self.has_opened(state)
         };
-        !is_judged && !state.takes_time(headers, self.direction)
+        !is_judged && !state.needs_full_update(headers, self.direction)
     }
 
     /// What such a packet does.
     #[inline(always)]
-    pub(super) fn passage(&self, headers: &Headers, state: &mut FlowState) -> Passage {
-        Passage {
+    pub(super) fn fast_update(&self, headers: &Headers, state: &mut FlowState) -> FastUpdate {
+        FastUpdate {
             leg: Leg::sending(self.direction),
-            has_moved: state.live_at_once(headers, self.direction),
+            has_moved: state.update_fast(headers, self.direction),
             timeout: state.phase.timeout(&self.interface.timeouts),
         }
     }
 }
 
-/// A packet whose headers are on the desk.
+/// A packet whose headers are on the scratch.
 struct OnDesk<'a, T> {
     question: &'a Question<'a, T, ()>,
     headers: &'a Headers,
 }
 
-impl<T: Tables> Passing for OnDesk<'_, T> {
+impl<T: Tables> FastPacket for OnDesk<'_, T> {
     const KEY_IN_MEMORY: bool = true;
 
     #[inline(always)]
@@ -170,12 +170,12 @@ impl<T: Tables> Passing for OnDesk<'_, T> {
     }
 
     #[inline(always)]
-    fn may_pass(&self, state: &FlowState) -> bool {
-        self.question.may_pass(self.headers, state)
+    fn is_simple(&self, state: &FlowState) -> bool {
+        self.question.is_simple(self.headers, state)
     }
 
     #[inline(always)]
-    fn passage(&self, state: &mut FlowState) -> Passage {
-        self.question.passage(self.headers, state)
+    fn fast_update(&self, state: &mut FlowState) -> FastUpdate {
+        self.question.fast_update(self.headers, state)
     }
 }

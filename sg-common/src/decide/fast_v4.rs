@@ -3,24 +3,24 @@
 //! Everything is kept in registers, for one family and one direction, so that what is true of all its
 //! packets is settled when the code is compiled.
 
-use super::fast::AtOnce;
+use super::fast::FastDecision;
 use super::question::Question;
 use crate::abi::{Interface, InterfaceFlags};
-use crate::flow::{FlowKey, FlowState, Passage};
+use crate::flow::{FastUpdate, FlowKey, FlowState};
 use crate::packet::{Direction, Packet};
 use crate::parse::{Headers, read_plain_v4, read_sequence_v4};
 use crate::protocol::TCP;
-use crate::tables::{Passing, Tables};
+use crate::tables::{FastPacket, Tables};
 
 /// Judges a packet, if the answer is near. What is not [`Reason::Tracked`](crate::report::Reason) has
 /// changed nothing, and can be judged anew. `None`: it is no plain one, or there is more to look at.
 #[inline(always)]
-pub fn v4_at_once<P: Packet + ?Sized, T: Tables>(
+pub fn decide_fast_v4<P: Packet + ?Sized, T: Tables>(
     packet: &P,
     received: bool,
     interface: &Interface,
     tables: &T,
-) -> Option<AtOnce> {
+) -> Option<FastDecision> {
     let InterfaceFlags(flags) = interface.flags;
     if flags & (InterfaceFlags::BARE.0 | InterfaceFlags::GUEST.0) != 0 {
         return None;
@@ -42,7 +42,7 @@ pub fn v4_at_once<P: Packet + ?Sized, T: Tables>(
         headers: read_plain_v4(packet)?,
     };
     let (mut key, mut state) = (FlowKey::default(), FlowState::default());
-    question.shortly(&packet.headers, &mut key, &mut state, &packet)
+    question.judge_fast(&packet.headers, &mut key, &mut state, &packet)
 }
 
 /// A packet whose headers are in registers. What is needed late is read late: there are few registers.
@@ -52,7 +52,7 @@ struct InRegisters<'a, P: ?Sized, T> {
     headers: Headers,
 }
 
-impl<P: Packet + ?Sized, T: Tables> Passing for InRegisters<'_, P, T> {
+impl<P: Packet + ?Sized, T: Tables> FastPacket for InRegisters<'_, P, T> {
     const KEY_IN_MEMORY: bool = false;
 
     #[inline(always)]
@@ -62,16 +62,16 @@ impl<P: Packet + ?Sized, T: Tables> Passing for InRegisters<'_, P, T> {
     }
 
     #[inline(always)]
-    fn may_pass(&self, state: &FlowState) -> bool {
-        self.question.may_pass(&self.headers, state)
+    fn is_simple(&self, state: &FlowState) -> bool {
+        self.question.is_simple(&self.headers, state)
     }
 
     #[inline(always)]
-    fn passage(&self, state: &mut FlowState) -> Passage {
+    fn fast_update(&self, state: &mut FlowState) -> FastUpdate {
         let mut headers = self.headers;
         if headers.protocol == TCP {
             read_sequence_v4(self.packet, &mut headers);
         }
-        self.question.passage(&headers, state)
+        self.question.fast_update(&headers, state)
     }
 }

@@ -26,9 +26,9 @@ use crate::parse::{Content, Part};
 use crate::protocol::{IcmpRole, TCP, UDP};
 use crate::report::{Decision, Reason};
 
-pub use fast::{AtOnce, at_once};
-pub use fast_v4::v4_at_once;
-pub use scratch::Desk;
+pub use fast::{FastDecision, decide_fast};
+pub use fast_v4::decide_fast_v4;
+pub use scratch::Scratch;
 pub use stages::{Stage, Stages, run_stage};
 pub use trace::{RuleSource, Step, Trace};
 
@@ -51,14 +51,14 @@ pub fn by_arrival<P: Packet + ?Sized>(packet: &P) -> Option<Decision> {
         .then_some(Decision::without_rule(Reason::OwnCopy))
 }
 
-/// Reads and judges one packet, the long way, which is the reference for [`at_once()`], and leaves on
-/// the desk what was read of it.
+/// Reads and judges one packet, the long way, which is the reference for [`decide_fast()`], and leaves on
+/// the scratch what was read of it.
 pub fn decide<P: Packet + ?Sized, T: Stages, R: Trace>(
     packet: &P,
     direction: Direction,
     interface: &Interface,
     tables: &T,
-    desk: &mut Desk,
+    scratch: &mut Scratch,
     trace: &R,
 ) -> Decision {
     let framing = if interface.flags.has(InterfaceFlags::BARE) {
@@ -66,14 +66,14 @@ pub fn decide<P: Packet + ?Sized, T: Stages, R: Trace>(
     } else {
         Framing::Ethernet
     };
-    let refusal = desk.read(packet, framing);
-    judge(desk, refusal, direction, interface, tables, trace)
+    let refusal = scratch.read(packet, framing);
+    judge(scratch, refusal, direction, interface, tables, trace)
 }
 
-/// Judges the packet that was read. `refusal` is what [`Desk::read`] returned.
+/// Judges the packet that was read. `refusal` is what [`Scratch::read`] returned.
 #[inline(always)]
 pub fn judge<T: Stages, R: Trace>(
-    desk: &mut Desk,
+    scratch: &mut Scratch,
     refusal: Reason,
     direction: Direction,
     interface: &Interface,
@@ -86,7 +86,7 @@ pub fn judge<T: Stages, R: Trace>(
         tables,
         trace,
     };
-    match question.judge(desk, refusal) {
+    match question.judge(scratch, refusal) {
         Ok(decision) => decision,
         Err(reason) => Decision::without_rule(reason),
     }
@@ -94,14 +94,14 @@ pub fn judge<T: Stages, R: Trace>(
 
 impl<T: Stages, R: Trace> Question<'_, T, R> {
     #[inline(always)]
-    fn judge(&self, desk: &mut Desk, refusal: Reason) -> Judgement {
-        if self.is_guest() && !matches!(desk.headers.content, Content::Refused) {
-            let link = self.stage(Stage::Link, desk);
+    fn judge(&self, scratch: &mut Scratch, refusal: Reason) -> Judgement {
+        if self.is_guest() && !matches!(scratch.headers.content, Content::Refused) {
+            let link = self.stage(Stage::Link, scratch);
             if link.reason != Reason::NoRule {
                 return Ok(link);
             }
         }
-        let headers = &desk.headers;
+        let headers = &scratch.headers;
         match headers.content {
             Content::Refused => return Err(refusal),
             Content::Ip => {}
@@ -112,84 +112,85 @@ impl<T: Stages, R: Trace> Question<'_, T, R> {
         }
         self.trace.step(Step::Parsed(*headers));
         if let Part::First = headers.part {
-            let earlier = self.stage(Stage::Fragment, desk);
+            let earlier = self.stage(Stage::Fragment, scratch);
             if earlier.reason == Reason::FragmentOverlap {
-                return Ok(self.remembered(desk, earlier));
+                return Ok(self.remembered(scratch, earlier));
             }
         }
-        let headers = &desk.headers;
+        let headers = &scratch.headers;
         if may_be_exempt(headers) {
-            let exempt = self.stage(Stage::Exempt, desk);
+            let exempt = self.stage(Stage::Exempt, scratch);
             if exempt.reason != Reason::NoRule {
-                return Ok(self.remembered(desk, exempt));
+                return Ok(self.remembered(scratch, exempt));
             }
         }
         if self.is_guest() {
-            let guard = self.stage(Stage::Guard, desk);
+            let guard = self.stage(Stage::Guard, scratch);
             if guard.reason != Reason::NoRule {
                 return Ok(guard);
             }
         }
-        let headers = &desk.headers;
+        let headers = &scratch.headers;
         if let Part::Later = headers.part {
-            return Ok(self.later_fragment(desk));
+            return Ok(self.later_fragment(scratch));
         }
         let judgement = if self.is_link_local_service(headers) {
-            self.link_local_service(desk)
+            self.link_local_service(scratch)
         } else {
-            self.stateful(desk)
+            self.stateful(scratch)
         };
-        if let Part::Whole = desk.headers.part {
+        if let Part::Whole = scratch.headers.part {
             return judgement;
         }
-        Ok(self.remembered(desk, judgement.unwrap_or_else(Decision::without_rule)))
+        Ok(self.remembered(scratch, judgement.unwrap_or_else(Decision::without_rule)))
     }
 
     /// The decision, which is that of the packet's other fragments too.
     #[inline(always)]
-    fn remembered(&self, desk: &mut Desk, decision: Decision) -> Decision {
-        if let Part::First = desk.headers.part {
-            self.stage(Stage::Remember(decision), desk);
+    fn remembered(&self, scratch: &mut Scratch, decision: Decision) -> Decision {
+        if let Part::First = scratch.headers.part {
+            self.stage(Stage::Remember(decision), scratch);
         }
         decision
     }
 
     #[inline(always)]
-    fn stage(&self, stage: Stage, desk: &mut Desk) -> Decision {
+    fn stage(&self, stage: Stage, scratch: &mut Scratch) -> Decision {
         self.tables
-            .stage(stage, desk, self.direction, self.interface, self.trace)
+            .stage(stage, scratch, self.direction, self.interface, self.trace)
     }
 
     /// A later fragment completes nothing without the first one, which decides for the packet: it may
     /// pass before that, if it holds nothing that a packet is judged by, and its sender may send the
     /// protocol at all.
     #[inline(always)]
-    fn later_fragment(&self, desk: &mut Desk) -> Decision {
+    fn later_fragment(&self, scratch: &mut Scratch) -> Decision {
         /// No transport header is longer: TCP's data offset counts fifteen words.
         const LONGEST_HEADER: u32 = 60;
-        let known = self.stage(Stage::Fragment, desk);
+        let known = self.stage(Stage::Fragment, scratch);
         if known.reason != Reason::FragmentUnknown
             || self.interface.flags.has(InterfaceFlags::STRICT_FRAGMENTS)
-            || desk.headers.fragment_offset < LONGEST_HEADER
+            || scratch.headers.fragment_offset < LONGEST_HEADER
         {
             return known;
         }
-        let is_question = self.stage(Stage::Carried(self.direction), desk).reason == Reason::Rule;
+        let is_question =
+            self.stage(Stage::Carried(self.direction), scratch).reason == Reason::Rule;
         let answers = self.direction.opposite();
-        if !is_question && self.stage(Stage::Carried(answers), desk).reason != Reason::Rule {
+        if !is_question && self.stage(Stage::Carried(answers), scratch).reason != Reason::Rule {
             return known;
         }
-        self.stage(Stage::Await, desk)
+        self.stage(Stage::Await, scratch)
     }
 
     /// Passes; and what is not TCP opens a flow, by which the reply is known.
     #[inline(always)]
-    fn link_local_service(&self, desk: &mut Desk) -> Judgement {
-        let role = desk.headers.icmp_role();
-        if desk.headers.protocol != TCP && !matches!(role, IcmpRole::Error | IcmpRole::Notice) {
-            let known = self.known_flow(desk);
+    fn link_local_service(&self, scratch: &mut Scratch) -> Judgement {
+        let role = scratch.headers.icmp_role();
+        if scratch.headers.protocol != TCP && !matches!(role, IcmpRole::Error | IcmpRole::Notice) {
+            let known = self.known_flow(scratch);
             if known.reason == Reason::NoFlow {
-                self.stage(Stage::Open(RuleSlot::NONE), desk);
+                self.stage(Stage::Open(RuleSlot::NONE), scratch);
             }
         }
         Err(Reason::LinkLocalService)
@@ -198,31 +199,32 @@ impl<T: Stages, R: Trace> Question<'_, T, R> {
     /// Flows first and rules second, but for a plain SYN: a refused one then costs no flow lookup but
     /// one, for the crossing SYNs of a simultaneous open.
     #[inline(always)]
-    fn stateful(&self, desk: &mut Desk) -> Judgement {
-        let role = desk.headers.icmp_role();
-        if role == IcmpRole::Error && self.stage(Stage::Related, desk).reason == Reason::Related {
+    fn stateful(&self, scratch: &mut Scratch) -> Judgement {
+        let role = scratch.headers.icmp_role();
+        if role == IcmpRole::Error && self.stage(Stage::Related, scratch).reason == Reason::Related
+        {
             return Err(Reason::Related);
         }
-        let is_syn = is_plain_syn(&desk.headers);
+        let is_syn = is_plain_syn(&scratch.headers);
         let opens_nothing = matches!(role, IcmpRole::Error | IcmpRole::Notice);
         if !is_syn && !opens_nothing {
-            let known = self.known_flow(desk);
+            let known = self.known_flow(scratch);
             if known.reason != Reason::NoFlow {
                 return Ok(known);
             }
-            if matches!(desk.headers.protocol, TCP | UDP) {
-                let untracked = self.stage(Stage::Untracked, desk);
+            if matches!(scratch.headers.protocol, TCP | UDP) {
+                let untracked = self.stage(Stage::Untracked, scratch);
                 if untracked.reason != Reason::NoFlow {
                     return Ok(untracked);
                 }
             }
-            if desk.headers.protocol == TCP && !self.may_pick_up(&desk.headers) {
+            if scratch.headers.protocol == TCP && !self.may_pick_up(&scratch.headers) {
                 return Err(Reason::NoFlow);
             }
         }
-        let admitted = self.stage(Stage::Admit, desk);
+        let admitted = self.stage(Stage::Admit, scratch);
         if admitted.reason == Reason::NoRule && is_syn {
-            return Ok(self.stage(Stage::CrossingSyn, desk));
+            return Ok(self.stage(Stage::CrossingSyn, scratch));
         }
         let untracked = admitted.reason == Reason::Untracked;
         if admitted.reason != Reason::Rule && !untracked {
@@ -238,15 +240,15 @@ impl<T: Stages, R: Trace> Question<'_, T, R> {
         if is_syn && untracked {
             return Ok(admitted);
         }
-        Ok(self.stage(Stage::Open(admitted.rule), desk))
+        Ok(self.stage(Stage::Open(admitted.rule), scratch))
     }
 
     /// What a known flow says of the packet, or [`Reason::NoFlow`].
     #[inline(always)]
-    fn known_flow(&self, desk: &mut Desk) -> Decision {
-        let known = self.stage(Stage::Flow, desk);
+    fn known_flow(&self, scratch: &mut Scratch) -> Decision {
+        let known = self.stage(Stage::Flow, scratch);
         if known.reason == Reason::TableFull {
-            return self.stage(Stage::Assure, desk);
+            return self.stage(Stage::Assure, scratch);
         }
         known
     }

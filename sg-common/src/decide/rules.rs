@@ -23,7 +23,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     pub(super) fn direction_policy(&self, direction: Direction) -> Option<&DirectionPolicy> {
         Some(
             self.tables
-                .policy(self.interface.policy)?
+                .group_set(self.interface.policy)?
                 .direction(direction),
         )
     }

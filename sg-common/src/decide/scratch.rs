@@ -12,7 +12,7 @@ use crate::report::Reason;
 /// map's bytes, so that all the ways through the parser become one.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct Desk {
+pub struct Scratch {
     /// What was read of the packet.
     pub headers: Headers,
     /// The packet that an ICMP error quotes, or the one that opened a flow.
@@ -23,7 +23,7 @@ pub struct Desk {
     pub state: FlowState,
 }
 
-impl Desk {
+impl Scratch {
     /// Writes down which flow the packet is of. A function of its own in the kernel: its stack is then
     /// free for the search.
     #[cfg_attr(target_arch = "bpf", inline(never))]
@@ -40,10 +40,10 @@ impl Desk {
     /// Reads a packet. The returned reason is for [`judge`].
     #[inline(always)]
     pub fn read<P: Packet + ?Sized>(&mut self, packet: &P, framing: Framing) -> Reason {
-        self.read_by(|desk, part| desk.read_part(part, packet, framing))
+        self.read_by(|scratch, part| scratch.read_part(part, packet, framing))
     }
 
-    /// Reads a packet by its parts, each of which `read` reads by [`Desk::read_part`]; the kernel has
+    /// Reads a packet by its parts, each of which `read` reads by [`Scratch::read_part`]; the kernel has
     /// a function for each.
     #[inline(always)]
     pub fn read_by(&mut self, read: impl Fn(&mut Self, ReadPart) -> Reason) -> Reason {

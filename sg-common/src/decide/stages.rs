@@ -1,7 +1,7 @@
 //! The stages of the judgement, each of which the kernel verifies by itself.
 
 use super::question::Question;
-use super::scratch::Desk;
+use super::scratch::Scratch;
 use super::trace::Trace;
 use crate::abi::Interface;
 use crate::ids::RuleSlot;
@@ -55,7 +55,7 @@ pub trait Stages: Tables {
     fn stage<R: Trace>(
         &self,
         stage: Stage,
-        desk: &mut Desk,
+        scratch: &mut Scratch,
         direction: Direction,
         interface: &Interface,
         trace: &R,
@@ -63,7 +63,7 @@ pub trait Stages: Tables {
     where
         Self: Sized,
     {
-        run_stage(stage, desk, direction, interface, self, trace)
+        run_stage(stage, scratch, direction, interface, self, trace)
     }
 }
 
@@ -71,7 +71,7 @@ pub trait Stages: Tables {
 #[inline(always)]
 pub fn run_stage<T: Tables, R: Trace>(
     stage: Stage,
-    desk: &mut Desk,
+    scratch: &mut Scratch,
     direction: Direction,
     interface: &Interface,
     tables: &T,
@@ -85,17 +85,17 @@ pub fn run_stage<T: Tables, R: Trace>(
     };
     let mut rule = RuleSlot::NONE;
     let reason = match stage {
-        Stage::Related if question.is_related(desk) => Reason::Related,
+        Stage::Related if question.is_related(scratch) => Reason::Related,
         Stage::Related => Reason::NoRule,
-        Stage::Flow => question.by_flow(desk, &mut rule),
-        Stage::Assure => question.assure(desk, &mut rule),
-        Stage::Untracked if question.is_untracked(&desk.headers, direction, &mut rule) => {
+        Stage::Flow => question.by_flow(scratch, &mut rule),
+        Stage::Assure => question.assure(scratch, &mut rule),
+        Stage::Untracked if question.is_untracked(&scratch.headers, direction, &mut rule) => {
             Reason::Untracked
         }
         Stage::Untracked => Reason::NoFlow,
-        Stage::CrossingSyn if question.joins_crossing_syn(desk, &mut rule) => Reason::Tracked,
+        Stage::CrossingSyn if question.joins_crossing_syn(scratch, &mut rule) => Reason::Tracked,
         Stage::CrossingSyn => Reason::NoRule,
-        Stage::Admit => match question.admitted(&desk.headers, direction) {
+        Stage::Admit => match question.admitted(&scratch.headers, direction) {
             Ok(admitted) => {
                 rule = admitted.rule;
                 if admitted.untracked {
@@ -108,18 +108,18 @@ pub fn run_stage<T: Tables, R: Trace>(
         },
         Stage::Open(admitted) => {
             rule = admitted;
-            question.open(desk, &mut rule)
+            question.open(scratch, &mut rule)
         }
-        Stage::Link => question.link(&desk.headers),
-        Stage::Guard if question.is_guarded(&desk.headers) => Reason::NoRule,
-        Stage::Guard => question.guard_reason(&desk.headers),
-        Stage::Exempt => question.exempt(&desk.headers),
-        Stage::Carried(way) if question.is_carried(&desk.headers, way) => Reason::Rule,
+        Stage::Link => question.link(&scratch.headers),
+        Stage::Guard if question.is_guarded(&scratch.headers) => Reason::NoRule,
+        Stage::Guard => question.guard_reason(&scratch.headers),
+        Stage::Exempt => question.exempt(&scratch.headers),
+        Stage::Carried(way) if question.is_carried(&scratch.headers, way) => Reason::Rule,
         Stage::Carried(_) => Reason::NoRule,
-        Stage::Await => question.await_first(&desk.headers),
-        Stage::Fragment => question.fragment(&desk.headers, &mut rule),
+        Stage::Await => question.await_first(&scratch.headers),
+        Stage::Fragment => question.fragment(&scratch.headers, &mut rule),
         Stage::Remember(decision) => {
-            question.remember(&desk.headers, decision);
+            question.remember(&scratch.headers, decision);
             decision.reason
         }
     };

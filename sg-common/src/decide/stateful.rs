@@ -1,10 +1,10 @@
 //! Flows: what a known one says of a packet, and how a packet opens one.
 
 use super::question::{Question, is_plain_syn};
-use super::scratch::Desk;
+use super::scratch::Scratch;
 use super::trace::{Step, Trace};
 use crate::abi::InterfaceFlags;
-use crate::flow::{Change, FlowKind, FlowState, Growth, Leg, Phase};
+use crate::flow::{FlowKind, FlowState, Growth, Leg, Phase, StateChange};
 use crate::ids::{RuleSlot, Ticks};
 use crate::parse::{Content, Headers};
 use crate::protocol::{IcmpRole, TcpFlags};
@@ -20,23 +20,23 @@ pub(super) struct Found<F> {
 impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// A packet that is not a plain SYN, if a flow knows it; otherwise [`Reason::NoFlow`].
     #[inline(always)]
-    pub(super) fn by_flow(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
-        desk.name_flow(self.direction, self.interface.zone);
-        let Some(found) = self.find_either(desk) else {
+    pub(super) fn by_flow(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> Reason {
+        scratch.name_flow(self.direction, self.interface.zone);
+        let Some(found) = self.find_either(scratch) else {
             return Reason::NoFlow;
         };
-        *rule = desk.state.rule;
-        let owns = self.owns(&desk.state);
+        *rule = scratch.state.rule;
+        let owns = self.owns(&scratch.state);
         let is_judged = if owns {
             // Where removing a rule terminates, what an earlier policy admitted is judged again.
-            let admitted = desk.state.generation;
+            let admitted = scratch.state.generation;
             admitted.is_before(self.interface.judge_again_before)
         } else {
             // What no rule has admitted goes to a link-local service, from any interface.
-            self.has_opened(&desk.state) && rule.is_some()
+            self.has_opened(&scratch.state) && rule.is_some()
         };
         if is_judged {
-            *rule = self.judge_flow(desk, found.flow, owns);
+            *rule = self.judge_flow(scratch, found.flow, owns);
             if !rule.is_some() {
                 return if owns {
                     Reason::Terminated
@@ -45,7 +45,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 };
             }
         }
-        self.go_on(desk, found, rule)
+        self.go_on(scratch, found, rule)
     }
 
     /// Whether this interface has admitted the flow.
@@ -65,13 +65,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// The rule in force by which a flow is admitted. A flow that this interface owns goes on by that
     /// rule, or ends.
     #[cfg_attr(target_arch = "bpf", inline(never))]
-    pub(super) fn judge_flow(&self, desk: &mut Desk, flow: T::Flow, owns: bool) -> RuleSlot {
-        let Desk {
+    pub(super) fn judge_flow(&self, scratch: &mut Scratch, flow: T::Flow, owns: bool) -> RuleSlot {
+        let Scratch {
             headers,
             other: opening,
             state,
             ..
-        } = desk;
+        } = scratch;
         let direction = state.initiator();
         *opening = *headers;
         opening.turn_towards(self.direction, direction);
@@ -94,13 +94,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     /// Looks into both tables.
     #[inline(always)]
-    pub(super) fn find_either(&self, desk: &mut Desk) -> Option<Found<T::Flow>> {
-        let found = self.tables.find_either(&desk.key, &mut desk.state);
+    pub(super) fn find_either(&self, scratch: &mut Scratch) -> Option<Found<T::Flow>> {
+        let found = self.tables.find_either(&scratch.key, &mut scratch.state);
         for table in [FlowKind::Assured, FlowKind::Embryonic] {
             let is_there = matches!(found, Some((of, _)) if of == table);
             self.trace.step(Step::Flow {
                 table,
-                state: is_there.then_some(desk.state),
+                state: is_there.then_some(scratch.state),
             });
             if is_there {
                 break;
@@ -111,11 +111,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     #[inline(always)]
-    pub(super) fn find(&self, table: FlowKind, desk: &mut Desk) -> Option<T::Flow> {
-        let found = self.tables.find_flow(table, &desk.key, &mut desk.state);
+    pub(super) fn find(&self, table: FlowKind, scratch: &mut Scratch) -> Option<T::Flow> {
+        let found = self
+            .tables
+            .find_flow(table, &scratch.key, &mut scratch.state);
         self.trace.step(Step::Flow {
             table,
-            state: found.map(|_| desk.state),
+            state: found.map(|_| scratch.state),
         });
         found
     }
@@ -134,15 +136,15 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     #[cfg_attr(target_arch = "bpf", inline(never))]
     pub(super) fn go_on(
         &self,
-        desk: &mut Desk,
+        scratch: &mut Scratch,
         found: Found<T::Flow>,
         rule: &mut RuleSlot,
     ) -> Reason {
         if let FlowKind::Assured = found.table {
-            self.live(found.flow, desk);
+            self.update_assured(found.flow, scratch);
             return Reason::Tracked;
         }
-        let Desk { headers, state, .. } = desk;
+        let Scratch { headers, state, .. } = scratch;
         match state.grow(headers, self.direction) {
             Growth::Refuse => {
                 *rule = RuleSlot::NONE;
@@ -162,29 +164,40 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     /// A packet of an assured flow.
     #[inline(always)]
-    pub(super) fn live(&self, flow: T::Flow, desk: &mut Desk) {
-        let change = desk.state.live(&desk.headers, self.direction);
-        self.keep_on_desk(flow, desk, change);
+    pub(super) fn update_assured(&self, flow: T::Flow, scratch: &mut Scratch) {
+        let change = scratch.state.update(&scratch.headers, self.direction);
+        self.write_change_out_of_line(flow, scratch, change);
     }
 
     /// The same as [`Question::keep`], as a function of its own in the kernel: its stack is then free
     /// for the others.
     #[cfg_attr(target_arch = "bpf", inline(never))]
-    pub(super) fn keep_on_desk(&self, flow: T::Flow, desk: &Desk, change: Change) {
-        self.keep(flow, &desk.state, change, &desk.headers);
+    pub(super) fn write_change_out_of_line(
+        &self,
+        flow: T::Flow,
+        scratch: &Scratch,
+        change: StateChange,
+    ) {
+        self.write_change(flow, &scratch.state, change, &scratch.headers);
     }
 
     /// Writes what a packet has changed of an assured flow, gives it its phase's time, and counts the
     /// packet.
     #[inline(always)]
-    pub(super) fn keep(&self, flow: T::Flow, state: &FlowState, change: Change, headers: &Headers) {
+    pub(super) fn write_change(
+        &self,
+        flow: T::Flow,
+        state: &FlowState,
+        change: StateChange,
+        headers: &Headers,
+    ) {
         match change {
-            Change::Nothing => {}
-            Change::Numbers => {
+            StateChange::Nothing => {}
+            StateChange::Numbers => {
                 self.tables
                     .advance_flow(flow, Leg::sending(self.direction), state);
             }
-            Change::State => self.tables.update_flow(flow, state),
+            StateChange::State => self.tables.update_flow(flow, state),
         }
         self.extend(flow, state.phase);
         self.count(flow, headers);
@@ -192,23 +205,23 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     /// Moves a flow that was seen from both sides to where it is never forgotten.
     #[inline(always)]
-    pub(super) fn assure(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
-        let grown = desk.state;
-        let Some(embryo) = self.find(FlowKind::Embryonic, desk) else {
+    pub(super) fn assure(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> Reason {
+        let grown = scratch.state;
+        let Some(embryo) = self.find(FlowKind::Embryonic, scratch) else {
             // Another CPU has moved it since.
-            let Some(flow) = self.find(FlowKind::Assured, desk) else {
+            let Some(flow) = self.find(FlowKind::Assured, scratch) else {
                 return Reason::NoFlow;
             };
-            *rule = desk.state.rule;
-            self.live(flow, desk);
+            *rule = scratch.state.rule;
+            self.update_assured(flow, scratch);
             return Reason::Tracked;
         };
-        let Desk {
+        let Scratch {
             headers,
             key,
             state,
             ..
-        } = desk;
+        } = scratch;
         *state = grown;
         if self.tables.flows_of(state.owner) >= self.interface.max_flows {
             self.tables.reclaim_flows();
@@ -230,12 +243,12 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     /// A SYN that no rule admits may still answer one that was sent (RFC 9293 figure 7).
     #[inline(always)]
-    pub(super) fn joins_crossing_syn(&self, desk: &mut Desk, rule: &mut RuleSlot) -> bool {
-        desk.name_flow(self.direction, self.interface.zone);
-        let Some(flow) = self.find(FlowKind::Embryonic, desk) else {
+    pub(super) fn joins_crossing_syn(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> bool {
+        scratch.name_flow(self.direction, self.interface.zone);
+        let Some(flow) = self.find(FlowKind::Embryonic, scratch) else {
             return false;
         };
-        let Desk { headers, state, .. } = desk;
+        let Scratch { headers, state, .. } = scratch;
         if state.initiator() == self.direction
             || !matches!(state.phase, Phase::SYN_SENT | Phase::SYN_RECEIVED)
             || state.grow(headers, self.direction) == Growth::Refuse
@@ -249,27 +262,27 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     /// Opens an embryonic flow, unless a SYN comes again or into a live connection.
     #[inline(always)]
-    pub(super) fn open(&self, desk: &mut Desk, rule: &mut RuleSlot) -> Reason {
-        desk.name_flow(self.direction, self.interface.zone);
-        let is_syn = is_plain_syn(&desk.headers);
+    pub(super) fn open(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> Reason {
+        scratch.name_flow(self.direction, self.interface.zone);
+        let is_syn = is_plain_syn(&scratch.headers);
         if is_syn {
             self.tables.note_syn(self.direction);
         }
-        if is_syn && let Some(found) = self.find_either(desk) {
-            if !desk.state.phase.may_reopen() {
-                if self.owns(&desk.state) {
-                    *rule = desk.state.rule;
+        if is_syn && let Some(found) = self.find_either(scratch) {
+            if !scratch.state.phase.may_reopen() {
+                if self.owns(&scratch.state) {
+                    *rule = scratch.state.rule;
                 }
-                return self.go_on(desk, found, rule);
+                return self.go_on(scratch, found, rule);
             }
-            self.tables.remove_flow(found.flow, desk.state.owner);
+            self.tables.remove_flow(found.flow, scratch.state.owner);
         }
-        let Desk {
+        let Scratch {
             headers,
             key,
             state,
             ..
-        } = desk;
+        } = scratch;
         *state = FlowState::opened_by(headers, self.direction);
         state.rule = *rule;
         state.generation = self.tables.generation();
@@ -319,18 +332,19 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     /// Whether an ICMP error quotes a packet of an allowed flow. It creates and refreshes nothing.
     #[inline(always)]
-    pub(super) fn is_related(&self, desk: &mut Desk) -> bool {
-        let inner = &desk.other;
+    pub(super) fn is_related(&self, scratch: &mut Scratch) -> bool {
+        let inner = &scratch.other;
         if inner.content != Content::Ip
-            || inner.source != desk.headers.destination
+            || inner.source != scratch.headers.destination
             || matches!(inner.icmp_role(), IcmpRole::Error | IcmpRole::Notice)
         {
             return false;
         }
         // What is quoted went the other way.
         let direction = self.direction.opposite();
-        desk.name_quoted_flow(direction, self.interface.zone);
+        scratch.name_quoted_flow(direction, self.interface.zone);
         let mut rule = RuleSlot::NONE;
-        self.find_either(desk).is_some() || self.is_untracked(&desk.other, direction, &mut rule)
+        self.find_either(scratch).is_some()
+            || self.is_untracked(&scratch.other, direction, &mut rule)
     }
 }

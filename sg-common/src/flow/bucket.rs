@@ -79,7 +79,7 @@ pub struct FlowSearch {
     /// Where it was found.
     pub bucket: u32,
     /// Which of the bucket's places.
-    pub lane: u32,
+    pub slot: u32,
     /// The place's stamp.
     pub stamp: u32,
     /// Until when a flow to be placed lives.
@@ -92,11 +92,11 @@ pub struct FlowSearch {
     pub except_table: u32,
 }
 
-/// How far flows have been carried from tables of one size to tables of another.
+/// How far flows have been migrated from tables of one size to tables of another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
-pub struct Carrying {
-    /// The next bucket to be carried.
+pub struct Migration {
+    /// The next bucket to migrate.
     pub bucket: u32,
     /// Flows that found no room, and are where they were.
     pub left: u32,

@@ -14,8 +14,8 @@ mod phase;
 mod state;
 mod tcp;
 
-pub use bucket::{Carrying, FlowBucket, FlowSearch, FlowSlot, bpf_spin_lock};
+pub use bucket::{FlowBucket, FlowSearch, FlowSlot, Migration, bpf_spin_lock};
 pub use key::{FlowKey, FlowPlaces, HashKey};
 pub use kind::FlowKind;
 pub use phase::{Phase, TimeoutTicks};
-pub use state::{Change, FlowState, Growth, Leg, Passage};
+pub use state::{FastUpdate, FlowState, Growth, Leg, StateChange};

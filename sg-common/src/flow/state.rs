@@ -125,28 +125,28 @@ impl FlowState {
 
     /// What a packet does to this assured flow. A function of its own in the kernel, as the last one.
     #[cfg_attr(target_arch = "bpf", inline(never))]
-    pub fn live(&mut self, headers: &Headers, direction: Direction) -> Change {
+    pub fn update(&mut self, headers: &Headers, direction: Direction) -> StateChange {
         if headers.protocol == TCP {
-            self.live_tcp(headers, Leg::sending(direction))
+            self.update_tcp(headers, Leg::sending(direction))
         } else {
-            self.live_udp(headers, direction)
+            self.update_udp(headers, direction)
         }
     }
 
-    /// The same of a packet that [`FlowState::takes_time`] does not hold of. Returns whether it has moved
+    /// The same of a packet that [`FlowState::needs_full_update`] does not hold of. Returns whether it has moved
     /// the sender's numbers.
     #[inline(always)]
-    pub fn live_at_once(&mut self, headers: &Headers, direction: Direction) -> bool {
+    pub fn update_fast(&mut self, headers: &Headers, direction: Direction) -> bool {
         headers.protocol == TCP
             && matches!(
                 self.advance(headers, Leg::sending(direction)),
-                Change::Numbers
+                StateChange::Numbers
             )
     }
 
     /// Whether a packet may do more to this assured flow than move its numbers.
     #[inline(always)]
-    pub const fn takes_time(&self, headers: &Headers, direction: Direction) -> bool {
+    pub const fn needs_full_update(&self, headers: &Headers, direction: Direction) -> bool {
         match headers.protocol {
             TCP => self.is_moment(headers),
             UDP => self.becomes_stream(direction),
@@ -155,12 +155,12 @@ impl FlowState {
     }
 
     #[inline(always)]
-    const fn live_udp(&mut self, headers: &Headers, direction: Direction) -> Change {
+    const fn update_udp(&mut self, headers: &Headers, direction: Direction) -> StateChange {
         if headers.protocol == UDP && self.becomes_stream(direction) {
             self.phase = Phase::STREAM;
-            return Change::State;
+            return StateChange::State;
         }
-        Change::Nothing
+        StateChange::Nothing
     }
 
     /// Whether a packet of UDP makes more of its flow than a request and its response.
@@ -185,7 +185,7 @@ pub enum Growth {
 
 /// What of an assured flow's state a packet has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum StateChange {
     /// Nothing.
     Nothing,
     /// The numbers of the leg that sent it.
@@ -196,7 +196,7 @@ pub enum Change {
 
 /// A packet of an assured flow that does no more than to move its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Passage {
+pub struct FastUpdate {
     /// Who sent it.
     pub leg: Leg,
     /// Whether it has moved its sender's numbers.

@@ -11,7 +11,7 @@
 //! acknowledgment which that leg may send.
 
 use super::phase::Phase;
-use super::state::{Change, FlowState, Growth, Leg};
+use super::state::{FlowState, Growth, Leg, StateChange};
 use crate::parse::Headers;
 use crate::protocol::TcpFlags;
 
@@ -335,7 +335,7 @@ impl FlowState {
 
     /// What a segment does to an assured flow.
     #[inline(always)]
-    pub(super) fn live_tcp(&mut self, headers: &Headers, leg: Leg) -> Change {
+    pub(super) fn update_tcp(&mut self, headers: &Headers, leg: Leg) -> StateChange {
         if headers.tcp_flags.has(TcpFlags::SYN) {
             return self.synchronize(headers, leg);
         }
@@ -348,7 +348,7 @@ impl FlowState {
             } else {
                 self.answer_again(headers, leg);
             }
-            return Change::State;
+            return StateChange::State;
         }
         let acknowledged = leg.of(&self.ack);
         let moved = self.advance(headers, leg);
@@ -365,7 +365,7 @@ impl FlowState {
         if (self.phase, self.marks) == before {
             moved
         } else {
-            Change::State
+            StateChange::State
         }
     }
 
@@ -373,22 +373,22 @@ impl FlowState {
     /// challenge if the connection is alive (RFC 5961 §4), and with a SYN-ACK if it knows none: then
     /// both sides agree on another connection than this flow has.
     #[inline(always)]
-    fn synchronize(&mut self, headers: &Headers, leg: Leg) -> Change {
+    fn synchronize(&mut self, headers: &Headers, leg: Leg) -> StateChange {
         let other = leg.other();
         if headers.tcp_flags.is_plain_syn() {
             // The SYN that this connection began with, again.
             let behind = other.of(&self.ack).wrapping_sub(headers.tcp_seq);
             if behind <= NEARBY || self.is_marked(SYN_AGAIN, leg) {
-                return Change::Nothing;
+                return StateChange::Nothing;
             }
             self.marks |= SYN_AGAIN << leg as u8;
-            return Change::State;
+            return StateChange::State;
         }
         // The answer that this connection began with, again.
         let behind = other.of(&self.end).wrapping_sub(headers.tcp_ack);
         let again = behind <= NEARBY && self.is_in_window(headers, leg);
         if again || !self.is_marked(SYN_AGAIN, other) {
-            return Change::Nothing;
+            return StateChange::Nothing;
         }
         other.put(&mut self.end, headers.tcp_ack);
         leg.put(&mut self.ack, headers.tcp_ack);
@@ -396,13 +396,13 @@ impl FlowState {
         self.set_scale(other, LARGEST_SCALE);
         self.put_answer(headers, leg);
         self.marks = SYN_AGAIN << other as u8 | WATCHED;
-        Change::State
+        StateChange::State
     }
 
     /// RFC 5961 §3: a reset counts only at the exact sequence number that the receiver expects, and is
     /// answered with a challenge elsewhere in the window.
     #[inline(always)]
-    fn reset(&mut self, headers: &Headers, leg: Leg) -> Change {
+    fn reset(&mut self, headers: &Headers, leg: Leg) -> StateChange {
         let other = leg.other();
         let expected = other.of(&self.ack);
         let answers_syn = self.is_marked(SYN_AGAIN, other) && headers.tcp_flags.has(TcpFlags::ACK);
@@ -419,9 +419,9 @@ impl FlowState {
             self.phase = Phase::CHALLENGED;
             self.marks |= WATCHED;
         } else {
-            return Change::Nothing;
+            return StateChange::Nothing;
         }
-        Change::State
+        StateChange::State
     }
 
     /// Takes note of a FIN that the receiver will accept, of its acknowledgment, and of what shows that
@@ -469,12 +469,12 @@ impl FlowState {
 
     /// Moves end, acknowledgment and window forward.
     #[inline(always)]
-    pub(super) fn advance(&mut self, headers: &Headers, leg: Leg) -> Change {
-        let mut change = Change::Nothing;
+    pub(super) fn advance(&mut self, headers: &Headers, leg: Leg) -> StateChange {
+        let mut change = StateChange::Nothing;
         let end = end_of(headers);
         if after(end, leg.of(&self.end)) && self.is_in_window(headers, leg) {
             leg.put(&mut self.end, end);
-            change = Change::Numbers;
+            change = StateChange::Numbers;
         }
         if headers.tcp_flags.has(TcpFlags::ACK) {
             let ack = headers.tcp_ack;
@@ -482,11 +482,11 @@ impl FlowState {
             let sent = !after(ack, leg.other().of(&self.end));
             if sent && after(ack, leg.of(&self.ack)) {
                 leg.put(&mut self.ack, ack);
-                change = Change::Numbers;
+                change = StateChange::Numbers;
             }
             if sent && headers.tcp_window != leg.of(&self.window) {
                 leg.put(&mut self.window, headers.tcp_window);
-                change = Change::Numbers;
+                change = StateChange::Numbers;
             }
         }
         change

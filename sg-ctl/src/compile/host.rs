@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 use sg_common::abi::{
-    Awaiting, FragmentKey, FragmentVerdict, GrantKey, Interface, MemberKey, Policy, PrefixKey,
-    Scope,
+    Awaiting, FragmentKey, FragmentVerdict, GrantKey, GroupSetEntry, Interface, MemberKey,
+    PrefixKey, Scope,
 };
 use sg_common::addr::Addr;
 use sg_common::decide::{
-    AtOnce, Desk, Stage, Stages, Trace, at_once, decide, direction_of, v4_at_once,
+    FastDecision, Scratch, Stage, Stages, Trace, decide, decide_fast, decide_fast_v4, direction_of,
 };
 use sg_common::flow::{FlowKey, FlowKind, FlowState, Leg};
 use sg_common::ids::{Generation, Identity, Ticks};
@@ -121,52 +121,52 @@ impl<'a> HostTables<'a> {
             direction,
             interface,
             self,
-            &mut Desk::default(),
+            &mut Scratch::default(),
             trace,
         )
     }
 
-    /// The same by the short way, which has no answer for most packets; `desk` may be that of any
+    /// The same by the short way, which has no answer for most packets; `scratch` may be that of any
     /// packet before.
-    pub fn judge_at_once<P: Packet + ?Sized>(
+    pub fn judge_fast<P: Packet + ?Sized>(
         &self,
         interface: &Interface,
         received: bool,
         packet: &P,
-        desk: &mut Desk,
+        scratch: &mut Scratch,
     ) -> Option<Decision> {
         let direction = direction_of(interface, received);
-        let short = at_once(packet, direction, interface, self, desk)?;
-        Some(self.follow(short, interface, received, packet, desk))
+        let short = decide_fast(packet, direction, interface, self, scratch)?;
+        Some(self.follow(short, interface, received, packet, scratch))
     }
 
     /// The same by the shortest way.
-    pub fn judge_v4_at_once<P: Packet + ?Sized>(
+    pub fn judge_fast_v4<P: Packet + ?Sized>(
         &self,
         interface: &Interface,
         received: bool,
         packet: &P,
-        desk: &mut Desk,
+        scratch: &mut Scratch,
     ) -> Option<Decision> {
-        let short = v4_at_once(packet, received, interface, self)?;
-        Some(self.follow(short, interface, received, packet, desk))
+        let short = decide_fast_v4(packet, received, interface, self)?;
+        Some(self.follow(short, interface, received, packet, scratch))
     }
 
     /// Opens the flow of a packet that a short way has admitted.
     fn follow<P: Packet + ?Sized>(
         &self,
-        short: AtOnce,
+        short: FastDecision,
         interface: &Interface,
         received: bool,
         packet: &P,
-        desk: &mut Desk,
+        scratch: &mut Scratch,
     ) -> Decision {
         match short {
-            AtOnce::Decided(decision) => decision,
-            AtOnce::Admitted(rule) => {
-                desk.read(packet, Framing::Ethernet);
+            FastDecision::Decided(decision) => decision,
+            FastDecision::Admitted(rule) => {
+                scratch.read(packet, Framing::Ethernet);
                 let direction = direction_of(interface, received);
-                self.stage(Stage::Open(rule), desk, direction, interface, &())
+                self.stage(Stage::Open(rule), scratch, direction, interface, &())
             }
         }
     }
@@ -250,7 +250,7 @@ impl Tables for HostTables<'_> {
         self.generation
     }
 
-    fn policy(&self, id: u32) -> Option<&Policy> {
+    fn group_set(&self, id: u32) -> Option<&GroupSetEntry> {
         self.image.policies.get(&id)
     }
 

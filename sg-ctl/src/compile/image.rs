@@ -1,13 +1,13 @@
 //! What the kernel's maps hold for one generation, with every number settled.
 //!
-//! An image knows no faces and no maps: the dataplane writes it into the faces nobody sees. It
+//! An image knows no maps: the dataplane writes it into the buffers that no packet reads. It
 //! also keeps by what names its numbers were given, because the next image must give the same
 //! things the same numbers, and new things none that a packet of this generation may still follow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sg_common::abi::{ABI, GrantKey, Interface, MemberKey, Policy, PrefixKey, Scope};
+use sg_common::abi::{ABI, GrantKey, GroupSetEntry, Interface, MemberKey, PrefixKey, Scope};
 use sg_common::addr::Addr;
 use sg_common::ids::{Identity, RuleSlot};
 use sg_common::ports::{PortEntry, PortTable};
@@ -21,7 +21,7 @@ use crate::policy::names::{GroupName, InterfaceName, PrefixListName, RuleId, Vpc
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// POLICIES by index, from 1.
-    pub policies: BTreeMap<u32, Policy>,
+    pub policies: BTreeMap<u32, GroupSetEntry>,
     /// PORTS.
     pub ports: Arena<PortEntry>,
     /// POLICY_RANGES by [`Scope::policy`]. Values are one more than an index of PORT_TABLES.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use sg_common::abi::{GrantKey, MemberKey, Policy as PolicyEntry, Scope};
+use sg_common::abi::{GrantKey, GroupSetEntry, MemberKey, Scope};
 use sg_common::addr::{Addr, Family};
 use sg_common::ids::{Identity, RuleSlot};
 use sg_common::packet::Direction;
@@ -67,7 +67,7 @@ struct LiveVpc {
 struct Unsettled {
     /// Everything, if it was compiled whole.
     whole: Option<Box<Image>>,
-    policies: Before<u32, PolicyEntry>,
+    policies: Before<u32, GroupSetEntry>,
     policy_ranges: Before<u32, RangeTable>,
     list_ranges: Before<u32, RangeTable>,
     members: Before<MemberKey, Member>,
@@ -329,7 +329,7 @@ impl Live {
             let subject = &attached.subject;
             self.space.begin(subject);
             entries.begin(subject.clone());
-            let mut entry = PolicyEntry::default();
+            let mut entry = GroupSetEntry::default();
             for (direction, place) in Direction::ALL.into_iter().zip(&mut entry.directions) {
                 let course = Course {
                     domain: &vpc.domain,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use aya::maps::{Array, MapData, MapInfo, PerCpuArray, RingBuf};
 use aya::programs::Xdp;
-use sg_common::event::{EVENT_READERS, Event, EventDesk, EventKind, EventReader};
+use sg_common::event::{EVENT_READERS, Event, EventKind, EventReader, EventScratch};
 use sg_common::ids::Ticks;
 
 use super::maps::{RINGS, flows_folder, layout_folder, open};
@@ -25,7 +25,7 @@ pub struct EventStream {
     ring: RingBuf<MapData>,
     leases: Array<MapData, Wire<EventReader>>,
     wanted: Array<MapData, u32>,
-    desks: PerCpuArray<MapData, Wire<EventDesk>>,
+    scratches: PerCpuArray<MapData, Wire<EventScratch>>,
     clock: Xdp,
     readings: Array<MapData, u64>,
     lease_ticks: u32,
@@ -55,7 +55,7 @@ impl Dataplane {
             ring: open(&flows, seat.ring())?,
             leases: open(&flows, "READERS")?,
             wanted: open(&flows, "WANTED")?,
-            desks: open(&flows, "EVENT_DESKS")?,
+            scratches: open(&flows, "EVENT_SCRATCHES")?,
             clock: object::open_clock(&layout)?,
             readings: open(&layout, "CLOCK")?,
             lease_ticks: u32::try_from(ticks).unwrap_or(u32::MAX >> 1),
@@ -134,9 +134,9 @@ impl EventStream {
     }
 
     fn unseen_ever(&self) -> Result<[u64; EventKind::COUNT], Error> {
-        let cpus = self.desks.get(&0, 0).map_err(Error::Read)?;
-        let of_cpu = |Wire(desk): &Wire<EventDesk>| {
-            let seat = desk.unseen.get(self.seat.number as usize);
+        let cpus = self.scratches.get(&0, 0).map_err(Error::Read)?;
+        let of_cpu = |Wire(scratch): &Wire<EventScratch>| {
+            let seat = scratch.unseen.get(self.seat.number as usize);
             seat.copied().unwrap_or_default()
         };
         let add = |[drops, flows]: [u64; 2], [more_drops, more_flows]: [u64; 2]| {

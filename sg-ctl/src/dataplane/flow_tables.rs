@@ -7,7 +7,7 @@
 //! 1. every link gets programs whose other table is the new, empty one;
 //! 2. every link gets programs to which the new table is current and the old one other. While links
 //!    have either kind, each kind finds what the other kind opens;
-//! 3. a program carries the flows over, bucket by bucket: each is in its new place before it leaves
+//! 3. a program migrates the flows, bucket by bucket: each is in its new place before it leaves
 //!    the old one;
 //! 4. every link gets programs that know the new table only.
 //!
@@ -20,15 +20,15 @@ use aya::maps::Array;
 use aya::programs::SchedClassifier;
 use aya::{TestRun as _, TestRunOptions};
 use serde::{Deserialize, Serialize};
-use sg_common::flow::{Carrying, FlowBucket};
+use sg_common::flow::{FlowBucket, Migration};
 
 use super::maps::{FLOW_TABLE, layout_folder, open};
-use super::object::{self, CARRY};
+use super::object::{self, MIGRATE};
 use super::state::Record;
 use super::wire::Wire;
 use super::{Error, sys};
 
-/// Buckets carried by one system call, during which a CPU handles no interrupts' packets.
+/// Buckets migrated by one system call, during which a CPU handles no interrupts' packets.
 const AT_ONCE: u32 = 64;
 
 /// One table of flows, embryonic and assured.
@@ -81,30 +81,32 @@ impl FlowSize {
     }
 }
 
-/// Carries the flows of a layout's other table to its current one. Returns how many found no room
+/// Migrates the flows of a layout's other table to its current one. Returns how many found no room
 /// and are where they were.
-pub(super) fn carry(bpffs: &Path, record: &Record) -> Result<u32, Error> {
+pub(super) fn migrate(bpffs: &Path, record: &Record) -> Result<u32, Error> {
     let Some(other) = record.other_flows else {
         return Ok(0);
     };
     let wrong = |source| Error::Program {
-        name: CARRY,
+        name: MIGRATE,
         source: Box::new(source),
     };
     // Until no program is left that knows the other table only.
     sys::wait_for_readers().map_err(Error::Grace)?;
     let folder = layout_folder(bpffs, record.layout);
     let mut object = object::load(bpffs, record, 0)?;
-    object::load_program(&mut object, CARRY)?;
-    let program = object.program(CARRY).ok_or(Error::ProgramMissing(CARRY))?;
+    object::load_program(&mut object, MIGRATE)?;
+    let program = object
+        .program(MIGRATE)
+        .ok_or(Error::ProgramMissing(MIGRATE))?;
     let program: &SchedClassifier = program.try_into().map_err(wrong)?;
-    let mut carrying: Array<_, Wire<Carrying>> = open(&folder, "CARRYING")?;
-    carrying
-        .set(0, Wire(Carrying::default()), 0)
+    let mut migration: Array<_, Wire<Migration>> = open(&folder, "MIGRATION")?;
+    migration
+        .set(0, Wire(Migration::default()), 0)
         .map_err(Error::Write)?;
     let frame = [0_u8; 64];
     loop {
-        let Wire(Carrying { bucket, left }) = carrying.get(&0, 0).map_err(Error::Read)?;
+        let Wire(Migration { bucket, left }) = migration.get(&0, 0).map_err(Error::Read)?;
         if bucket >= other.size.buckets {
             return Ok(left);
         }

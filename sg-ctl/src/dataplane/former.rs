@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use sg_common::abi::{ABI, GrantKey, Interface, MemberKey, Policy};
+use sg_common::abi::{ABI, GrantKey, GroupSetEntry, Interface, MemberKey};
 use sg_common::ids::Identity;
 use sg_common::ports::{PortEntry, PortTable};
 use sg_common::ranges::RangeTable;
@@ -57,7 +57,7 @@ struct FormerDevice {
 #[derive(Deserialize)]
 #[cfg_attr(test, derive(serde::Serialize))]
 struct FormerImage {
-    policies: BTreeMap<u32, Policy>,
+    policies: BTreeMap<u32, GroupSetEntry>,
     ports: Arena<PortEntry>,
     policy_ranges: BTreeMap<u32, RangeTable>,
     list_ranges: BTreeMap<u32, RangeTable>,

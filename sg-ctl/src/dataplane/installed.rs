@@ -12,11 +12,11 @@ use aya::Pod;
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, MapData, MapError};
 use sg_common::abi::{
-    Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, INTERFACE_PROBES, Interface,
-    MemberKey, Policy, PrefixKey, Scope, interface_home,
+    Awaiting, DoubleBuffer, FragmentKey, FragmentVerdict, Globals, GrantKey, GroupSetEntry,
+    INTERFACE_PROBES, Interface, MemberKey, PrefixKey, Scope, interface_home,
 };
 use sg_common::addr::Addr;
-use sg_common::decide::{Desk, Stages, Step, Trace, decide};
+use sg_common::decide::{Scratch, Stages, Step, Trace, decide};
 use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowState, Leg};
 use sg_common::ids::{Generation, Identity, RuleSlot, Ticks};
 use sg_common::packet::Direction;
@@ -51,7 +51,7 @@ pub struct Standpoint<'a> {
     installed: &'a Installed<'a>,
     globals: Globals,
     interface: Interface,
-    policy: Policy,
+    policy: GroupSetEntry,
     clock: Clock,
     /// The first map that could not be read; the decision's questions cannot fail.
     failure: RefCell<Option<MapError>>,
@@ -106,7 +106,7 @@ impl Installed<'_> {
             if (entry.netns, entry.ifindex) != (netns, ifindex) {
                 continue;
             }
-            let interface = *entry.faces.at(globals.generation);
+            let interface = *entry.buffers.at(globals.generation);
             if interface.policy == 0 {
                 return Ok(None);
             }
@@ -157,13 +157,13 @@ impl Standpoint<'_> {
     /// the guest.
     pub fn judge(&self, packet: &[u8], direction: Direction) -> Result<Judged, Error> {
         let recorder = Recorder::default();
-        let mut desk = Desk::default();
+        let mut scratch = Scratch::default();
         let decision = decide(
             packet,
             direction,
             &self.interface.without_macs(),
             self,
-            &mut desk,
+            &mut scratch,
             &recorder,
         );
         self.check()?;
@@ -171,7 +171,7 @@ impl Standpoint<'_> {
             decision,
             rule: self.installed.rule(decision.rule),
             steps: recorder.0.into_inner(),
-            headers: desk.headers,
+            headers: scratch.headers,
         })
     }
 
@@ -258,12 +258,12 @@ impl Standpoint<'_> {
     /// The value of an address in one of these tables.
     fn range_value(
         &self,
-        tables: &Array<MapData, Wire<Faces<RangeTable>>>,
+        tables: &Array<MapData, Wire<DoubleBuffer<RangeTable>>>,
         index: u32,
         address: &Addr,
     ) -> u32 {
-        self.read(tables.get(&index, 0)).map_or(0, |Wire(faces)| {
-            search_ranges(self, faces.at(self.globals.generation), address)
+        self.read(tables.get(&index, 0)).map_or(0, |Wire(buffers)| {
+            search_ranges(self, buffers.at(self.globals.generation), address)
         })
     }
 
@@ -315,7 +315,7 @@ impl Tables for Standpoint<'_> {
         self.globals.generation
     }
 
-    fn policy(&self, id: u32) -> Option<&Policy> {
+    fn group_set(&self, id: u32) -> Option<&GroupSetEntry> {
         (id == self.interface.policy).then_some(&self.policy)
     }
 
@@ -333,8 +333,8 @@ impl Tables for Standpoint<'_> {
             return Identity(self.range_value(tables, index, address));
         }
         let found = self.installed.maps.sets.get(&whole(scope, address), 0);
-        self.read(found).map_or(Identity::NONE, |Wire(faces)| {
-            *faces.at(self.globals.generation)
+        self.read(found).map_or(Identity::NONE, |Wire(buffers)| {
+            *buffers.at(self.globals.generation)
         })
     }
 
@@ -346,8 +346,8 @@ impl Tables for Standpoint<'_> {
         });
         let index = self.read(maps.members.get(&key, 0));
         let found = index.and_then(|index| self.read(maps.identities.get(&index, 0)));
-        found.map_or(Identity::NONE, |Wire(faces)| {
-            *faces.at(self.globals.generation)
+        found.map_or(Identity::NONE, |Wire(buffers)| {
+            *buffers.at(self.globals.generation)
         })
     }
 
@@ -355,8 +355,8 @@ impl Tables for Standpoint<'_> {
         let maps = &self.installed.maps;
         let index = self.read(maps.grants.get(&Wire(*key), 0));
         let found = index.and_then(|index| self.read(maps.granted.get(&index, 0)));
-        found.map_or(PortTable::EMPTY, |Wire(faces)| {
-            *faces.at(self.globals.generation)
+        found.map_or(PortTable::EMPTY, |Wire(buffers)| {
+            *buffers.at(self.globals.generation)
         })
     }
 

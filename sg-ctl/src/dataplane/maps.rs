@@ -11,8 +11,8 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError};
 use sg_common::event::EVENT_READERS;
 
 use sg_common::abi::{
-    Faces, Globals, GrantKey, InterfaceEntry, MemberKey, Policy, PrefixKey, ReasonCounters,
-    RuleCounter,
+    DoubleBuffer, Globals, GrantKey, GroupSetEntry, InterfaceEntry, MemberKey, PrefixKey,
+    ReasonCounters, RuleCounter,
 };
 use sg_common::ids::Identity;
 use sg_common::ports::{PortEntry, PortTable};
@@ -24,7 +24,7 @@ use crate::compile::image::ScopedPrefix;
 
 /// Maps of a layout.
 pub(super) const LAYOUT_MAPS: [&str; 21] = [
-    "CARRYING",
+    "MIGRATION",
     "CLOCK",
     "GLOBALS",
     "GRANTED",
@@ -33,7 +33,7 @@ pub(super) const LAYOUT_MAPS: [&str; 21] = [
     "INTERFACES",
     "INTERVALS_V4",
     "INTERVALS_V6",
-    "JOBS",
+    "CONTEXTS",
     "LIST_RANGES",
     "MEMBERS",
     "NESTED_RANGES",
@@ -53,7 +53,7 @@ pub(super) const FLOW_MAPS: [&str; 14] = [
     "EVENTS_1",
     "EVENTS_2",
     "EVENTS_3",
-    "EVENT_DESKS",
+    "EVENT_SCRATCHES",
     "FRAGMENTS",
     "OPENINGS",
     "OWNED",
@@ -75,20 +75,20 @@ type Word = u32;
 pub(super) struct LayoutMaps {
     pub(super) globals: Array<MapData, Wire<Globals>>,
     pub(super) interfaces: Array<MapData, Wire<InterfaceEntry>>,
-    pub(super) policies: Array<MapData, Wire<Faces<Policy>>>,
+    pub(super) policies: Array<MapData, Wire<DoubleBuffer<GroupSetEntry>>>,
     pub(super) ports: Array<MapData, Wire<PortEntry>>,
-    pub(super) policy_ranges: Array<MapData, Wire<Faces<RangeTable>>>,
-    pub(super) list_ranges: Array<MapData, Wire<Faces<RangeTable>>>,
+    pub(super) policy_ranges: Array<MapData, Wire<DoubleBuffer<RangeTable>>>,
+    pub(super) list_ranges: Array<MapData, Wire<DoubleBuffer<RangeTable>>>,
     pub(super) range_slots: Array<MapData, Wire<RangeSlot>>,
     pub(super) intervals_v4: Array<MapData, Wire<IntervalV4>>,
     pub(super) intervals_v6: Array<MapData, Wire<IntervalV6>>,
     pub(super) nested_ranges: Array<MapData, Wire<RangeTable>>,
     pub(super) port_tables: Array<MapData, Wire<PortTable>>,
-    pub(super) sets: LpmTrie<MapData, Wire<PrefixKey>, Wire<Faces<Identity>>>,
+    pub(super) sets: LpmTrie<MapData, Wire<PrefixKey>, Wire<DoubleBuffer<Identity>>>,
     pub(super) members: HashMap<MapData, Wire<MemberKey>, Word>,
-    pub(super) identities: Array<MapData, Wire<Faces<Identity>>>,
+    pub(super) identities: Array<MapData, Wire<DoubleBuffer<Identity>>>,
     pub(super) grants: HashMap<MapData, Wire<GrantKey>, Word>,
-    pub(super) granted: Array<MapData, Wire<Faces<PortTable>>>,
+    pub(super) granted: Array<MapData, Wire<DoubleBuffer<PortTable>>>,
     pub(super) reasons: Array<MapData, Wire<ReasonCounters>>,
     pub(super) rules: Array<MapData, Wire<RuleCounter>>,
 }

@@ -1063,7 +1063,7 @@ impl Dataplane {
         self.files.write_image(&prepared.image)?;
         self.files.write_record(&record)?;
         self.installed = Some((record.clone(), prepared.image.clone()));
-        let left = flow_tables::carry(&self.bpffs, &record)?;
+        let left = flow_tables::migrate(&self.bpffs, &record)?;
         Ok((record, left))
     }
 

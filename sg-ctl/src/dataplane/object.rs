@@ -36,12 +36,12 @@ pub(super) const TC_SEND: &str = "sg_tc_send";
 /// Ends a flow.
 pub(super) const END_FLOW: &str = "sg_end_flow";
 /// Carries flows between tables of two sizes.
-pub(super) const CARRY: &str = "sg_carry";
+pub(super) const MIGRATE: &str = "sg_migrate";
 /// Lets everything pass.
 pub(super) const PASS: &str = "sg_pass";
 const CLOCK: &str = "sg_clock";
 /// All but yardsticks.
-pub(super) const PROGRAMS: [&str; 6] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, CARRY, CLOCK];
+pub(super) const PROGRAMS: [&str; 6] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, MIGRATE, CLOCK];
 
 /// What the verifier writes about a program that it refuses: every step on the way there. Of one that
 /// it takes, nothing is asked.

@@ -48,7 +48,7 @@ pub(super) struct Record {
     pub(super) sizes: Sizes,
     /// Where flows open.
     pub(super) flows: FlowRoom,
-    /// Where flows may still be as well, while they are carried over.
+    /// Where flows may still be as well, while they are migrated.
     pub(super) other_flows: Option<FlowRoom>,
     /// Places of INTERFACES.
     pub(super) interface_places: u32,

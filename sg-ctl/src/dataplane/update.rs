@@ -1,22 +1,24 @@
 //! Puts an image into the maps of a layout, without any packet seeing a half-made policy.
 //!
-//! Each packet reads the generation once and looks at the faces of its parity. So:
+//! Each packet reads the generation once and looks at the buffers of its parity. So:
 //!
-//! 1. tables that nothing points to are written, and the faces that no packet looks at;
+//! 1. tables that nothing points to are written, and the buffers that no packet looks at;
 //! 2. the generation is raised: from here on packets see the new policy, whole;
 //! 3. a grace period passes, until no packet is left that read the old number;
-//! 4. the other faces are made equal, and keys that hold nothing any more are deleted;
+//! 4. the other buffers are made equal, and keys that hold nothing any more are deleted;
 //! 5. another grace period passes, after which freed places may be written again.
 //!
 //! The work is that of the differences. A crash before step 2 leaves the old policy in force and
-//! after it the new one; which entries differ between their faces is then not known, so the next
+//! after it the new one; which entries differ between their buffers is then not known, so the next
 //! command makes a new layout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 
 use aya::maps::{Array, IterableMap as _, MapData, MapError};
-use sg_common::abi::{Faces, Globals, Interface, InterfaceEntry, Policy, PrefixKey, reasons_index};
+use sg_common::abi::{
+    DoubleBuffer, Globals, GroupSetEntry, Interface, InterfaceEntry, PrefixKey, reasons_index,
+};
 use sg_common::addr::Addr;
 use sg_common::ids::{Generation, Identity};
 use sg_common::packet::Direction;
@@ -61,7 +63,7 @@ pub(super) fn update(
     Ok(after)
 }
 
-/// What the faces of a changed entry are made.
+/// What the buffers of a changed entry are made.
 #[derive(Clone, Copy)]
 enum Pass {
     /// Old for those who see the old policy, new for this generation.
@@ -78,21 +80,21 @@ struct Change<T> {
 }
 
 impl<T: Copy> Change<T> {
-    fn faces(&self, pass: Pass) -> Wire<Faces<T>> {
+    fn faces(&self, pass: Pass) -> Wire<DoubleBuffer<T>> {
         Wire(match pass {
             Pass::Prepare(after) => {
-                let mut faces = Faces::both(self.old);
-                *faces.at_mut(after) = self.new;
-                faces
+                let mut buffers = DoubleBuffer::both(self.old);
+                *buffers.at_mut(after) = self.new;
+                buffers
             }
-            Pass::Mirror => Faces::both(self.new),
+            Pass::Mirror => DoubleBuffer::both(self.new),
         })
     }
 }
 
 /// Everything that differs between two images.
 struct Changes {
-    policies: Vec<(u32, Change<Policy>)>,
+    policies: Vec<(u32, Change<GroupSetEntry>)>,
     /// By index.
     policy_ranges: Vec<(u32, Change<RangeTable>)>,
     /// By index.
@@ -144,7 +146,9 @@ impl Changes {
         });
         let interfaces = interfaces.collect();
         Self {
-            policies: differences(&old.policies, &new.policies, |_, _| Policy::default()),
+            policies: differences(&old.policies, &new.policies, |_, _| {
+                GroupSetEntry::default()
+            }),
             policy_ranges: differences(&old.policy_ranges, &new.policy_ranges, no_ranges),
             list_ranges: differences(&old.list_ranges, &new.list_ranges, no_ranges),
             sets: differences(&old.sets, &new.sets, inherited),
@@ -211,8 +215,8 @@ impl Changes {
         for (place, (netns, ifindex), change) in &self.interfaces {
             let gone = matches!(pass, Pass::Mirror) && change.new.policy == 0;
             let (netns, ifindex) = if gone { (0, 0) } else { (*netns, *ifindex) };
-            let Wire(faces) = change.faces(pass);
-            let entry = InterfaceEntry::new(netns, ifindex, faces);
+            let Wire(buffers) = change.faces(pass);
+            let entry = InterfaceEntry::new(netns, ifindex, buffers);
             maps.interfaces
                 .set(*place, Wire(entry), 0)
                 .map_err(Error::Write)?;
@@ -408,8 +412,8 @@ mod tests {
             panic!("one change")
         };
         assert_eq!(*key, prefix("10.1.1.1/32"));
-        let Wire(faces) = change.faces(Pass::Prepare(Generation(8)));
-        assert_eq!(*faces.at(Generation(7)), table(1));
-        assert_eq!(*faces.at(Generation(8)), table(3));
+        let Wire(buffers) = change.faces(Pass::Prepare(Generation(8)));
+        assert_eq!(*buffers.at(Generation(7)), table(1));
+        assert_eq!(*buffers.at(Generation(8)), table(3));
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
-use sg_common::abi::{Faces, Interface, InterfaceEntry, MemberKey, Policy};
+use sg_common::abi::{DoubleBuffer, GroupSetEntry, Interface, InterfaceEntry, MemberKey};
 use sg_common::ids::Identity;
 use sg_common::ranges::RangeTable;
 
@@ -488,12 +488,12 @@ fn interfaces(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
         let Wire(found) = found.map_err(Error::Read)?;
         match installed.get(&place) {
             Some(installed) => {
-                let faces = Faces::both(installed.interface);
-                let wanted = InterfaceEntry::new(installed.netns, installed.ifindex, faces);
+                let buffers = DoubleBuffer::both(installed.interface);
+                let wanted = InterfaceEntry::new(installed.netns, installed.ifindex, buffers);
                 tally.expect(Ok(found), &wanted, &installed.name)?;
             }
             None => {
-                let is_free = found.faces == Faces::both(Interface::default());
+                let is_free = found.buffers == DoubleBuffer::both(Interface::default());
                 tally.meet(is_free, format_args!("place {place}"));
             }
         }
@@ -512,10 +512,10 @@ fn policies(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
                 let groups = groups.into_iter().flatten().map(ToString::to_string);
                 let groups: Vec<String> = groups.collect();
                 let what = format!("that of the groups {}", groups.join(", "));
-                tally.expect(Ok(found), &Faces::both(*wanted), what)?;
+                tally.expect(Ok(found), &DoubleBuffer::both(*wanted), what)?;
             }
             None => tally.meet(
-                found == Faces::both(Policy::default()),
+                found == DoubleBuffer::both(GroupSetEntry::default()),
                 format_args!("number {id}"),
             ),
         }
@@ -541,7 +541,7 @@ fn slices<E: Entry + Default + PartialEq>(
 
 fn range_tables(
     map: &'static str,
-    array: &Array<MapData, Wire<Faces<RangeTable>>>,
+    array: &Array<MapData, Wire<DoubleBuffer<RangeTable>>>,
     tables: &BTreeMap<u32, RangeTable>,
 ) -> Result<Tally, Error> {
     let mut tally = Tally::new(map);
@@ -550,7 +550,7 @@ fn range_tables(
         let wanted = tables.get(&index).copied().unwrap_or_default();
         tally.expect(
             Ok(Wire(found)),
-            &Wire(Faces::both(wanted)),
+            &Wire(DoubleBuffer::both(wanted)),
             format_args!("number {index}"),
         )?;
     }
@@ -569,7 +569,7 @@ fn prefix_words(prefix: &ScopedPrefix) -> String {
 fn sets(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
     let mut tally = Tally::new("SETS");
     for (prefix, identity) in &image.sets {
-        let wanted: Wire<Faces<Identity>> = Wire(Faces::both(*identity));
+        let wanted: Wire<DoubleBuffer<Identity>> = Wire(DoubleBuffer::both(*identity));
         let found = maps.sets.get(&prefix_key(prefix), 0);
         tally.expect(found, &wanted, prefix_words(prefix))?;
     }
@@ -596,7 +596,11 @@ fn members(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
         let index = maps.members.get(&Wire(*key), 0);
         tally.expect(index, &member.index, key.address)?;
         let identity = maps.identities.get(&member.index, 0);
-        tally.expect(identity, &Wire(Faces::both(member.identity)), key.address)?;
+        tally.expect(
+            identity,
+            &Wire(DoubleBuffer::both(member.identity)),
+            key.address,
+        )?;
     }
     for key in maps.members.keys() {
         let Wire(key) = key.map_err(Error::Read)?;
@@ -612,7 +616,7 @@ fn grants(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
         let index = maps.grants.get(&Wire(*key), 0);
         tally.expect(index, &grant.index, what())?;
         let table = maps.granted.get(&grant.index, 0);
-        tally.expect(table, &Wire(Faces::both(grant.table)), what())?;
+        tally.expect(table, &Wire(DoubleBuffer::both(grant.table)), what())?;
     }
     for key in maps.grants.keys() {
         let Wire(key) = key.map_err(Error::Read)?;

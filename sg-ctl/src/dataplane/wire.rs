@@ -6,11 +6,11 @@
 
 use aya::Pod;
 use sg_common::abi::{
-    Awaiting, Faces, FragmentKey, FragmentVerdict, Globals, GrantKey, InterfaceEntry, MemberKey,
-    Policy, PrefixKey, ReasonCounters, RuleCounter,
+    Awaiting, DoubleBuffer, FragmentKey, FragmentVerdict, Globals, GrantKey, GroupSetEntry,
+    InterfaceEntry, MemberKey, PrefixKey, ReasonCounters, RuleCounter,
 };
-use sg_common::event::{Event, EventDesk, EventReader};
-use sg_common::flow::{Carrying, FlowBucket};
+use sg_common::event::{Event, EventReader, EventScratch};
+use sg_common::flow::{FlowBucket, Migration};
 use sg_common::ids::Identity;
 use sg_common::ports::{PortEntry, PortTable};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
@@ -31,10 +31,10 @@ macro_rules! entries {
 entries!(
     Globals,
     InterfaceEntry,
-    Faces<Policy>,
-    Faces<PortTable>,
-    Faces<Identity>,
-    Faces<RangeTable>,
+    DoubleBuffer<GroupSetEntry>,
+    DoubleBuffer<PortTable>,
+    DoubleBuffer<Identity>,
+    DoubleBuffer<RangeTable>,
     PortEntry,
     PortTable,
     RangeTable,
@@ -46,10 +46,10 @@ entries!(
     GrantKey,
     ReasonCounters,
     RuleCounter,
-    Carrying,
+    Migration,
     FlowBucket,
     Event,
-    EventDesk,
+    EventScratch,
     EventReader,
     FragmentKey,
     FragmentVerdict,

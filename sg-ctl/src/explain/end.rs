@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use sg_common::abi::InterfaceFlags;
 use sg_common::addr::Addr;
-use sg_common::decide::Desk;
+use sg_common::decide::Scratch;
 use sg_common::flow::FlowKey;
 use sg_common::packet::{Direction, Framing};
 use sg_common::report::{Reason, Verdict};
@@ -249,10 +249,10 @@ fn flow(
         true => Framing::Bare,
         false => Framing::Ethernet,
     };
-    let mut desk = Desk::default();
-    desk.read(question.frame(bare, None).as_slice(), framing);
+    let mut scratch = Scratch::default();
+    scratch.read(question.frame(bare, None).as_slice(), framing);
     let zone = standpoint.interface().zone;
-    let key = FlowKey::of(&desk.headers, question.direction, zone);
+    let key = FlowKey::of(&scratch.headers, question.direction, zone);
     let found = standpoint.flow(&key)?;
     Ok(found.map(|(state, report)| (state, Flow::from(report))))
 }

@@ -210,7 +210,7 @@ impl Question {
 
 #[cfg(test)]
 mod tests {
-    use sg_common::decide::Desk;
+    use sg_common::decide::Scratch;
     use sg_common::packet::Framing;
     use sg_common::parse::Content;
 
@@ -241,9 +241,9 @@ mod tests {
                 tcp_flags: TCP_SYN,
             };
             for (bare, framing) in [(true, Framing::Bare), (false, Framing::Ethernet)] {
-                let mut desk = Desk::default();
-                desk.read(question.frame(bare, None).as_slice(), framing);
-                let headers = desk.headers;
+                let mut scratch = Scratch::default();
+                scratch.read(question.frame(bare, None).as_slice(), framing);
+                let headers = scratch.headers;
                 assert_eq!(headers.content, Content::Ip, "{question:?}");
                 assert_eq!(headers.source.to_ip(), question.peer);
                 assert_eq!(headers.destination.to_ip(), question.local);

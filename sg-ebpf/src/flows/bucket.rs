@@ -12,7 +12,7 @@ const PAGED: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
 pub(super) static FLOWS: Array<FlowBucket, 1, PAGED> = Array::new();
-/// The table of another size, while flows are carried over; else one bucket that nobody looks at.
+/// The table of another size, while flows are migrated; else one bucket that nobody looks at.
 #[btf_map]
 pub(super) static OTHER_FLOWS: Array<FlowBucket, 1, PAGED> = Array::new();
 
@@ -31,7 +31,7 @@ pub(super) fn is_moving_in(stamp: u32) -> bool {
 }
 
 /// The tables as [`FlowSearch::table`] numbers them: a bit tells assured flows from embryonic ones,
-/// another the buckets that flows are carried from, and a search may be for either kind of flow.
+/// another the buckets that flows are migrated from, and a search may be for either kind of flow.
 pub(super) const EMBRYONIC_FLOWS: u32 = 0;
 pub(super) const ASSURED_FLOWS: u32 = 1;
 pub(super) const OTHER: u32 = 2;
@@ -67,16 +67,16 @@ pub(super) fn holds_assured(table: u32) -> bool {
 pub(crate) struct FoundFlow {
     pub(super) table: u32,
     pub(super) bucket: u32,
-    pub(super) lane: u32,
+    pub(super) slot: u32,
     pub(super) stamp: u32,
 }
 
 impl FoundFlow {
     #[inline(always)]
-    pub(super) fn lane(self) -> Option<Lane> {
-        Some(Lane {
+    pub(super) fn slot(self) -> Option<Slot> {
+        Some(Slot {
             bucket: bucket(self.table, self.bucket)?,
-            lane: self.lane,
+            slot: self.slot,
         })
     }
 }
@@ -92,19 +92,19 @@ pub(super) fn bucket(table: u32, index: u32) -> Option<*mut FlowBucket> {
 
 /// One of a bucket's eight places.
 #[derive(Clone, Copy)]
-pub(super) struct Lane {
+pub(super) struct Slot {
     pub(super) bucket: *mut FlowBucket,
-    pub(super) lane: u32,
+    pub(super) slot: u32,
 }
 
-impl Lane {
+impl Slot {
     #[inline(always)]
     pub(super) fn index(self) -> usize {
-        (self.lane & (SLOTS - 1)) as usize
+        (self.slot & (SLOTS - 1)) as usize
     }
 
     #[inline(always)]
-    pub(super) fn slot(self) -> *mut FlowSlot {
+    pub(super) fn entry(self) -> *mut FlowSlot {
         // SAFETY: the index is below the number of slots.
         unsafe {
             (&raw mut (*self.bucket).slots)
@@ -115,7 +115,7 @@ impl Lane {
 
     #[inline(always)]
     pub(super) fn deadline(self) -> *mut Ticks {
-        // SAFETY: as in `slot`.
+        // SAFETY: as in `entry`.
         unsafe {
             (&raw mut (*self.bucket).deadlines)
                 .cast::<Ticks>()
@@ -125,7 +125,7 @@ impl Lane {
 
     #[inline(always)]
     pub(super) fn tag(self) -> *mut u16 {
-        // SAFETY: as in `slot`.
+        // SAFETY: as in `entry`.
         unsafe {
             (&raw mut (*self.bucket).tags)
                 .cast::<u16>()
@@ -140,16 +140,16 @@ impl Lane {
     #[inline(always)]
     pub(super) unsafe fn holds(self, table: u32, stamp: u32) -> bool {
         // SAFETY: the pointers lie in the bucket.
-        unsafe { (*self.slot()).stamp == stamp && table_of(*self.tag()) == table & ASSURED_FLOWS }
+        unsafe { (*self.entry()).stamp == stamp && table_of(*self.tag()) == table & ASSURED_FLOWS }
     }
 }
 
 /// One in each of four tags.
 pub(super) const ONES: u64 = 0x0001_0001_0001_0001;
 
-/// Which lanes of a word of four tags hold the tag: bits 0 to 3, and never too few.
+/// Which slots of a word of four tags hold the tag: bits 0 to 3, and never too few.
 ///
-/// A lane that is equal becomes zero, and subtraction borrows from the top bit of zero lanes only,
+/// A slot that is equal becomes zero, and subtraction borrows from the top bit of zero slots only,
 /// or of their neighbours; the key is compared afterwards.
 #[inline(always)]
 pub(super) fn matching(word: u64, tag: u16) -> u32 {
@@ -162,7 +162,7 @@ pub(super) fn matching(word: u64, tag: u16) -> u32 {
 }
 
 /// The number of the only bit set among the lowest eight, without a branch: the verifier then keeps
-/// one state for all lanes.
+/// one state for all slots.
 #[inline(always)]
 pub(super) fn bit_number(bit: u32) -> u32 {
     (bit >> 1 & 1)
@@ -184,8 +184,8 @@ pub(super) fn live_bit(tag: u32, deadline: Ticks, now: Ticks) -> u32 {
 
 /// A number for each place of a table.
 #[inline(always)]
-pub(super) fn place_number(bucket: u32, lane: u32) -> u32 {
-    bucket * SLOTS + (lane & (SLOTS - 1))
+pub(super) fn place_number(bucket: u32, slot: u32) -> u32 {
+    bucket * SLOTS + (slot & (SLOTS - 1))
 }
 
 /// The number of no place.

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use sg_common::flow::{FlowBucket, FlowSlot, FlowState, Leg};
 use sg_common::ids::Ticks;
 
-use super::bucket::{EMBRYONIC_FLOWS, FoundFlow, Lane, OTHER, holds_assured, next_stamp};
-use super::owners::{NOBODY, own};
+use super::bucket::{EMBRYONIC_FLOWS, FoundFlow, OTHER, Slot, holds_assured, next_stamp};
+use super::owners::{NO_OWNER, count_owned};
 use crate::opaque::in_register;
 use crate::words;
 
@@ -15,12 +15,12 @@ use crate::words;
 /// writes one at the same time has seen a packet of the same leg.
 #[inline(always)]
 pub(crate) fn advance(flow: FoundFlow, leg: Leg, state: &FlowState) {
-    let Some(lane) = flow.lane() else { return };
-    let slot = lane.slot();
-    // SAFETY: the slot lies in a bucket.
+    let Some(slot) = flow.slot() else { return };
+    let entry = slot.entry();
+    // SAFETY: the entry lies in a bucket.
     unsafe {
-        if (&raw const (*slot).stamp).read_volatile() == flow.stamp {
-            advance_slot(slot, leg, state);
+        if (&raw const (*entry).stamp).read_volatile() == flow.stamp {
+            advance_entry(entry, leg, state);
         }
     }
 }
@@ -33,13 +33,13 @@ pub(super) fn place_of(leg: Leg) -> usize {
 }
 
 /// # Safety
-/// The slot must lie in a bucket.
+/// The entry must lie in a bucket.
 #[inline(always)]
-pub(super) unsafe fn advance_slot(slot: *mut FlowSlot, leg: Leg, state: &FlowState) {
+pub(super) unsafe fn advance_entry(entry: *mut FlowSlot, leg: Leg, state: &FlowState) {
     let place = place_of(leg);
     // SAFETY: `place` is 0 or 1, and the words are aligned.
     unsafe {
-        let to = &raw mut (*slot).state;
+        let to = &raw mut (*entry).state;
         (&raw mut (*to).end)
             .cast::<u32>()
             .add(place)
@@ -57,26 +57,26 @@ pub(super) unsafe fn advance_slot(slot: *mut FlowSlot, leg: Leg, state: &FlowSta
 
 #[inline(always)]
 pub(crate) fn update(flow: FoundFlow, state: &FlowState) {
-    let Some(lane) = flow.lane() else { return };
-    write_state(lane.bucket, lane.lane, flow.table, flow.stamp, state);
+    let Some(slot) = flow.slot() else { return };
+    write_state(slot.bucket, slot.slot, flow.table, flow.stamp, state);
 }
 
 /// Writes the state, if the place still holds the flow.
 #[inline(never)]
 pub(super) fn write_state(
     bucket: *mut FlowBucket,
-    lane: u32,
+    slot: u32,
     table: u32,
     stamp: u32,
     state: &FlowState,
 ) -> u32 {
-    let lane = Lane { bucket, lane };
-    // SAFETY: lock and slot lie in one map value; between lock and unlock are plain stores.
+    let slot = Slot { bucket, slot };
+    // SAFETY: lock and entry lie in one map value; between lock and unlock are plain stores.
     unsafe {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
-        if lane.holds(table, stamp) {
-            words::copy(state, &raw mut (*lane.slot()).state);
+        if slot.holds(table, stamp) {
+            words::copy(state, &raw mut (*slot.entry()).state);
         }
         bpf_spin_unlock(lock.cast());
     }
@@ -85,18 +85,18 @@ pub(super) fn write_state(
 
 #[inline(always)]
 pub(crate) fn extend(flow: FoundFlow, deadline: Ticks) {
-    let Some(lane) = flow.lane() else { return };
+    let Some(slot) = flow.slot() else { return };
     if !holds_assured(flow.table) {
-        write_deadline(lane.bucket, lane.lane, flow.stamp, deadline);
+        write_deadline(slot.bucket, slot.slot, flow.stamp, deadline);
         return;
     }
-    extend_lane(lane, deadline);
+    extend_slot(slot, deadline);
 }
 
 /// The same for an assured flow.
 #[inline(always)]
-pub(super) fn extend_lane(lane: Lane, deadline: Ticks) {
-    let at = lane.deadline();
+pub(super) fn extend_slot(slot: Slot, deadline: Ticks) {
+    let at = slot.deadline();
     // SAFETY: the pointer lies in the bucket; one aligned word. Whoever moves it at the same time
     // has seen a packet of the same flow within the same second.
     unsafe {
@@ -111,20 +111,20 @@ pub(super) fn extend_lane(lane: Lane, deadline: Ticks) {
 #[inline(never)]
 pub(super) fn write_deadline(
     bucket: *mut FlowBucket,
-    lane: u32,
+    slot: u32,
     stamp: u32,
     deadline: Ticks,
 ) -> u32 {
-    let lane = Lane { bucket, lane };
+    let slot = Slot { bucket, slot };
     // SAFETY: as in `write_state`.
     unsafe {
-        if !(*lane.deadline()).is_worth_moving_to(deadline) {
+        if !(*slot.deadline()).is_worth_moving_to(deadline) {
             return 0;
         }
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
-        if lane.holds(EMBRYONIC_FLOWS, stamp) {
-            lane.deadline().write_volatile(deadline);
+        if slot.holds(EMBRYONIC_FLOWS, stamp) {
+            slot.deadline().write_volatile(deadline);
         }
         bpf_spin_unlock(lock.cast());
     }
@@ -133,22 +133,22 @@ pub(super) fn write_deadline(
 
 #[inline(always)]
 pub(crate) fn count(flow: FoundFlow, leg: Leg, packets: u32, bytes: u32) {
-    if let Some(lane) = flow.lane() {
-        // SAFETY: the slot lies in a bucket.
-        unsafe { count_slot(lane.slot(), leg, packets, bytes) };
+    if let Some(slot) = flow.slot() {
+        // SAFETY: the entry lies in a bucket.
+        unsafe { count_entry(slot.entry(), leg, packets, bytes) };
     }
 }
 
 /// # Safety
-/// The slot must lie in a bucket.
+/// The entry must lie in a bucket.
 #[inline(always)]
-pub(super) unsafe fn count_slot(slot: *mut FlowSlot, leg: Leg, packets: u32, bytes: u32) {
+pub(super) unsafe fn count_entry(entry: *mut FlowSlot, leg: Leg, packets: u32, bytes: u32) {
     let place = place_of(leg);
     // SAFETY: `place` is 0 or 1.
     unsafe {
-        let counted = (&raw mut (*slot).packets).cast::<u64>().add(place);
+        let counted = (&raw mut (*entry).packets).cast::<u64>().add(place);
         add(counted, u64::from(packets));
-        let counted = (&raw mut (*slot).bytes).cast::<u64>().add(place);
+        let counted = (&raw mut (*entry).bytes).cast::<u64>().add(place);
         add(counted, u64::from(bytes));
     }
 }
@@ -166,14 +166,14 @@ pub(super) unsafe fn add(to: *mut u64, value: u64) {
 #[inline(always)]
 pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
     // A flow that was assured where it was has them.
-    if from.bucket == to.bucket && from.lane == to.lane && (from.table ^ to.table) & OTHER == 0 {
+    if from.bucket == to.bucket && from.slot == to.slot && (from.table ^ to.table) & OTHER == 0 {
         return;
     }
-    let (Some(from), Some(to)) = (from.lane(), to.lane()) else {
+    let (Some(from), Some(to)) = (from.slot(), to.slot()) else {
         return;
     };
     // SAFETY: both lie in their buckets.
-    unsafe { copy_counts(from.slot(), to.slot()) };
+    unsafe { copy_counts(from.entry(), to.entry()) };
 }
 
 /// # Safety
@@ -190,28 +190,28 @@ pub(super) unsafe fn copy_counts(from: *const FlowSlot, to: *mut FlowSlot) {
 
 #[inline(always)]
 pub(crate) fn remove(flow: FoundFlow) {
-    let Some(lane) = flow.lane() else { return };
-    clear(lane.bucket, lane.lane, flow.table, flow.stamp);
+    let Some(slot) = flow.slot() else { return };
+    clear(slot.bucket, slot.slot, flow.table, flow.stamp);
 }
 
 /// Frees a place, if it still holds the flow.
 #[inline(never)]
-pub(super) fn clear(bucket: *mut FlowBucket, lane: u32, table: u32, stamp: u32) -> u32 {
-    let lane = Lane { bucket, lane };
-    let mut owner = NOBODY;
+pub(super) fn clear(bucket: *mut FlowBucket, slot: u32, table: u32, stamp: u32) -> u32 {
+    let slot = Slot { bucket, slot };
+    let mut owner = NO_OWNER;
     // SAFETY: as in `write_state`.
     unsafe {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
-        if lane.holds(table, stamp) {
-            lane.tag().write_volatile(0);
-            (&raw mut (*lane.slot()).stamp).write_volatile(next_stamp(stamp));
-            owner = (*lane.slot()).state.owner;
+        if slot.holds(table, stamp) {
+            slot.tag().write_volatile(0);
+            (&raw mut (*slot.entry()).stamp).write_volatile(next_stamp(stamp));
+            owner = (*slot.entry()).state.owner;
         }
         bpf_spin_unlock(lock.cast());
     }
-    if owner != NOBODY && holds_assured(table) {
-        own(owner, NOBODY);
+    if owner != NO_OWNER && holds_assured(table) {
+        count_owned(owner, NO_OWNER);
     }
     0
 }

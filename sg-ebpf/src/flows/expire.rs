@@ -7,8 +7,8 @@ use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
 use sg_common::ids::Ticks;
 
-use super::bucket::{FLOWS, Lane, SLOTS, holds_assured, next_stamp, table_of};
-use super::owners::{NOBODY, own};
+use super::bucket::{FLOWS, SLOTS, Slot, holds_assured, next_stamp, table_of};
+use super::owners::{NO_OWNER, count_owned};
 use crate::globals::GLOBALS;
 
 /// The next bucket to sweep.
@@ -38,28 +38,28 @@ pub(super) extern "C" fn sg_sweep_flows(now: u32) -> u32 {
     let Some(bucket) = FLOWS.get_ptr_mut(next & globals.flow_mask) else {
         return 0;
     };
-    for lane in 0..SLOTS {
-        let lane = Lane { bucket, lane };
+    for slot in 0..SLOTS {
+        let slot = Slot { bucket, slot };
         // SAFETY: the pointers lie in the bucket; looked at again under the lock.
         unsafe {
-            if *lane.tag() == 0 || !(*lane.deadline()).has_passed(now) {
+            if *slot.tag() == 0 || !(*slot.deadline()).has_passed(now) {
                 continue;
             }
-            let slot = lane.slot();
-            let mut owner = NOBODY;
+            let entry = slot.entry();
+            let mut owner = NO_OWNER;
             let lock = &raw mut (*bucket).lock;
             bpf_spin_lock(lock.cast());
-            let tag = *lane.tag();
-            if tag != 0 && (*lane.deadline()).has_passed(now) {
+            let tag = *slot.tag();
+            if tag != 0 && (*slot.deadline()).has_passed(now) {
                 if holds_assured(table_of(tag)) {
-                    owner = (*slot).state.owner;
+                    owner = (*entry).state.owner;
                 }
-                (*slot).stamp = next_stamp((*slot).stamp);
-                lane.tag().write_volatile(0);
+                (*entry).stamp = next_stamp((*entry).stamp);
+                slot.tag().write_volatile(0);
             }
             bpf_spin_unlock(lock.cast());
-            if owner != NOBODY {
-                own(owner, NOBODY);
+            if owner != NO_OWNER {
+                count_owned(owner, NO_OWNER);
             }
         }
     }

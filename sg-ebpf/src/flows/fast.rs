@@ -3,13 +3,13 @@
 use sg_common::abi::Globals;
 use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowSlot, FlowState};
 use sg_common::ids::RuleSlot;
-use sg_common::tables::{Glance, Passing};
+use sg_common::tables::{FastFind, FastPacket};
 
 use super::bucket::{
-    ASSURED_FLOWS, FLOWS, Lane, NOWHERE, ONES, SLOTS, bit_number, is_moving_in, matching,
+    ASSURED_FLOWS, FLOWS, NOWHERE, ONES, SLOTS, Slot, bit_number, is_moving_in, matching,
     place_number, tag_in,
 };
-use super::change::{advance_slot, count_slot, extend_lane};
+use super::change::{advance_entry, count_entry, extend_slot};
 use super::order::keep_order;
 use super::search::SEARCHES;
 use crate::globals::{self, GLOBALS};
@@ -19,81 +19,81 @@ use crate::opaque::hidden;
 /// tag is right: nearly always that is the flow, and no loop is needed. What the packet does to the flow
 /// is kept.
 #[inline(always)]
-pub(crate) fn pass_along<P: Passing>(
+pub(crate) fn find_fast<P: FastPacket>(
     globals: &Globals,
     key: &FlowKey,
     own: *mut u32,
     state: &mut FlowState,
     packet: &P,
-) -> Glance<RuleSlot> {
+) -> FastFind<RuleSlot> {
     let places = key.places(&globals.hash_key);
     let tag = FlowKind::Assured.tag(places.tag);
     let Some(bucket) = FLOWS.get_ptr_mut(places.first & globals.flow_mask) else {
-        return Glance::Unsure;
+        return FastFind::Unsure;
     };
-    let mut lane = Lane {
+    let mut slot = Slot {
         bucket,
-        lane: FlowBucket::home(tag),
+        slot: FlowBucket::home(tag),
     };
     // SAFETY: array elements live as long as the program; what is read may change meanwhile.
-    if unsafe { lane.tag().read_volatile() } != tag {
+    if unsafe { slot.tag().read_volatile() } != tag {
         let place = sg_place_with(places.first, places.second, u32::from(tag));
         if place >= UNSURE {
             return match place {
-                NOWHERE => Glance::Absent,
-                _ => Glance::Unsure,
+                NOWHERE => FastFind::Absent,
+                _ => FastFind::Unsure,
             };
         }
         let Some(bucket) = FLOWS.get_ptr_mut(place / SLOTS) else {
-            return Glance::Unsure;
+            return FastFind::Unsure;
         };
-        lane = Lane {
+        slot = Slot {
             bucket,
-            lane: place,
+            slot: place,
         };
     }
     let now = globals::now();
-    let slot = lane.slot();
+    let entry = slot.entry();
     // The words that were hashed would be kept on the stack.
     let key = if P::KEY_IN_MEMORY { hidden(key) } else { key };
     // SAFETY: as in `sg_search_flow`.
     unsafe {
-        let stamp = (&raw const (*slot).stamp).read_volatile();
+        let stamp = (&raw const (*entry).stamp).read_volatile();
         keep_order(own);
-        if lane.tag().read_volatile() != tag
+        if slot.tag().read_volatile() != tag
             || is_moving_in(stamp)
-            || lane.deadline().read_volatile().has_passed(now)
-            || !is_keyed(slot, key)
+            || slot.deadline().read_volatile().has_passed(now)
+            || !is_keyed(entry, key)
         {
-            return Glance::Unsure;
+            return FastFind::Unsure;
         }
         // Read as late as it is needed: there are few registers.
-        let held = &raw const (*slot).state;
+        let held = &raw const (*entry).state;
         state.generation = (&raw const (*held).generation).read_volatile();
         state.owner = (&raw const (*held).owner).read_volatile();
         state.phase = (&raw const (*held).phase).read_volatile();
         state.initiator = (&raw const (*held).initiator).read_volatile();
         state.marks = (&raw const (*held).marks).read_volatile();
-        if !packet.may_pass(state) {
-            return Glance::Unsure;
+        if !packet.is_simple(state) {
+            return FastFind::Unsure;
         }
         state.end = (&raw const (*held).end).read_volatile();
         state.ack = (&raw const (*held).ack).read_volatile();
         state.window = (&raw const (*held).window).read_volatile();
         state.scales = (&raw const (*held).scales).read_volatile();
-        let passage = packet.passage(state);
+        let fast_update = packet.fast_update(state);
         let rule = (&raw const (*held).rule).read_volatile();
         keep_order(own);
-        if (&raw const (*slot).stamp).read_volatile() != stamp {
-            return Glance::Unsure;
+        if (&raw const (*entry).stamp).read_volatile() != stamp {
+            return FastFind::Unsure;
         }
-        if passage.has_moved {
-            advance_slot(slot, passage.leg, state);
+        if fast_update.has_moved {
+            advance_entry(entry, fast_update.leg, state);
         }
-        extend_lane(lane, now.after(passage.timeout));
+        extend_slot(slot, now.after(fast_update.timeout));
         let (packets, bytes) = packet.size();
-        count_slot(slot, passage.leg, packets, bytes);
-        Glance::Found(rule)
+        count_entry(entry, fast_update.leg, packets, bytes);
+        FastFind::Found(rule)
     }
 }
 
@@ -104,7 +104,7 @@ pub(super) const UNSURE: u32 = NOWHERE - 1;
 /// [`NOWHERE`]. That of an embryonic flow will do: the tag is looked at again.
 ///
 /// A function of its own: few flows are away from home. Flows stay where they are, but for those that
-/// are carried from a table of another size: whether there is one is asked before any place is looked at,
+/// are migrated from a table of another size: whether there is one is asked before any place is looked at,
 /// so that a flow which is found nowhere is in neither table.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -113,7 +113,7 @@ pub(super) extern "C" fn sg_place_with(first: u32, second: u32, tag: u32) -> u32
         return UNSURE;
     };
     // SAFETY: a reference is good to read from, and the word is this CPU's.
-    let carried_from = unsafe {
+    let migrated_from = unsafe {
         let mask = (&raw const globals.other_flow_mask).read_volatile();
         keep_order(&raw mut (*own).stamp);
         mask
@@ -123,12 +123,12 @@ pub(super) extern "C" fn sg_place_with(first: u32, second: u32, tag: u32) -> u32
         let Some(bucket) = FLOWS.get_ptr(index) else {
             return UNSURE;
         };
-        let lanes = lanes_with(bucket, tag as u16);
-        if lanes != 0 {
-            return place_number(index, bit_number(lanes & lanes.wrapping_neg()));
+        let slots = slots_with(bucket, tag as u16);
+        if slots != 0 {
+            return place_number(index, bit_number(slots & slots.wrapping_neg()));
         }
     }
-    match carried_from {
+    match migrated_from {
         0 => NOWHERE,
         _ => UNSURE,
     }
@@ -137,7 +137,7 @@ pub(super) extern "C" fn sg_place_with(first: u32, second: u32, tag: u32) -> u32
 /// Which places of a bucket have the tag of an assured flow, or that of an embryonic one which is else
 /// alike.
 #[inline(always)]
-pub(super) fn lanes_with(bucket: *const FlowBucket, tag: u16) -> u32 {
+pub(super) fn slots_with(bucket: *const FlowBucket, tag: u16) -> u32 {
     // The bit that tells the tables apart is set in all of them, so that embryonic flows match.
     let unseen = u64::from(tag_in(ASSURED_FLOWS, 0)) * ONES;
     // SAFETY: array elements live as long as the program; what is read may change meanwhile.
@@ -148,12 +148,12 @@ pub(super) fn lanes_with(bucket: *const FlowBucket, tag: u16) -> u32 {
     }
 }
 
-/// Whether a slot has this key, by whole words of the processor.
+/// Whether a entry has this key, by whole words of the processor.
 ///
 /// # Safety
-/// The slot must lie in a bucket.
+/// The entry must lie in a bucket.
 #[inline(always)]
-pub(super) unsafe fn is_keyed(slot: *const FlowSlot, key: &FlowKey) -> bool {
+pub(super) unsafe fn is_keyed(entry: *const FlowSlot, key: &FlowKey) -> bool {
     const _: () = assert!(core::mem::offset_of!(FlowSlot, key).is_multiple_of(8));
     let join = |lower: u32, upper: u32| u64::from(lower) | u64::from(upper) << 32;
     let [a, b, c, d] = key.local.raw_words();
@@ -166,9 +166,9 @@ pub(super) unsafe fn is_keyed(slot: *const FlowSlot, key: &FlowKey) -> bool {
         join(g, h),
         join(key.zone, ports),
     ];
-    // SAFETY: the key lies in the slot, at an address that eight divides.
+    // SAFETY: the key lies in the entry, at an address that eight divides.
     unsafe {
-        let held = (&raw const (*slot).key).cast::<u64>();
+        let held = (&raw const (*entry).key).cast::<u64>();
         let mut difference = 0;
         for (place, expected) in expected.into_iter().enumerate() {
             difference |= held.add(place).read_volatile() ^ expected;

@@ -17,7 +17,7 @@
 //! flow sweeps one more bucket, so that quotas become true again without any process.
 //!
 //! While the table changes its size there are two, and a flow is in one of them: what the current one
-//! does not have is looked for in the *other* one, used there in place, and carried over by a
+//! does not have is looked for in the *other* one, used there in place, and migrated by a
 //! program that the controller runs.
 //!
 //! What is called from several places is a function of its own in the kernel too: a call costs less
@@ -37,9 +37,9 @@ mod search;
 pub(crate) use bucket::FoundFlow;
 pub(crate) use change::{advance, carry_counts, count, extend, remove, update};
 pub(crate) use expire::sweep;
-pub(crate) use fast::pass_along;
+pub(crate) use fast::find_fast;
 pub(crate) use openings::{may_cross_syn, note_syn};
 pub(crate) use owners::owned;
 pub(crate) use place::insert;
-pub(crate) use resize::carry;
+pub(crate) use resize::migrate;
 pub(crate) use search::{find, find_either};

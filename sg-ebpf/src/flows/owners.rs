@@ -10,11 +10,11 @@ use aya_ebpf::macros::btf_map;
 static OWNED: Array<u32, 1> = Array::new();
 
 /// No owner.
-pub(super) const NOBODY: u32 = u32::MAX;
+pub(super) const NO_OWNER: u32 = u32::MAX;
 
-/// Adds to an owner's flows; [`NOBODY`] takes one away.
+/// Adds to an owner's flows; [`NO_OWNER`] takes one away.
 #[inline(always)]
-pub(super) fn own(owner: u32, change: u32) {
+pub(super) fn count_owned(owner: u32, change: u32) {
     if let Some(owned) = OWNED.get_ptr_mut(owner) {
         // SAFETY: an aligned word in a map value.
         unsafe {
@@ -25,5 +25,5 @@ pub(super) fn own(owner: u32, change: u32) {
 
 #[inline(always)]
 pub(crate) fn owned(owner: u32) -> u32 {
-    OWNED.get(owner).copied().unwrap_or(NOBODY)
+    OWNED.get(owner).copied().unwrap_or(NO_OWNER)
 }

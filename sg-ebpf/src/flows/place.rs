@@ -5,14 +5,14 @@ use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowSearch, FlowState};
 use sg_common::ids::Ticks;
 
 use super::bucket::{
-    ASSURED_FLOWS, EITHER, EMBRYONIC_FLOWS, FLOWS, FoundFlow, Lane, NOWHERE, SLOTS, holds_assured,
+    ASSURED_FLOWS, EITHER, EMBRYONIC_FLOWS, FLOWS, FoundFlow, NOWHERE, SLOTS, Slot, holds_assured,
     live_bit, next_stamp, number, place_number, table_of, tag_in,
 };
 use super::change::remove;
 use super::expire::sweep;
 use super::order::{full_barrier, keep_order};
-use super::owners::{NOBODY, own};
-use super::search::{begin_search, found, is_carrying, mask, sg_search_flow};
+use super::owners::{NO_OWNER, count_owned};
+use super::search::{begin_search, found, is_migrating, mask, sg_search_flow};
 use crate::words;
 
 /// Puts a flow into one of its two buckets, or assures it where it is.
@@ -46,25 +46,25 @@ pub(super) fn place(search: &mut FlowSearch) -> Option<()> {
     if sg_place_flow(search) == 0 && sg_place_flow(search) == 0 {
         return None;
     }
-    // What is carried may yet be taken back. A second place runs out then.
-    if is_carrying() {
+    // A migrated copy may still be rolled back, so duplicates are left to expire.
+    if is_migrating() {
         return Some(());
     }
-    for _ in 0..TWINS {
-        begin_twin_search(search);
+    for _ in 0..MAX_DUPLICATES {
+        begin_duplicate_search(search);
         if sg_search_flow(search) == 0 {
-            end_twin_search(search);
+            end_duplicate_search(search);
             break;
         }
-        sg_part_twins(search);
+        sg_drop_duplicate(search);
     }
     Some(())
 }
 
 /// Turns to whatever other place the flow that was just placed may have.
 #[inline(always)]
-pub(super) fn begin_twin_search(search: &mut FlowSearch) {
-    search.except = place_number(search.bucket, search.lane);
+pub(super) fn begin_duplicate_search(search: &mut FlowSearch) {
+    search.except = place_number(search.bucket, search.slot);
     search.except_stamp = search.stamp;
     search.except_table = search.table;
     search.table = EITHER;
@@ -74,8 +74,8 @@ pub(super) fn begin_twin_search(search: &mut FlowSearch) {
 
 /// Turns back.
 #[inline(always)]
-pub(super) fn end_twin_search(search: &mut FlowSearch) {
-    (search.bucket, search.lane) = (search.except / SLOTS, search.except % SLOTS);
+pub(super) fn end_duplicate_search(search: &mut FlowSearch) {
+    (search.bucket, search.slot) = (search.except / SLOTS, search.except % SLOTS);
     search.stamp = search.except_stamp;
     search.table = search.except_table;
     search.except = NOWHERE;
@@ -83,7 +83,7 @@ pub(super) fn end_twin_search(search: &mut FlowSearch) {
 
 /// How many other places of one flow are looked for at most: those that so many CPUs can have written
 /// within a microsecond.
-pub(super) const TWINS: u32 = 4;
+pub(super) const MAX_DUPLICATES: u32 = 4;
 
 /// Assures a flow where this CPU has found it last, if it is there still. Returns 1 when it is assured.
 ///
@@ -100,38 +100,38 @@ pub(super) extern "C" fn sg_assure_flow(search: *mut FlowSearch) -> u32 {
     let Some(bucket) = FLOWS.get_ptr_mut(search.bucket) else {
         return 0;
     };
-    let lane = Lane {
+    let slot = Slot {
         bucket,
-        lane: search.lane,
+        slot: search.slot,
     };
-    let slot = lane.slot();
+    let entry = slot.entry();
     // Counted before anybody can find it and end it.
-    own(owner, 1);
+    count_owned(owner, 1);
     let mut was_embryonic = false;
     let mut is_assured = false;
-    // SAFETY: lock and slot lie in one map value; between lock and unlock are plain loads and stores.
+    // SAFETY: lock and entry lie in one map value; between lock and unlock are plain loads and stores.
     unsafe {
         let lock = &raw mut (*bucket).lock;
         bpf_spin_lock(lock.cast());
-        let tag = *lane.tag();
-        if tag != 0 && (*slot).key.is(&search.key) {
+        let tag = *slot.tag();
+        if tag != 0 && (*entry).key.is(&search.key) {
             is_assured = true;
             was_embryonic = table_of(tag) == EMBRYONIC_FLOWS;
             if was_embryonic {
                 // The stamp stays, so that whoever reads meanwhile finds the flow in one table or the
                 // other.
-                words::copy(&raw const search.state, &raw mut (*slot).state);
-                lane.deadline().write_volatile(search.deadline);
+                words::copy(&raw const search.state, &raw mut (*entry).state);
+                slot.deadline().write_volatile(search.deadline);
                 keep_order(&raw mut search.stamp);
-                lane.tag()
+                slot.tag()
                     .write_volatile(tag_in(ASSURED_FLOWS, u32::from(tag)));
             }
-            search.stamp = (*slot).stamp;
+            search.stamp = (*entry).stamp;
         }
         bpf_spin_unlock(lock.cast());
     }
     if !was_embryonic {
-        own(owner, NOBODY);
+        count_owned(owner, NO_OWNER);
     }
     u32::from(is_assured)
 }
@@ -175,12 +175,12 @@ pub(super) extern "C" fn sg_room_in(index: u32, now: u32) -> u32 {
         return 0;
     };
     let mut room = 0;
-    for lane in 0..SLOTS {
-        let lane = Lane { bucket, lane };
+    for slot in 0..SLOTS {
+        let slot = Slot { bucket, slot };
         // SAFETY: the pointers lie in the bucket.
         unsafe {
-            let tag = u32::from(lane.tag().read_volatile());
-            let is_live = live_bit(tag, lane.deadline().read_volatile(), now);
+            let tag = u32::from(slot.tag().read_volatile());
+            let is_live = live_bit(tag, slot.deadline().read_volatile(), now);
             let is_assured = tag >> 1 & 1;
             room += (1 - is_live) * ROOM_OF_FREE + (is_live & !is_assured);
         }
@@ -211,9 +211,9 @@ pub(super) extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
     let is_assured = holds_assured(search.table);
     if is_assured {
         // As in `sg_assure_flow`.
-        own(search.state.owner, 1);
+        count_owned(search.state.owner, 1);
     }
-    let mut expired_owner = NOBODY;
+    let mut expired_owner = NO_OWNER;
     let mut placed = 0;
     // SAFETY: lock and slots lie in one map value; between lock and unlock are plain loads and
     // stores.
@@ -222,9 +222,9 @@ pub(super) extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
         bpf_spin_lock(lock.cast());
         let mut least = u64::MAX;
         for number in 0..SLOTS {
-            let at = Lane {
+            let at = Slot {
                 bucket,
-                lane: number,
+                slot: number,
             };
             let tag = u32::from(*at.tag());
             let deadline = *at.deadline();
@@ -236,39 +236,39 @@ pub(super) extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
             least = if candidate < least { candidate } else { least };
         }
         if (least >> 32) as u32 & TAKEN == 0 {
-            let lane = Lane {
+            let slot = Slot {
                 bucket,
-                lane: least as u32 ^ home,
+                slot: least as u32 ^ home,
             };
-            let slot = lane.slot();
-            if holds_assured(table_of(*lane.tag())) {
-                expired_owner = (*slot).state.owner;
+            let entry = slot.entry();
+            if holds_assured(table_of(*slot.tag())) {
+                expired_owner = (*entry).state.owner;
             }
-            lane.tag().write_volatile(0);
-            let stamp = next_stamp((*slot).stamp);
-            (&raw mut (*slot).stamp).write_volatile(stamp.wrapping_sub(1));
+            slot.tag().write_volatile(0);
+            let stamp = next_stamp((*entry).stamp);
+            (&raw mut (*entry).stamp).write_volatile(stamp.wrapping_sub(1));
             keep_order(&raw mut search.stamp);
-            words::copy(&raw const search.key, &raw mut (*slot).key);
-            words::copy(&raw const search.state, &raw mut (*slot).state);
-            words::clear(&raw mut (*slot).packets);
-            words::clear(&raw mut (*slot).bytes);
-            (*slot).opened = search.now;
-            lane.deadline().write_volatile(search.deadline);
+            words::copy(&raw const search.key, &raw mut (*entry).key);
+            words::copy(&raw const search.state, &raw mut (*entry).state);
+            words::clear(&raw mut (*entry).packets);
+            words::clear(&raw mut (*entry).bytes);
+            (*entry).opened = search.now;
+            slot.deadline().write_volatile(search.deadline);
             keep_order(&raw mut search.stamp);
-            (&raw mut (*slot).stamp).write_volatile(stamp);
-            lane.tag().write_volatile(tag);
-            search.lane = lane.index() as u32;
+            (&raw mut (*entry).stamp).write_volatile(stamp);
+            slot.tag().write_volatile(tag);
+            search.slot = slot.index() as u32;
             search.stamp = stamp;
             placed = 1;
         }
         bpf_spin_unlock(lock.cast());
     }
-    if expired_owner != NOBODY {
-        own(expired_owner, NOBODY);
+    if expired_owner != NO_OWNER {
+        count_owned(expired_owner, NO_OWNER);
     }
     if placed == 0 {
         if is_assured {
-            own(search.state.owner, NOBODY);
+            count_owned(search.state.owner, NO_OWNER);
         }
         search.bucket ^= (search.first ^ search.second) & mask(search.table).unwrap_or(0);
     }
@@ -285,35 +285,35 @@ pub(super) extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
 /// A global function: the verifier checks it once and not at every call.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn sg_part_twins(search: *mut FlowSearch) -> u32 {
+pub(super) extern "C" fn sg_drop_duplicate(search: *mut FlowSearch) -> u32 {
     if search.is_null() {
         return 0;
     }
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
-    let twin = found(search);
-    end_twin_search(search);
-    let Some(lane) = found(search).lane() else {
+    let duplicate = found(search);
+    end_duplicate_search(search);
+    let Some(slot) = found(search).slot() else {
         return 0;
     };
     // SAFETY: the pointer lies in the bucket.
-    search.table = table_of(unsafe { lane.tag().read_volatile() });
+    search.table = table_of(unsafe { slot.tag().read_volatile() });
     let own = found(search);
     let Some(mask) = mask(own.table) else {
         return 0;
     };
     let first = search.first & mask;
-    let own_goes = if own.table == twin.table {
-        rank(twin, first) < rank(own, first)
+    let own_goes = if own.table == duplicate.table {
+        rank(duplicate, first) < rank(own, first)
     } else {
-        holds_assured(twin.table)
+        holds_assured(duplicate.table)
     };
     if own_goes {
         remove(own);
-        (search.bucket, search.lane) = (twin.bucket, twin.lane);
-        (search.stamp, search.table) = (twin.stamp, twin.table);
+        (search.bucket, search.slot) = (duplicate.bucket, duplicate.slot);
+        (search.stamp, search.table) = (duplicate.stamp, duplicate.table);
     } else {
-        remove(twin);
+        remove(duplicate);
     }
     0
 }
@@ -321,5 +321,5 @@ pub(super) extern "C" fn sg_part_twins(search: *mut FlowSearch) -> u32 {
 /// Where in the order of a search a place comes.
 #[inline(always)]
 pub(super) fn rank(place: FoundFlow, first: u32) -> u32 {
-    u32::from(place.bucket != first) * SLOTS + place.lane
+    u32::from(place.bucket != first) * SLOTS + place.slot
 }

@@ -6,7 +6,7 @@ use sg_common::flow::{FlowKey, FlowKind, FlowSearch, FlowState};
 use sg_common::ids::Ticks;
 
 use super::bucket::{
-    EITHER, FoundFlow, Lane, NOWHERE, ONES, OTHER, SLOTS, bit_number, bucket, holds_assured,
+    EITHER, FoundFlow, NOWHERE, ONES, OTHER, SLOTS, Slot, bit_number, bucket, holds_assured,
     is_moving_in, matching, number, place_number, table_of, tag_in,
 };
 use super::order::keep_order;
@@ -105,40 +105,40 @@ pub(super) extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
         // and is compared again below.
         unsafe {
             let words = (&raw const (*bucket).tags).cast::<u64>();
-            let mut lanes = matching(words.read_volatile() | unseen, tag)
+            let mut slots = matching(words.read_volatile() | unseen, tag)
                 | matching(words.add(1).read_volatile() | unseen, tag) << 4;
             for _ in 0..SLOTS {
-                if lanes == 0 {
+                if slots == 0 {
                     break;
                 }
-                let bit = lanes & lanes.wrapping_neg();
-                lanes &= !bit;
-                let lane = Lane {
+                let bit = slots & slots.wrapping_neg();
+                slots &= !bit;
+                let slot = Slot {
                     bucket,
-                    lane: bit_number(bit),
+                    slot: bit_number(bit),
                 };
-                let slot = lane.slot();
+                let entry = slot.entry();
                 // Before the state: who finds a flow assured finds the state of an assured one.
-                let table = table_of(lane.tag().read_volatile());
-                let stamp = (&raw const (*slot).stamp).read_volatile();
+                let table = table_of(slot.tag().read_volatile());
+                let stamp = (&raw const (*entry).stamp).read_volatile();
                 keep_order(own);
                 // What is read anew here would otherwise be kept on the stack; of the key, that is so as in
-                // `pass_along`.
+                // `find_fast`.
                 let except = (&raw const search.except).read_volatile();
                 let now = (&raw const search.now).read_volatile();
                 if is_moving_in(stamp)
-                    || place_number(index, lane.lane) == except
-                    || lane.deadline().read_volatile().has_passed(now)
-                    || !(*slot).key.is(hidden(&search.key))
+                    || place_number(index, slot.slot) == except
+                    || slot.deadline().read_volatile().has_passed(now)
+                    || !(*entry).key.is(hidden(&search.key))
                 {
                     continue;
                 }
-                words::copy(&raw const (*slot).state, &raw mut search.state);
+                words::copy(&raw const (*entry).state, &raw mut search.state);
                 search.bucket = index;
-                search.lane = lane.lane;
+                search.slot = slot.slot;
                 search.stamp = stamp;
                 keep_order(own);
-                if (&raw const (*slot).stamp).read_volatile() == stamp {
+                if (&raw const (*entry).stamp).read_volatile() == stamp {
                     let searched = (&raw const search.table).read_volatile();
                     if searched & EITHER != 0 {
                         search.table = table | searched & OTHER;
@@ -195,13 +195,13 @@ pub(super) fn find_in(
 
 /// Whether a flow may be in the other table.
 #[inline(always)]
-pub(super) fn is_carrying() -> bool {
+pub(super) fn is_migrating() -> bool {
     GLOBALS
         .get(0)
         .is_some_and(|globals| globals.other_flow_mask != 0)
 }
 
-/// Searches, also where flows are carried from. One that moves is in its new place before it leaves the
+/// Searches, also where flows are migrated from. One that moves is in its new place before it leaves the
 /// old one, so who misses it in both finds it in the new one.
 ///
 /// In place: the frame of another function would be on the stack during a search.
@@ -210,7 +210,7 @@ pub(super) fn search_both(search: &mut FlowSearch) -> bool {
     if sg_search_flow(search) != 0 {
         return true;
     }
-    if !is_carrying() {
+    if !is_migrating() {
         return false;
     }
     search.table |= OTHER;
@@ -227,7 +227,7 @@ pub(super) fn found(search: &FlowSearch) -> FoundFlow {
     FoundFlow {
         table: search.table,
         bucket: search.bucket,
-        lane: search.lane,
+        slot: search.slot,
         stamp: search.stamp,
     }
 }

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use sg_common::abi::{Interface, InterfaceFlags};
-use sg_common::decide::Desk;
+use sg_common::decide::Scratch;
 use sg_common::ids::{Generation, Ticks};
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
@@ -28,7 +28,7 @@ pub struct HostEvaluator {
     tables: HostTables<'static>,
     milliseconds: u64,
     /// What the packets before have left there, which must not matter.
-    desk: Desk,
+    scratch: Scratch,
 }
 
 impl HostEvaluator {
@@ -44,7 +44,7 @@ impl HostEvaluator {
             generation: Generation(0),
             tables: HostTables::new(image, Generation(0), room),
             milliseconds: 0,
-            desk: Desk::default(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -125,9 +125,9 @@ impl Evaluator for HostEvaluator {
         let is_guest = interface.flags.has(InterfaceFlags::GUEST);
         let received = (direction == Direction::Ingress) != is_guest;
         let apart = self.tables.clone();
-        let short = apart.judge_at_once(interface, received, frame, &mut self.desk);
+        let short = apart.judge_fast(interface, received, frame, &mut self.scratch);
         let further = self.tables.clone();
-        let shortest = further.judge_v4_at_once(interface, received, frame, &mut self.desk);
+        let shortest = further.judge_fast_v4(interface, received, frame, &mut self.scratch);
         let long = self.tables.judge(interface, received, frame, &());
         for (way, decision, tables) in [
             ("at once", short, &apart),

@@ -1,7 +1,7 @@
 //! Any bytes as a frame: what is read of them.
 
 use anyhow::{Context as _, Result, ensure};
-use sg_common::decide::Desk;
+use sg_common::decide::Scratch;
 use sg_common::packet::Framing;
 use sg_common::parse::{Content, Headers, Part, read_plain, read_plain_v4, read_sequence_v4};
 use sg_common::protocol::{ICMP, ICMPV6, IcmpRole, TCP, TcpFlags, UDP};
@@ -47,15 +47,15 @@ struct Read {
 impl Read {
     fn of(frame: &[u8], framing: Framing) -> Self {
         // What is left there by packets before must not matter.
-        let mut desk = Desk::default();
-        desk.headers.tcp_seq = 7;
-        desk.headers.content = Content::Arp;
-        let reason = desk.read(frame, framing);
-        let Desk {
+        let mut scratch = Scratch::default();
+        scratch.headers.tcp_seq = 7;
+        scratch.headers.content = Content::Arp;
+        let reason = scratch.read(frame, framing);
+        let Scratch {
             headers,
             other: mut quoted,
             ..
-        } = desk;
+        } = scratch;
         if quoted.content != Content::Ip {
             // What is left of a quote that cannot be read is nobody's to look at.
             quoted = Headers::default();
