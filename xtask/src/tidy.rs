@@ -3,6 +3,7 @@
 //! It knows words and folders, no types: what the compiler can hold is left to the compiler.
 
 mod code;
+mod layers;
 mod rules;
 mod tree;
 

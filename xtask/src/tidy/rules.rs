@@ -2,6 +2,7 @@
 
 use super::Violation;
 use super::code::{has_word, without_prose};
+use super::layers::modules_import_upwards;
 use super::tree::{File, Tree};
 
 type Rule = fn(&Tree) -> Vec<Violation>;
@@ -9,6 +10,7 @@ type Rule = fn(&Tree) -> Vec<Violation>;
 /// Every rule with what it holds.
 pub(super) const ALL: &[(&str, Rule)] = &[
     ("the shared core stands alone", core_stands_alone),
+    ("modules import upwards only", modules_import_upwards),
     ("only the dataplane opens BPF", only_the_dataplane_opens_bpf),
     ("compiling a policy is pure", compile_is_pure),
     (
@@ -253,13 +255,13 @@ fn words<'a>(
     found
 }
 
-fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
+pub(super) fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines()
         .enumerate()
         .map(|(index, line)| (index + 1, line))
 }
 
-fn at(file: &File, line: usize, what: String) -> Violation {
+pub(super) fn at(file: &File, line: usize, what: String) -> Violation {
     Violation {
         path: file.path.clone(),
         line: Some(line),
