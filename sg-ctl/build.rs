@@ -24,11 +24,18 @@ struct Object {
 }
 
 /// All of them.
-const OBJECTS: &[Object] = &[Object {
-    name: "sg-ebpf",
-    feature: None,
-    wanted_by: None,
-}];
+const OBJECTS: &[Object] = &[
+    Object {
+        name: "sg-ebpf",
+        feature: None,
+        wanted_by: None,
+    },
+    Object {
+        name: "sg-ebpf-measure",
+        feature: Some("measure"),
+        wanted_by: Some("CARGO_FEATURE_MEASURE"),
+    },
+];
 
 #[derive(Debug, Error)]
 enum Error {

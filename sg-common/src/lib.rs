@@ -26,5 +26,6 @@ pub mod ports;
 pub mod protocol;
 pub mod ranges;
 pub mod report;
+#[cfg(feature = "measure")]
 pub mod scatter;
 pub mod tables;

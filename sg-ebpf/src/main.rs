@@ -2,8 +2,8 @@
 //!
 //! This crate has adapters and no policy thinking: [`frame`] reads bytes from either kind of
 //! hook, [`maps`] answers the decision's questions, [`flows`] keeps flows in buckets,
-//! [`counters`] counts, [`events`] tells who reads along, [`yardsticks`] are for measuring. A packet
-//! whose interface has no entry is dropped.
+//! [`counters`] counts, [`events`] tells who reads along. A packet whose interface has no entry is
+//! dropped. The feature `measure` adds programs to measure by.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -19,12 +19,13 @@ mod flows;
 mod frame;
 mod globals;
 mod maps;
+#[cfg(feature = "measure")]
+mod measure;
 mod opaque;
 mod registers;
 mod stages;
 mod tables;
 mod words;
-mod yardsticks;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
 use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_load_bytes};

@@ -126,19 +126,23 @@ impl Sg {
     /// Makes a copy of `sg-ctl` that differs as another build does: in its programs for the
     /// kernel, which compare equal only to themselves.
     pub fn another_build(&self) -> Result<PathBuf> {
-        // The ELF header of a little-endian object for machine 247, BPF.
         let mut bytes = fs::read(sg_ctl()?).context("reading sg-ctl")?;
+        // The ELF header of a little-endian object for machine 247, BPF. There may be several.
         let is_object = |window: &[u8]| {
             window.starts_with(b"\x7fELF\x02\x01\x01") && window[18..20] == [247, 0]
         };
-        let object = bytes.windows(20).position(is_object);
-        let object = object.context("sg-ctl has no object inside")?;
-        // A word of its debug information, which the kernel never sees.
-        let word = b"rustc version";
-        let rest = &bytes[object..];
-        let found = rest.windows(word.len()).position(|window| window == word);
-        let found = object + found.context("the object names no compiler")?;
-        bytes[found..found + word.len()].make_ascii_uppercase();
+        let windows = bytes.windows(20).enumerate();
+        let objects = windows.filter_map(|(at, window)| is_object(window).then_some(at));
+        let objects: Vec<usize> = objects.collect();
+        ensure!(!objects.is_empty(), "sg-ctl has no object inside");
+        for object in objects {
+            // A word of its debug information, which the kernel never sees.
+            let word = b"rustc version";
+            let rest = &bytes[object..];
+            let found = rest.windows(word.len()).position(|window| window == word);
+            let found = object + found.context("the object names no compiler")?;
+            bytes[found..found + word.len()].make_ascii_uppercase();
+        }
         let path = self.folder.path().join("another-sg-ctl");
         fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;

@@ -2,7 +2,7 @@
 //! and on real devices, with all of a frame linear and with no more than its Ethernet header.
 
 use anyhow::{Result, ensure};
-use sg_ctl::dataplane::ReplayHook;
+use sg_ctl::dataplane::measure::ReplayHook;
 use tests::corpus::{Case, Corpus, Followed, follow, show_policies, tell};
 use tests::evaluators::{Hooks, HostEvaluator, Kernel, Linear, Way, in_kernel};
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sg_common::report::Verdict;
-use sg_ctl::dataplane::{Dataplane, Replay, ReplayHook};
+use sg_ctl::dataplane::Dataplane;
+use sg_ctl::dataplane::measure::{Replay, ReplayHook};
 use tests::lab::{Host, Lab};
 use tests::packets::words::frame;
 use tests::sg::Sg;

@@ -22,7 +22,7 @@ use sg_common::packet::{Direction, Framing};
 use sg_common::report::Reason;
 use sg_ctl::compile::image::Image;
 use sg_ctl::compile::{AttachedInterface, Limits, Settings, compile};
-use sg_ctl::dataplane::{Rehearsal, Yardstick};
+use sg_ctl::dataplane::measure::{Rehearsal, Yardstick};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::policy::file::PolicyFile;
 use sg_ctl::policy::model::Policy;

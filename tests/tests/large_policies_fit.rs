@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use sg_common::report::Verdict;
-use sg_ctl::dataplane::{Dataplane, ReplayHook};
+use sg_ctl::dataplane::Dataplane;
+use sg_ctl::dataplane::measure::ReplayHook;
 use sg_ctl::dirs::{DirOptions, Dirs};
 use tests::lab::Lab;
 use tests::packets::{Packet, flags};

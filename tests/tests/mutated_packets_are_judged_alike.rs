@@ -5,7 +5,7 @@
 //! there is; and the loaded programs say what the host's tables say.
 
 use anyhow::{Context, Result, ensure};
-use sg_ctl::dataplane::ReplayHook;
+use sg_ctl::dataplane::measure::ReplayHook;
 use tests::corpus::{
     Case, Corpus, Evaluator, Followed, PacketStep, Step, follow, read_policy, show_policies,
 };

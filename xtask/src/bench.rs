@@ -35,15 +35,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     setup::for_live_traffic()?;
     setup::for_building()?;
     setup::for_measuring();
-    workspace::run(workspace::command("cargo").args([
-        "build",
-        "--quiet",
-        "--locked",
-        "--release",
-        "--package=sg-ctl",
-        "--package=xtask",
-        "--features=xtask/bench",
-    ]))?;
+    // Each by itself: what measures turns on features of sg-ctl that the measured program must not have.
+    for package in [
+        ["--package=sg-ctl", "--bin=sg-ctl"].as_slice(),
+        &["--package=xtask", "--features=xtask/bench"],
+    ] {
+        let build = ["build", "--quiet", "--locked", "--release"];
+        workspace::run(workspace::command("cargo").args(build).args(package))?;
+    }
     let release = workspace::target().join("release");
     let mut measure = workspace::command(&release.join("sg-bench").to_string_lossy());
     measure

@@ -6,23 +6,21 @@
 //! puts its programs under the links that are there; each packet meets the old program or the new.
 
 mod audited;
-mod budget;
 mod clock;
 mod counters;
 mod ending;
 mod events;
 mod filters;
 mod fitness;
-mod flood;
 mod flow_reports;
 mod flow_tables;
 mod foreign;
 mod former;
 mod hooks;
 mod installed;
-#[cfg(test)]
-mod loops;
 mod maps;
+#[cfg(feature = "measure")]
+pub mod measure;
 mod needs;
 mod netlink;
 mod object;
@@ -31,18 +29,13 @@ mod pins;
 mod placing;
 pub mod probe;
 mod refusal;
-mod rehearsal;
-mod replay;
-mod replay_flows;
 pub mod report;
 mod seal;
 mod sizes;
-mod stack;
 mod state;
 mod sys;
 mod update;
 mod verify;
-mod walk;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
@@ -65,22 +58,17 @@ use sg_common::packet::Direction;
 use thiserror::Error;
 
 use self::audited::AuditMarks;
-pub use self::budget::{Budget, MapCost, ProgramCost};
 use self::counters::ReasonTotals;
 pub use self::ending::Ender;
 pub use self::events::EventStream;
 use self::filters::{Failure, Refused};
 pub use self::fitness::{Unfit, unfit};
-pub use self::flood::{Bound, Flood};
 use self::flow_tables::{FlowRoom, FlowSize};
 use self::hooks::Instance;
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{FLOW_MAPS, LayoutMaps, flows_folder, layout_folder};
 use self::per_cpu::{Counter, PerCpu};
 use self::placing::Placing;
-pub use self::rehearsal::{Rehearsal, Yardstick};
-pub use self::replay::{Replay, ReplayHook};
-pub use self::replay_flows::ReplayFlows;
 pub use self::report::{
     Attachment, FlowReport, FlowUsage, FullRoom, ReasonCount, ReceiveHook, RuleCount, TcHook,
     TcpMarks,
@@ -89,7 +77,6 @@ use self::sizes::Sizes;
 pub use self::state::Owner;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
-pub use self::walk::{Lost, Walk, Walker};
 use self::wire::Wire;
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};

@@ -1,7 +1,6 @@
 //! The eBPF object: embedded, loaded into new maps or onto pinned ones.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::panic::resume_unwind;
@@ -11,7 +10,6 @@ use std::thread;
 use aya::maps::{Array, MapData};
 use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions, VerifierLogLevel};
-use aya_obj::Object;
 use aya_obj::programs::XdpAttachType;
 use nix::sys::time::TimeValLike as _;
 use nix::time::ClockId;
@@ -40,7 +38,7 @@ pub(super) const MIGRATE: &str = "sg_migrate";
 /// Lets everything pass.
 pub(super) const PASS: &str = "sg_pass";
 const CLOCK: &str = "sg_clock";
-/// All but yardsticks.
+/// All but that which lets everything pass.
 pub(super) const PROGRAMS: [&str; 6] = [XDP_RECEIVE, TC_RECEIVE, TC_SEND, END_FLOW, MIGRATE, CLOCK];
 
 /// What the verifier writes about a program that it refuses: every step on the way there. Of one that
@@ -52,14 +50,6 @@ const FRAGMENTS: u32 = 16_384;
 
 /// A reader's ring: what a few busy CPUs may write between two of its looks. A power of two.
 const RING_BYTES: u32 = 1 << 19;
-
-/// The object, and the numbers of the sections that have its code.
-pub(super) fn parsed() -> Result<(Object, HashSet<usize>), Error> {
-    let object = Object::parse(OBJECT).map_err(|error| Error::Unreadable(error.into()))?;
-    let sections = object.functions.keys().map(|(section, _)| *section);
-    let sections = sections.collect();
-    Ok((object, sections))
-}
 
 /// Tells one build of the object from another.
 pub(super) fn fingerprint() -> u64 {
@@ -76,6 +66,16 @@ pub(super) fn fingerprint() -> u64 {
 /// Loads the object for one network namespace. Maps that are pinned are used, others are made and
 /// pinned.
 pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Error> {
+    load_build(OBJECT, bpffs, record, netns)
+}
+
+/// The same for any build of the object.
+pub(super) fn load_build(
+    build: &[u8],
+    bpffs: &Path,
+    record: &Record,
+    netns: u32,
+) -> Result<Ebpf, Error> {
     let layout = layout_folder(bpffs, record.layout);
     let shared = flows_folder(bpffs);
     let table = record.flows.folder(bpffs);
@@ -142,7 +142,7 @@ pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Er
     loader.override_global("REASONS_A_CPU", &reasons, true);
     loader.override_global("RULES_A_CPU", &sizes.rules, true);
     loader
-        .load(OBJECT)
+        .load(build)
         .map_err(|source| Error::Object(Box::new(source)))
 }
 

@@ -14,7 +14,6 @@ use sg_common::flow::{FlowBucket, Migration};
 use sg_common::ids::Identity;
 use sg_common::ports::{PortEntry, PortTable};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
-use sg_common::scatter::Scatter;
 
 /// A map's key or value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +53,6 @@ entries!(
     FragmentKey,
     FragmentVerdict,
     Awaiting,
-    Scatter,
 );
 
 /// The memory of these entries.

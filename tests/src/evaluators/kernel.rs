@@ -12,9 +12,8 @@ use sg_common::ids::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_ctl::compile::Limits;
-use sg_ctl::dataplane::{
-    DEFAULT_CAPACITY, Dataplane, Device, ReceiveHook, Replay, ReplayHook, Wanted,
-};
+use sg_ctl::dataplane::measure::{Replay, ReplayHook};
+use sg_ctl::dataplane::{DEFAULT_CAPACITY, Dataplane, Device, ReceiveHook, Wanted};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use sg_ctl::interfaces::{self, Link, Netns};
 use sg_ctl::policy::mac::MacAddress;

@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
 use sg_ctl::compile::Limits;
-use sg_ctl::dataplane::{Rehearsal, Yardstick};
+use sg_ctl::dataplane::measure::{Rehearsal, Yardstick};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use tempfile::TempDir;
 use tests::packets::words::frame;

@@ -5,7 +5,8 @@
 //! bound stands a program that reads the headers before it drops: no filter drops more.
 
 use anyhow::{Result, ensure};
-use sg_ctl::dataplane::{Bound, ReceiveHook};
+use sg_ctl::dataplane::ReceiveHook;
+use sg_ctl::dataplane::measure::Bound;
 use tests::packets::words::packet;
 use tests::sg::Sg;
 use tests::sockets::TcpEcho;

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Result, anyhow};
 use sg_ctl::compile::image::Image;
 use sg_ctl::compile::{AttachedInterface, Settings, compile};
-use sg_ctl::dataplane::Rehearsal;
+use sg_ctl::dataplane::measure::Rehearsal;
 use sg_ctl::policy::file::PolicyFile;
 use sg_ctl::policy::model::Policy;
 use sg_ctl::policy::names::{InterfaceName, VpcName};

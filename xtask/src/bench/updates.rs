@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use sg_common::packet::Direction;
 use sg_ctl::compile::{Edits, Limits, Live, compile};
-use sg_ctl::dataplane::Rehearsal;
+use sg_ctl::dataplane::measure::Rehearsal;
 use sg_ctl::policy::change::{self, Edit};
 use sg_ctl::policy::model::{Peer, Permission, Policy, Rule, Traffic};
 use sg_ctl::policy::names::{GroupName, RuleId, VpcName};

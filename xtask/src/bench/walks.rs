@@ -7,7 +7,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use sg_ctl::compile::Limits;
-use sg_ctl::dataplane::{Rehearsal, Walk};
+use sg_ctl::dataplane::measure::{Rehearsal, Walk};
 use tests::packets::words::frame;
 
 use crate::judgement::{FEW_FLOWS, Pins};

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use sg_common::scatter::Scatter;
-use sg_ctl::dataplane::Flood;
+use sg_ctl::dataplane::measure::Flood;
 use tests::lab::{Host, Lab};
 
 use crate::policies::{HOST, PREFIXES_BASE, PREFIXES_MASK, UNNAMED};

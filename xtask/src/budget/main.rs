@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use serde_json::{Value, json};
-use sg_ctl::dataplane::{Budget, ProgramCost};
+use sg_ctl::dataplane::measure::{Budget, ProgramCost};
 use sg_ctl::dirs::{DirOptions, Dirs};
 
 /// A quarter of `BPF_COMPLEXITY_LIMIT_INSNS`: a kernel that prunes worse still takes it, and the verifier

@@ -64,7 +64,7 @@ const ALL: &[Layers] = &[
             "context maps",
             "counters events flows",
             "tables",
-            "stages",
+            "stages measure",
         ],
     },
     Layers {

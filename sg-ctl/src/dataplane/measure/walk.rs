@@ -14,9 +14,11 @@ use aya_obj::btf::Btf;
 use aya_obj::generated::bpf_insn;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY};
 
-use super::Error;
-use super::object;
-use super::sys;
+use super::super::Error;
+use super::super::object::OBJECT;
+use super::super::sys;
+use super::look_up::look_up;
+use super::parsed;
 
 /// The helpers that the programs call (`enum bpf_func_id`, linux/bpf.h).
 mod helper {
@@ -107,7 +109,7 @@ impl Walker {
     pub(super) fn over(folder: &Path, constants: &[(&str, u32)]) -> Result<Self, Error> {
         let unreadable =
             |source: Box<dyn std::error::Error + Send + Sync>| Error::Unreadable(source);
-        let (mut object, sections) = object::parsed()?;
+        let (mut object, sections) = parsed(OBJECT)?;
         let values: Vec<(&str, [u8; 4])> = constants
             .iter()
             .map(|(name, value)| (*name, value.to_le_bytes()))
@@ -690,7 +692,7 @@ impl Walker {
             // Values of CPUs are looked up for all of them; what the first one has is zero at first.
             Some(kernel) if map.kind != BPF_MAP_TYPE_PERCPU_ARRAY as u32 => {
                 let mut value = vec![0; map.value];
-                sys::look_up(kernel.as_fd(), &key, &mut value).ok()?;
+                look_up(kernel.as_fd(), &key, &mut value).ok()?;
                 value
             }
             _ if map.kind == BPF_MAP_TYPE_ARRAY as u32

@@ -13,11 +13,12 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Test
 use aya::{Ebpf, EbpfLoader, TestRun as _, TestRunOptions};
 use sg_common::scatter::Scatter;
 
-use super::object::{self, OBJECT};
+use super::super::object;
+use super::super::wire::Wire;
+use super::super::{Error, ReceiveHook};
+use super::MEASURING_OBJECT;
 use super::rehearsal::Yardstick;
 use super::replay::xdp_context;
-use super::wire::Wire;
-use super::{Error, ReceiveHook};
 
 const FLOOD: &str = "sg_flood";
 
@@ -126,7 +127,7 @@ impl Bound {
 
 fn load() -> Result<Ebpf, Error> {
     EbpfLoader::new()
-        .load(OBJECT)
+        .load(MEASURING_OBJECT)
         .map_err(|source| Error::Object(Box::new(source)))
 }
 

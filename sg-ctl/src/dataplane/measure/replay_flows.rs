@@ -11,10 +11,10 @@ use sg_common::abi::{Awaiting, FragmentKey, FragmentVerdict};
 use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowState};
 use sg_common::ids::Ticks;
 
-use super::Error;
-use super::maps::{FLOW_TABLE, flows_folder, open};
-use super::state::Record;
-use super::wire::Wire;
+use super::super::Error;
+use super::super::maps::{FLOW_TABLE, flows_folder, open};
+use super::super::state::Record;
+use super::super::wire::Wire;
 
 type Buckets = Array<MapData, Wire<FlowBucket>>;
 

@@ -10,11 +10,11 @@ use sg_common::ids::Ticks;
 use sg_common::packet::Direction;
 use sg_common::report::{Reason, Verdict};
 
-use super::maps::{layout_folder, open, open_reasons};
-use super::object;
-use super::per_cpu::PerCpu;
+use super::super::maps::{layout_folder, open, open_reasons};
+use super::super::object;
+use super::super::per_cpu::PerCpu;
+use super::super::{Dataplane, Error};
 use super::replay_flows::ReplayFlows;
-use super::{Dataplane, Error};
 
 const ETHERNET_HEADER: usize = 14;
 

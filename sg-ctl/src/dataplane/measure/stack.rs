@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use aya_obj::Object;
 use aya_obj::generated::bpf_insn;
 
-use super::Error;
-use super::object;
+use super::super::Error;
+use super::parsed;
 
 const FRAME_POINTER: u8 = 10;
 const CALL: u8 = 0x85;
@@ -21,12 +21,12 @@ const OWN_FUNCTION: u8 = 1;
 /// In the source register of [`LOAD_ADDRESS`]: a function for a helper to call (`BPF_PSEUDO_FUNC`).
 const CALLBACK: u8 = 4;
 
-/// The object's programs, each with the functions it calls.
+/// An object's programs, each with the functions it calls.
 pub(super) struct Stacks(Object);
 
 impl Stacks {
-    pub(super) fn of_object() -> Result<Self, Error> {
-        let (mut object, sections) = object::parsed()?;
+    pub(super) fn of(object: &[u8]) -> Result<Self, Error> {
+        let (mut object, sections) = parsed(object)?;
         object
             .relocate_calls(&sections)
             .map_err(|error| Error::Unreadable(error.into()))?;
@@ -125,6 +125,8 @@ pub(super) fn rounded(frames: &[u32]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::object::OBJECT;
+    use super::super::MEASURING_OBJECT;
     use super::*;
 
     fn instruction(code: u8, to: u8, from: u8, off: i16, imm: i32) -> bpf_insn {
@@ -144,15 +146,15 @@ mod tests {
         deepest(&functions(program), 0)
     }
 
-    /// Those for measuring among them, which no command loads.
     #[test]
     fn no_program_reaches_beyond_the_kernels_stack() {
-        let stacks = Stacks::of_object().unwrap();
-        assert!(stacks.0.programs.contains_key("sg_scattered_xdp"));
-        for (name, program) in &stacks.0.programs {
-            let function = &stacks.0.functions[&program.function_key()];
-            let chain = frames(&function.instructions);
-            assert!(rounded(&chain) <= 512, "{name}: {chain:?}");
+        for object in [OBJECT, MEASURING_OBJECT] {
+            let stacks = Stacks::of(object).unwrap();
+            for (name, program) in &stacks.0.programs {
+                let function = &stacks.0.functions[&program.function_key()];
+                let chain = frames(&function.instructions);
+                assert!(rounded(&chain) <= 512, "{name}: {chain:?}");
+            }
         }
     }
 

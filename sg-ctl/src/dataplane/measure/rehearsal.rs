@@ -1,8 +1,8 @@
 //! A policy in maps of its own, judged by programs that no device runs: for measuring.
 //!
 //! The maps are filled and the programs loaded as for an interface; only the links are missing. So
-//! it may have more interfaces than the machine, and none of them is disturbed. What runs are the
-//! programs of the object's yardsticks and the real entry points, through `BPF_PROG_TEST_RUN`.
+//! it may have more interfaces than the machine, and none of them is disturbed. What runs are the real
+//! entry points, and programs to measure them by, over the same maps, through `BPF_PROG_TEST_RUN`.
 
 use std::fs;
 use std::io;
@@ -20,16 +20,17 @@ use sg_common::packet::Direction;
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
 
-use super::flow_tables::{FlowRoom, FlowSize};
-use super::maps::{LayoutMaps, layout_folder};
-use super::object;
-use super::per_cpu::PerCpu;
+use super::super::flow_tables::{FlowRoom, FlowSize};
+use super::super::maps::{LayoutMaps, layout_folder};
+use super::super::object;
+use super::super::per_cpu::PerCpu;
+use super::super::sizes::Sizes;
+use super::super::state::Record;
+use super::super::wire::Wire;
+use super::super::{Dataplane, Error, remove_folder, update};
+use super::MEASURING_OBJECT;
 use super::replay_flows::ReplayFlows;
-use super::sizes::Sizes;
-use super::state::Record;
 use super::walk::Walker;
-use super::wire::Wire;
-use super::{Dataplane, Error, remove_folder, update};
 use crate::compile::image::Image;
 use crate::compile::{Change, Limits, Settings};
 
@@ -61,6 +62,11 @@ pub enum Yardstick {
 }
 
 impl Yardstick {
+    /// Whether it is a program of the shipped object: one that every build has.
+    fn is_shipped(self) -> bool {
+        matches!(self, Self::ReceiveXdp | Self::ReceiveTc | Self::SendTc)
+    }
+
     pub(super) fn program(self) -> &'static str {
         match self {
             Self::DropXdp => "sg_drop_xdp",
@@ -83,7 +89,8 @@ pub struct Rehearsal {
     folder: PathBuf,
     record: Record,
     maps: LayoutMaps,
-    object: Ebpf,
+    shipped: Ebpf,
+    measuring: Ebpf,
     /// Programs that were asked for: the verifier takes its time over each.
     loaded: Vec<Yardstick>,
     scatter: Array<MapData, Wire<Scatter>>,
@@ -127,7 +134,8 @@ impl Rehearsal {
     /// Fills new maps below a new folder of a bpf filesystem.
     pub fn stage(folder: &Path, image: &Image, settings: &Settings) -> Result<Self, Error> {
         let mut record = unattached(image, settings);
-        let mut object = object::load(folder, &record, Self::NETNS)?;
+        let shipped = object::load(folder, &record, Self::NETNS)?;
+        let mut measuring = object::load_build(MEASURING_OBJECT, folder, &record, Self::NETNS)?;
         let globals = Dataplane::globals(&record);
         let mut maps = LayoutMaps::open(&layout_folder(folder, record.layout))?;
         let nothing = Image {
@@ -135,7 +143,7 @@ impl Rehearsal {
             ..Image::default()
         };
         record.generation = update::update(&mut maps, &globals, &nothing, image)?.0;
-        let scatter = object
+        let scatter = measuring
             .take_map("SCATTER")
             .ok_or(Error::ProgramMissing("SCATTER"))?;
         Ok(Self {
@@ -145,7 +153,8 @@ impl Rehearsal {
             scatter: scatter.try_into().map_err(Error::Read)?,
             reasons: PerCpu::open(&maps.reasons)?,
             maps,
-            object,
+            shipped,
+            measuring,
         })
     }
 
@@ -190,7 +199,11 @@ impl Rehearsal {
     /// Puts a program into the kernel, for several CPUs to run it at once.
     pub fn load(&mut self, yardstick: Yardstick) -> Result<(), Error> {
         if !self.loaded.contains(&yardstick) {
-            object::load_program(&mut self.object, yardstick.program())?;
+            let object = match yardstick.is_shipped() {
+                true => &mut self.shipped,
+                false => &mut self.measuring,
+            };
+            object::load_program(object, yardstick.program())?;
             self.loaded.push(yardstick);
         }
         Ok(())
@@ -213,7 +226,11 @@ impl Rehearsal {
             repeat: times,
             ..TestRunOptions::default()
         };
-        let result = match self.object.program(name) {
+        let object = match yardstick.is_shipped() {
+            true => &self.shipped,
+            false => &self.measuring,
+        };
+        let result = match object.program(name) {
             Some(Program::Xdp(program)) => program.test_run(options),
             Some(Program::SchedClassifier(program)) => program.test_run(options),
             _ => return Err(Error::ProgramMissing(name)),
@@ -235,7 +252,7 @@ impl Rehearsal {
 
     /// Bytes of kernel memory that the maps take, as the kernel tells it for each.
     pub fn memory(&self) -> Result<u64, Error> {
-        self.object.maps().map(|(_, map)| memory_of(map)).sum()
+        self.shipped.maps().map(|(_, map)| memory_of(map)).sum()
     }
 
     /// How many packets had a reason so far, at every interface in both directions.

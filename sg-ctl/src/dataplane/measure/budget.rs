@@ -8,17 +8,17 @@ use std::path::Path;
 use aya::maps::Map;
 use aya::programs::ProgramError;
 
-use super::object;
+use super::super::object::{self, OBJECT};
+use super::super::{DEFAULT_CAPACITY, Error, remove_folder};
 use super::rehearsal::{Rehearsal, memory_of, unattached};
 use super::stack::{self, Stacks};
-use super::{DEFAULT_CAPACITY, Error, remove_folder};
 use crate::compile::Limits;
 use crate::compile::image::Image;
 
 /// What everything takes.
 #[derive(Clone, Debug)]
 pub struct Budget {
-    /// Every program but those for measuring.
+    /// Every program of the shipped object that is loaded for an interface or for the controller.
     pub programs: Vec<ProgramCost>,
     /// Every map, in the order of their names.
     pub maps: Vec<MapCost>,
@@ -68,7 +68,7 @@ impl Budget {
         let settings = Rehearsal::settings(DEFAULT_CAPACITY, Limits::default())?;
         let record = unattached(&Image::default(), &settings);
         let mut object = object::load(folder, &record, Rehearsal::NETNS)?;
-        let stacks = Stacks::of_object()?;
+        let stacks = Stacks::of(OBJECT)?;
         let mut programs = Vec::new();
         for name in object::PROGRAMS {
             object::load_program(&mut object, name)?;

@@ -8,10 +8,10 @@
 
 use std::collections::HashSet;
 
-use aya_obj::Object;
 use aya_obj::generated::bpf_insn;
 
-use super::object::{self, OBJECT};
+use super::super::object::{self, OBJECT};
+use super::parsed;
 
 const EXIT: u8 = 0x95;
 const CALL: u8 = 0x85;
@@ -98,8 +98,7 @@ fn a_loop_that_ends_with_a_jump_is_taken_and_one_that_is_fallen_into_is_not() {
 
 #[test]
 fn no_programs_loop_is_fallen_into() {
-    let mut object = Object::parse(OBJECT).unwrap();
-    let sections: HashSet<usize> = object.functions.keys().map(|(at, _)| *at).collect();
+    let (mut object, sections) = parsed(OBJECT).unwrap();
     object.relocate_calls(&sections).unwrap();
     for name in object::PROGRAMS {
         let function = &object.functions[&object.programs[name].function_key()];
