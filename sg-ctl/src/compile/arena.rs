@@ -30,7 +30,7 @@ impl Slice {
         self.offset + self.length
     }
 
-    fn range(self) -> std::ops::Range<usize> {
+    pub(super) fn range(self) -> std::ops::Range<usize> {
         let first = self.offset as usize;
         first..first + self.length as usize
     }
@@ -117,6 +117,18 @@ impl<E: Copy> Arena<E> {
     /// How many entries the map must have.
     pub fn reach(&self) -> u32 {
         self.slices.last().map_or(0, |slice| slice.end())
+    }
+}
+
+#[cfg(test)]
+impl<E: Copy + Default> Arena<E> {
+    /// The array, with nothing between the slices.
+    pub(super) fn whole(&self) -> Vec<E> {
+        let mut array = vec![E::default(); self.reach() as usize];
+        for (slice, entries) in self.iter() {
+            array[slice.range()].copy_from_slice(entries);
+        }
+        array
     }
 }
 

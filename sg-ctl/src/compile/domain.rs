@@ -230,9 +230,9 @@ fn number_policies(
     limits: &Limits,
     image: &mut Image,
 ) -> Result<(), CompileError> {
-    let mut numbers = Numbers::new(1, previous.policies.keys().copied());
+    let mut numbers = Numbers::new(1, previous.ids.policies.values().copied());
     let mut crossed = None;
-    let mut needs = previous.policies.len() as u64;
+    let mut needs = previous.ids.policies.len() as u64;
     for domain in domains {
         let keys: Vec<_> = domain.policies.keys().cloned().collect();
         for key in keys {

@@ -1,13 +1,14 @@
 //! What the kernel's maps hold for one generation, with every number settled.
 //!
-//! An image knows no maps: the dataplane writes it into the buffers that no packet reads. It
-//! also keeps by what names its numbers were given, because the next image must give the same
-//! things the same numbers, and new things none that a packet of this generation may still follow.
+//! An image knows no faces and no maps: the dataplane writes it into the faces nobody sees, and reads
+//! it back from those in force. It also keeps by what names its numbers were given, because the next
+//! image must give the same things the same numbers, and new things none that a packet of this
+//! generation may still follow.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use sg_common::abi::{ABI, GrantKey, GroupSetEntry, Interface, MemberKey, PrefixKey, Scope};
+use sg_common::abi::{GrantKey, GroupSetEntry, Interface, MemberKey, PrefixKey, Scope};
 use sg_common::addr::Addr;
 use sg_common::ids::{Identity, RuleSlot};
 use sg_common::ports::{PortEntry, PortTable};
@@ -18,7 +19,7 @@ pub use super::ranges::RangeArenas;
 use crate::policy::names::{GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 
 /// One compiled policy, ready to be installed. The default holds nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
     /// POLICIES by index, from 1.
     pub policies: BTreeMap<u32, GroupSetEntry>,
@@ -47,7 +48,7 @@ pub struct Image {
 }
 
 /// The names behind an image's numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
     /// Where each rule's counters are.
     pub rules: BTreeMap<RuleId, RuleSlot>,
@@ -109,6 +110,16 @@ impl ScopedPrefix {
             bits: PrefixKey::SCOPE_BITS + bits,
         }
     }
+
+    /// The address and how much of it counts, without the scope.
+    pub fn words(&self) -> String {
+        let address = self.key.address;
+        let family_bits = if address.is_v4() { 96 } else { 0 };
+        let bits = self
+            .bits
+            .saturating_sub(PrefixKey::SCOPE_BITS + family_bits);
+        format!("{address}/{bits}")
+    }
 }
 
 /// An address that groups hold.
@@ -130,7 +141,7 @@ pub struct Grant {
 }
 
 /// An interface in its slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstalledInterface {
     /// Where its entry is among [`Image::interface_places`].
     pub place: u32,
@@ -150,50 +161,5 @@ impl InstalledInterface {
     /// Whether both are of one device.
     pub fn is_device_of(&self, other: &Self) -> bool {
         (self.netns, self.ifindex) == (other.netns, other.ifindex)
-    }
-}
-
-/// Why stored bytes are no image.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// Another format, older or newer.
-    #[error(
-        "the stored tables have format {found}, and this version reads format {FORMAT}; apply the \
-         policy again to compile them anew"
-    )]
-    Format {
-        /// What the bytes say.
-        found: u64,
-    },
-    /// Not what was written.
-    #[error("the stored tables are damaged; apply the policy again to compile them anew")]
-    Damaged(#[from] postcard::Error),
-    /// Bytes are left over.
-    #[error("the stored tables are longer than they should be; apply the policy again")]
-    TooLong,
-}
-
-/// Changes with the shape of [`Image`], and with that of the maps.
-pub const FORMAT: u64 = (ABI as u64) << 32 | 4;
-
-impl Image {
-    /// Writes the image for [`Image::from_bytes`].
-    pub fn to_bytes(&self) -> Result<Vec<u8>, ImageError> {
-        Ok(postcard::to_extend(self, FORMAT.to_le_bytes().to_vec())?)
-    }
-
-    /// Reads what [`Image::to_bytes`] wrote.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
-        let Some((format, rest)) = bytes.split_first_chunk() else {
-            return Err(postcard::Error::DeserializeUnexpectedEnd.into());
-        };
-        let found = u64::from_le_bytes(*format);
-        if found != FORMAT {
-            return Err(ImageError::Format { found });
-        }
-        match postcard::take_from_bytes(rest)? {
-            (image, []) => Ok(image),
-            _ => Err(ImageError::TooLong),
-        }
     }
 }

@@ -12,9 +12,11 @@ pub mod host;
 mod host_flows;
 mod identities;
 pub mod image;
+mod in_use;
 mod interfaces;
 mod limits;
 mod live;
+mod meaning;
 mod numbers;
 mod ports;
 mod ranges;
@@ -23,9 +25,11 @@ mod rules;
 use crate::policy::model::Policy;
 
 use image::Image;
+pub use in_use::{Arrays, Astray, edges};
 pub use interfaces::AttachedInterface;
 pub use limits::{CompileError, INTERFACE_SLOTS, Limit, Limits, Subject};
 pub use live::{Change, Edits, Live};
+pub use meaning::differing;
 
 /// What the machine and its operator say about the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -27,7 +27,7 @@ const ODD_ONES: usize = 16;
 const STRAGGLERS: usize = 256;
 /// Slots of a segment, as a power of two: some thousand intervals, so that a change writes a few
 /// kilobytes, and what segments repeat at their seams is nothing.
-const SEGMENT_BITS: u32 = 8;
+pub(super) const SEGMENT_BITS: u32 = 8;
 
 /// What the tables of prefixes lie in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -279,9 +279,12 @@ impl RangeTables {
 
 /// The nested tables that edges lead to.
 fn nested(edges: &[(u64, u32)]) -> impl Iterator<Item = u32> {
-    let values = edges.iter().map(|(_, value)| *value);
-    let nested = values.filter(|value| value & RangeTable::NESTED != 0);
-    nested.map(|value| value & !RangeTable::NESTED)
+    edges.iter().filter_map(|(_, value)| nested_index(*value))
+}
+
+/// The nested table that a value stands for.
+pub(super) fn nested_index(value: u32) -> Option<u32> {
+    (value & RangeTable::NESTED != 0).then_some(value & !RangeTable::NESTED)
 }
 
 fn v4_edges(edges: &[Edge]) -> Vec<(u64, u32)> {
@@ -368,11 +371,19 @@ pub(super) type Edge = (u128, u32);
 
 /// Adds where the value changes, behind all others; the last word on an address counts, and what
 /// changes nothing is left out.
-pub(super) fn push_edge<A: Copy + PartialEq>(edges: &mut Vec<(A, u32)>, at: A, value: u32) {
+pub(super) fn push_edge<A: PartialEq, V: PartialEq + Default>(
+    edges: &mut Vec<(A, V)>,
+    at: A,
+    value: V,
+) {
     if edges.last().is_some_and(|(last, _)| *last == at) {
         edges.pop();
     }
-    if edges.last().map_or(0, |(_, before)| *before) != value {
+    let is_other = match edges.last() {
+        Some((_, before)) => *before != value,
+        None => value != V::default(),
+    };
+    if is_other {
         edges.push((at, value));
     }
 }
@@ -536,7 +547,7 @@ fn give_up<I: Interval + Default + Eq + Hash>(
     slots.release(place);
 }
 
-fn slots_of(table: &RangeTable) -> Slice {
+pub(super) fn slots_of(table: &RangeTable) -> Slice {
     Slice {
         offset: table.first_slot,
         length: table.slots,
@@ -544,7 +555,7 @@ fn slots_of(table: &RangeTable) -> Slice {
 }
 
 /// Where the intervals of a segment lie. The first slot that leads anywhere leads to the first of them.
-fn intervals_of<I: Interval>(slots: &[RangeSlot]) -> Option<Slice> {
+pub(super) fn intervals_of<I: Interval>(slots: &[RangeSlot]) -> Option<Slice> {
     let lead = || slots.iter().filter(|slot| slot.length > 0);
     let offset = lead().map(|slot| slot.offset).min()?;
     let ends = lead().map(|slot| match slot.length {
@@ -691,7 +702,7 @@ const fn entries_of_line<I>() -> usize {
 }
 
 /// Entries that the bits of a slot take, with the two values before them.
-const fn entries_of_bits<I: Interval>() -> usize {
+pub(super) const fn entries_of_bits<I: Interval>() -> usize {
     1 + (1 << I::UNIT_BITS) / u64::BITS as usize
 }
 
@@ -821,6 +832,7 @@ mod tests {
 
     use super::*;
     use crate::compile::fold::{family_of, fold};
+    use crate::compile::in_use::Arrays;
 
     /// The tables of both families, built of prefixes with values.
     struct Built {
@@ -1214,6 +1226,48 @@ mod tests {
             ]
         });
         assert_eq!(changed, alone);
+    }
+
+    /// What is read from where the tables lead to is what lies there.
+    fn check_read(image: &Image) {
+        let ranges = &image.ranges;
+        let arrays = Arrays {
+            slots: ranges.slots.whole(),
+            intervals_v4: ranges.intervals_v4.whole(),
+            intervals_v6: ranges.intervals_v6.whole(),
+            nested: ranges.nested.whole(),
+            ..Arrays::default()
+        };
+        let mut read = Image {
+            ranges: RangeArenas::default(),
+            ..image.clone()
+        };
+        arrays.put_used(&mut read).unwrap();
+        assert!(read.ranges == *ranges);
+    }
+
+    #[test]
+    fn large_tables_are_read_from_where_they_lie() {
+        let few: Vec<_> = many().into_iter().collect();
+        // Side by side, scattered, and within one another, in both families.
+        let v4 = (0..50_000_u32).map(|number| {
+            let address = 0x1400_0000 + (number << 14);
+            (IpNet::new(IpAddr::V4(address.into()), 19).unwrap(), 7)
+        });
+        let v6 = (0..50_000_u32).map(|number| {
+            let high = 0x2001_0db8_0000_0000_u64 + (u64::from(number) << 16);
+            let (low, length) = match number % 4 {
+                0 => (number.wrapping_mul(0x9e37_79b1), 128),
+                _ => (0, 64),
+            };
+            let address = u128::from(high) << 64 | u128::from(low);
+            (IpNet::new(IpAddr::V6(address.into()), length).unwrap(), 8)
+        });
+        for prefixes in [few, v4.chain(v6).collect()] {
+            let first = build_beside(&Image::default(), &prefixes);
+            check_read(&first);
+            check_read(&build_beside(&first, &prefixes[100..]));
+        }
     }
 
     #[test]

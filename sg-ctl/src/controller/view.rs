@@ -97,6 +97,8 @@ impl View {
     /// What making the policy another one would do to the connections there are; `None` where there
     /// are none.
     pub fn foresee(&self, policy: &Policy, terminate: bool) -> Result<Option<Consequences>> {
+        // The tables in force are read, which no writer may change meanwhile.
+        let _lock = self.lock()?;
         let Some(dataplane) = self.dataplane()? else {
             return Ok(None);
         };

@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::maps::{FLOW_TABLE, flows_folder, open};
 use super::report::{FlowReport, FlowUsage, FullRoom, TcpMarks};
 use super::state::Record;
-use super::sys::ArrayBatches;
+use super::sys::Batches;
 use crate::compile::image::{Image, InstalledInterface};
 use crate::policy::names::RuleId;
 
@@ -157,13 +157,13 @@ fn each_bucket(
             continue;
         }
         let mut batches =
-            ArrayBatches::<FlowBucket>::open(&path, BATCH).map_err(|source| Error::Map {
+            Batches::<u32, FlowBucket>::open(&path, BATCH).map_err(|source| Error::Map {
                 name: FLOW_TABLE,
                 path: path.clone(),
                 source,
             })?;
         loop {
-            let batch = batches.next().map_err(|source| Error::Folder {
+            let (_, batch) = batches.next().map_err(|source| Error::Folder {
                 path: path.clone(),
                 source,
             })?;

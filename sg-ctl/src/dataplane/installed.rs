@@ -80,7 +80,7 @@ pub struct FlowPlace {
 impl Dataplane {
     /// Opens the maps in force; `None` when nothing is installed.
     pub fn installed(&self) -> Result<Option<Installed<'_>>, Error> {
-        let Some((record, image)) = &self.installed else {
+        let Some((record, image)) = self.names() else {
             return Ok(None);
         };
         let flows = flows_folder(&self.bpffs);

@@ -17,17 +17,20 @@ mod flow_tables;
 mod foreign;
 mod former;
 mod hooks;
+mod in_force;
 mod installed;
 mod maps;
 #[cfg(feature = "measure")]
 pub mod measure;
 mod needs;
 mod netlink;
+mod numbers;
 mod object;
 mod per_cpu;
 mod pins;
 mod placing;
 pub mod probe;
+mod read_back;
 mod refusal;
 pub mod report;
 mod seal;
@@ -50,7 +53,7 @@ use aya::pin::PinError;
 use aya::programs::ProgramError;
 use aya::programs::links::LinkError;
 use rand::random;
-use sg_common::abi::{ABI, Globals, reasons_index};
+use sg_common::abi::{ABI, Globals, Interface, reasons_index};
 use sg_common::event::EVENT_READERS;
 use sg_common::flow::HashKey;
 use sg_common::ids::Generation;
@@ -65,8 +68,10 @@ use self::filters::{Failure, Refused};
 pub use self::fitness::{Unfit, unfit};
 use self::flow_tables::{FlowRoom, FlowSize};
 use self::hooks::Instance;
+use self::in_force::InForce;
 pub use self::installed::{Installed, Judged, Standpoint};
 use self::maps::{FLOW_MAPS, LayoutMaps, flows_folder, layout_folder};
+use self::numbers::Numbers;
 use self::per_cpu::{Counter, PerCpu};
 use self::placing::Placing;
 pub use self::report::{
@@ -527,7 +532,7 @@ pub struct Dataplane {
     run: PathBuf,
     bpffs: PathBuf,
     files: Files,
-    installed: Option<(Record, Image)>,
+    installed: Option<InForce>,
     owner: Option<Owner>,
 }
 
@@ -551,7 +556,7 @@ impl Dataplane {
             });
         }
         if files.is_marked()
-            && let Some((record, image)) = &mut installed
+            && let Some(record) = &mut installed
         {
             // An interrupted command may have given out generations that it could not record.
             let generations = layouts(bpffs).into_iter().filter_map(|layout| {
@@ -566,8 +571,9 @@ impl Dataplane {
                 }
             }
             record.next_incarnation += SKIPPED_NUMBERS;
-            image.ids.next_vpc += SKIPPED_NUMBERS;
+            record.numbers.skip_vpcs(SKIPPED_NUMBERS);
         }
+        let installed = installed.map(|record| InForce::recorded(bpffs, record));
         Ok(Self {
             run: run.to_path_buf(),
             bpffs: bpffs.to_path_buf(),
@@ -637,7 +643,22 @@ impl Dataplane {
     }
 
     fn record(&self) -> Option<&Record> {
-        self.installed.as_ref().map(|(record, _)| record)
+        self.installed.as_ref().map(|in_force| &in_force.record)
+    }
+
+    /// What is in force, with the names behind its numbers and no tables.
+    fn names(&self) -> Option<(&Record, &Image)> {
+        let in_force = self.installed.as_ref()?;
+        Some((&in_force.record, in_force.names()))
+    }
+
+    /// The tables in force, where an update by differences can begin from them.
+    fn tables(&self) -> Option<(&Record, &Image)> {
+        let in_force = self.installed.as_ref()?;
+        match self.files.is_marked() {
+            true => None,
+            false => Some((&in_force.record, in_force.tables()?)),
+        }
     }
 
     /// Puts back pins that somebody removed. What cannot be, the next installation makes anew, with
@@ -654,6 +675,21 @@ impl Dataplane {
 
     /// Compiles a policy and looks whether it can be installed. Changes nothing.
     pub fn prepare(&self, wanted: &Wanted<'_>) -> Result<Prepared, Error> {
+        // Where the tables are to be made anew, only the numbers have to stay.
+        let in_force = self.tables().or_else(|| self.names());
+        let prepared = self.prepare_beside(in_force.map(|(_, image)| image), wanted)?;
+        if self.record().is_some() {
+            self.refuse_uncounted_flows(&prepared.image)?;
+        }
+        Ok(prepared)
+    }
+
+    /// The same beside these tables, without a look at whether all flows are counted.
+    fn prepare_beside(
+        &self,
+        previous: Option<&Image>,
+        wanted: &Wanted<'_>,
+    ) -> Result<Prepared, Error> {
         if !sys::can_wait_for_readers() {
             return Err(Error::NoGrace);
         }
@@ -710,9 +746,18 @@ impl Dataplane {
                 .xdp_program
                 .filter(|program| !our_programs.contains(program));
             refuse_foreign_xdp(device, interface, foreign, to_try)?;
+            // What is not known of an interface's flows is found out at their next packets.
+            let mut interfaces = previous
+                .into_iter()
+                .flat_map(|image| image.interfaces.values());
+            let is_unread = interfaces.any(|found| {
+                (found.netns, found.ifindex) == (number, device.link.ifindex)
+                    && found.interface == Interface::default()
+            });
             let judge_again = wanted.terminate
                 || vpc.on_rule_removal == OnRuleRemoval::Terminate
-                || known.is_none();
+                || known.is_none()
+                || is_unread;
             attached.push(AttachedInterface {
                 vpc: device.vpc.clone(),
                 name: device.name.clone(),
@@ -746,6 +791,7 @@ impl Dataplane {
                         .unwrap_or(ReceiveHook::Tc),
                     tc,
                     incarnation,
+                    slot: None,
                 },
                 netns: device.netns.clone(),
                 to_try,
@@ -762,11 +808,7 @@ impl Dataplane {
             assured_flows: flow_size.capacity(),
             limits: wanted.limits,
         };
-        let previous = self.installed.as_ref().map(|(_, image)| image);
         let image = compile(wanted.policy, &attached, previous, &settings)?;
-        if record.is_some() {
-            self.refuse_uncounted_flows(&image)?;
-        }
         let jiffies_per_second = settings.jiffies_per_second;
         Ok(Prepared {
             image,
@@ -882,10 +924,8 @@ impl Dataplane {
 
     /// Whether the layout in force can hold what was prepared.
     fn fits(&self, prepared: &Prepared) -> bool {
-        self.installed.as_ref().is_some_and(|(record, image)| {
-            !self.files.is_marked()
-                && record.fingerprint == object::fingerprint()
-                && has_flows_of(record, prepared)
+        self.tables().is_some_and(|(record, image)| {
+            has_flows_of(record, prepared)
                 && record.interface_places == prepared.image.interface_places
                 && record.sizes.fit(image, &prepared.image)
         })
@@ -924,16 +964,16 @@ impl Dataplane {
         })?;
         self.mark_audited(&prepared.image)?;
         // What is known of the kernel stays known until something newer is.
-        let (record, flows_left) = match &self.installed {
-            Some((record, image)) if fits => (self.update(record.clone(), image, &prepared)?, 0),
-            _ => self.lay_out_anew(&mut prepared)?,
+        let in_force = self.installed.as_ref().filter(|_| fits);
+        let (record, flows_left) = match in_force.and_then(|it| Some((&it.record, it.tables()?))) {
+            Some((record, image)) => (self.update(record.clone(), image, &prepared)?, 0),
+            None => self.lay_out_anew(&mut prepared)?,
         };
-        self.files.write_image(&prepared.image)?;
         self.files.write_record(&record)?;
         self.files.unmark()?;
         self.remove_unused(&record)?;
         let generation = record.generation;
-        self.installed = Some((record, prepared.image));
+        self.installed = Some(InForce::installed(&self.bpffs, record, prepared.image));
         Ok(Outcome {
             generation,
             flows_left,
@@ -943,7 +983,7 @@ impl Dataplane {
     /// Writes down what was counted so far for interfaces that begin or end to be audited.
     fn mark_audited(&self, next: &Image) -> Result<(), Error> {
         let before = self.files.read_audit_marks();
-        let marks = match &self.installed {
+        let marks = match self.names() {
             Some((record, image)) => match ReasonTotals::open(&self.bpffs, record) {
                 Ok(totals) => before.follow(image, next, &totals)?,
                 // Counters that an earlier version has elsewhere begin anew.
@@ -1047,16 +1087,15 @@ impl Dataplane {
     ) -> Result<(Record, u32), Error> {
         let (flows, other) = (before.flows, before.other_flows);
         let record = self.lay_out(Some(before), flows, other, prepared)?;
-        self.files.write_image(&prepared.image)?;
         self.files.write_record(&record)?;
-        self.installed = Some((record.clone(), prepared.image.clone()));
+        self.installed = Some(InForce::recorded(&self.bpffs, record.clone()));
         let left = flow_tables::migrate(&self.bpffs, &record)?;
         Ok((record, left))
     }
 
     /// A command that continues after an interruption must know of both pairs of tables.
     fn remember_tables(&mut self, flows: FlowRoom, other: Option<FlowRoom>) -> Result<(), Error> {
-        if let Some((record, _)) = &mut self.installed {
+        if let Some(InForce { record, .. }) = &mut self.installed {
             (record.flows, record.other_flows) = (flows, other);
             self.files.write_record(record)?;
         }
@@ -1096,6 +1135,7 @@ impl Dataplane {
             netns: prepared.netns.clone(),
             devices: Vec::new(),
             next_incarnation: prepared.next_incarnation,
+            numbers: Numbers::of(&prepared.image.ids),
         };
         let folder = layout_folder(&self.bpffs, record.layout);
         let mut object = object::load(&self.bpffs, &record, 0)?;
@@ -1151,7 +1191,7 @@ impl Dataplane {
         };
         let rules = image.ids.rules.values();
         continue_counts(&from.rules, &to.rules, rules.map(|slot| slot.0))?;
-        let known = self.installed.as_ref().map(|(_, image)| &image.interfaces);
+        let known = self.names().map(|(_, image)| &image.interfaces);
         let kept = image.interfaces.iter().filter(|(slot, interface)| {
             let before = known.and_then(|known| known.get(slot));
             before.is_some_and(|before| before.is_device_of(interface))
@@ -1174,9 +1214,15 @@ impl Dataplane {
         let folder = layout_folder(&self.bpffs, record.layout);
         record.netns.clone_from(&prepared.netns);
         record.next_incarnation = prepared.next_incarnation;
+        record.numbers = Numbers::of(&prepared.image.ids);
+        let slots = prepared.image.interfaces.iter();
+        let slots: HashMap<_, _> = slots
+            .map(|(slot, found)| ((found.netns, found.ifindex), *slot))
+            .collect();
         let known = mem::take(&mut record.devices);
         for device in &prepared.devices {
             let mut wanted = device.record.clone();
+            wanted.slot = slots.get(&(wanted.netns, wanted.ifindex)).copied();
             // A device that is attached keeps its hook; another takes the first that works.
             let hooks = if hooks::is_attached(self.instance(), &wanted) {
                 vec![wanted.hook]
@@ -1208,7 +1254,10 @@ impl Dataplane {
             if replace {
                 hooks::replace(self.instance(), &folder, device)?;
             }
-            record.devices.push(device.clone());
+            record.devices.push(DeviceRecord {
+                slot: None,
+                ..device.clone()
+            });
         }
         let kept: BTreeSet<String> = record
             .devices
@@ -1292,9 +1341,16 @@ impl Dataplane {
         self.files.clear()
     }
 
-    /// The image in force and its generation, for those who ask the same of the host.
+    /// The tables in force and their generation, for those who ask the same of the host. None where
+    /// nothing is in force, or not what sg has installed.
     pub fn image(&self) -> Option<(&Image, Generation)> {
-        let (record, image) = self.installed.as_ref()?;
+        let (record, image) = self.tables()?;
+        Some((image, Generation(record.generation)))
+    }
+
+    /// The generation in force, with the names behind numbers of rules, groups and interfaces.
+    pub fn numbered(&self) -> Option<(&Image, Generation)> {
+        let (record, image) = self.names()?;
         Some((image, Generation(record.generation)))
     }
 
@@ -1319,7 +1375,7 @@ impl Dataplane {
 
     /// How often each reason applied; only those that did.
     pub fn reason_counts(&self) -> Result<Vec<ReasonCount>, Error> {
-        match &self.installed {
+        match self.names() {
             Some((record, image)) => counters::reason_counts(
                 &ReasonTotals::open(&self.bpffs, record)?,
                 &self.files.read_audit_marks(),
@@ -1331,7 +1387,7 @@ impl Dataplane {
 
     /// What each rule that is in force admitted.
     pub fn rule_counts(&self) -> Result<HashMap<RuleId, RuleCount>, Error> {
-        match &self.installed {
+        match self.names() {
             Some((record, image)) => counters::rule_counts(&self.bpffs, record, image),
             None => Ok(HashMap::new()),
         }
@@ -1339,7 +1395,7 @@ impl Dataplane {
 
     /// Calls `each` with every live flow.
     pub fn flows(&self, each: &mut dyn FnMut(FlowReport)) -> Result<(), Error> {
-        match &self.installed {
+        match self.names() {
             Some((record, image)) => flow_reports::flows(&self.bpffs, record, image, each),
             None => Ok(()),
         }
@@ -1347,15 +1403,15 @@ impl Dataplane {
 
     /// How full the flow tables are.
     pub fn flow_usage(&self) -> Result<FlowUsage, Error> {
-        match &self.installed {
-            Some((record, _)) => flow_reports::flow_usage(&self.bpffs, record),
+        match self.record() {
+            Some(record) => flow_reports::flow_usage(&self.bpffs, record),
             None => Ok(FlowUsage::default()),
         }
     }
 
     /// What has no room for another connection.
     pub fn full_rooms(&self) -> Result<Vec<FullRoom>, Error> {
-        match &self.installed {
+        match self.names() {
             Some((record, image)) => flow_reports::full_rooms(&self.bpffs, record, image),
             None => Ok(Vec::new()),
         }

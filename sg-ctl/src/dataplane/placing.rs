@@ -114,6 +114,7 @@ fn placeable(
         hook: *hook,
         tc: TcHook::Tcx,
         incarnation: 0,
+        slot: None,
     };
     Some((device.netns.clone(), record))
 }

@@ -250,6 +250,25 @@ impl MappedArray {
         })
     }
 
+    /// Copies the first entries. What is written meanwhile may be read in part.
+    pub(super) fn entries<E: Entry>(&self, count: usize) -> io::Result<Vec<E>> {
+        if count
+            .checked_mul(size_of::<E>())
+            .is_none_or(|end| end > self.length)
+        {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut entries = Vec::with_capacity(count);
+        // SAFETY: just checked to lie within the mapping, there is room for as many, and `Entry`
+        // promises that any bytes will do.
+        unsafe {
+            let room: *mut E = entries.as_mut_ptr();
+            std::ptr::copy_nonoverlapping(self.start, room.cast(), count * size_of::<E>());
+            entries.set_len(count);
+        }
+        Ok(entries)
+    }
+
     /// Writes bytes at an offset. What does not fit is an error, and nothing is written.
     pub(super) fn write(&mut self, at: usize, bytes: &[u8]) -> io::Result<()> {
         let end = at.checked_add(bytes.len());
@@ -271,37 +290,44 @@ impl Drop for MappedArray {
     }
 }
 
-/// The elements of an array map, many a system call.
+/// The elements of an array or a hash map, many a system call.
 ///
 /// Each is a copy that a writer may have torn. Its lock would not help: packets count without it.
-pub(super) struct ArrayBatches<T> {
+pub(super) struct Batches<K, V> {
     map: MapData,
+    /// Where the kernel goes on: an index, or a bucket.
     last: Option<u32>,
-    keys: Vec<u32>,
-    values: Vec<T>,
+    keys: Vec<K>,
+    values: Vec<V>,
 }
 
-impl<T: Entry + Default> ArrayBatches<T> {
+impl<K: Entry + Default, V: Entry + Default> Batches<K, V> {
     /// Begins at the first element of a pinned map.
     pub(super) fn open(path: &Path, at_once: usize) -> Result<Self, MapError> {
         let map = MapData::from_pin(path)?;
-        let size = map.info()?.value_size() as usize;
-        if size != size_of::<T>() {
-            return Err(MapError::InvalidValueSize {
-                size: size_of::<T>(),
-                expected: size,
-            });
+        let info = map.info()?;
+        let sizes = [
+            (info.key_size(), size_of::<K>()),
+            (info.value_size(), size_of::<V>()),
+        ];
+        for (found, expected) in sizes {
+            if found as usize != expected {
+                return Err(MapError::InvalidValueSize {
+                    size: expected,
+                    expected: found as usize,
+                });
+            }
         }
         Ok(Self {
             map,
             last: None,
-            keys: vec![0; at_once],
-            values: vec![T::default(); at_once],
+            keys: vec![K::default(); at_once],
+            values: vec![V::default(); at_once],
         })
     }
 
     /// The next elements; none after the last.
-    pub(super) fn next(&mut self) -> io::Result<&[T]> {
+    pub(super) fn next(&mut self) -> io::Result<(&[K], &[V])> {
         #[repr(C)]
         struct Arguments {
             in_batch: u64,
@@ -325,8 +351,8 @@ impl<T: Entry + Default> ArrayBatches<T> {
             flags: 0,
         };
         // SAFETY: the arguments and what they point to outlive the call; keys and values have room
-        // for `count`, and `open` has compared the size of the map's values with that of `T`, of
-        // which every pattern of bytes is one.
+        // for `count`, and `open` has compared the sizes of the map's keys and values with those of
+        // `K` and `V`, of which every pattern of bytes is one.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_bpf,
@@ -343,10 +369,9 @@ impl<T: Entry + Default> ArrayBatches<T> {
             }
         }
         self.last = Some(reached);
-        Ok(self
-            .values
-            .get(..arguments.count as usize)
-            .unwrap_or_default())
+        let found = ..arguments.count as usize;
+        let keys = self.keys.get(found).unwrap_or_default();
+        Ok((keys, self.values.get(found).unwrap_or_default()))
     }
 }
 

@@ -7,18 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramInfo, SchedClassifier, TcAttachType};
-use sg_common::abi::{DoubleBuffer, GroupSetEntry, Interface, InterfaceEntry, MemberKey};
-use sg_common::ids::Identity;
-use sg_common::ranges::RangeTable;
+use sg_common::abi::{Interface, MemberKey};
 
 use super::filters::Place;
-use super::maps::{LayoutMaps, layout_folder, prefix_key};
+use super::maps::layout_folder;
+use super::read_back::{self, Tally};
 use super::state::DeviceRecord;
-use super::wire::{Entry, Wire};
 use super::{Dataplane, Device, Error, ReceiveHook, TcHook, Wanted, hooks, layouts, object, pins};
-use crate::compile::image::{Arena, Image, MembersOf, ScopedPrefix};
+use crate::compile::differing;
+use crate::compile::image::{Image, MembersOf};
 use crate::policy::model;
 use crate::policy::names::{GroupName, InterfaceName, RuleId};
 
@@ -184,14 +182,33 @@ impl Dataplane {
         if self.files.is_marked() {
             found.push(Difference::Interrupted);
         }
-        let nothing = Image::default();
-        let installed = self.installed.as_ref().map_or(&nothing, |(_, image)| image);
         let is_other_build = self
             .record()
             .is_some_and(|record| record.fingerprint != object::fingerprint());
-        match self.prepare(wanted) {
+        let removed = self
+            .record()
+            .map_or_else(Vec::new, |record| pins::missing(&self.bpffs, record));
+        let nothing = Image::default();
+        let names = self.names().map_or(&nothing, |(_, image)| image);
+        // Another build's tables may be others, and those of an interrupted command are neither old nor
+        // new; where a pin is gone, they are compared when it is back.
+        let read = match self.record() {
+            Some(record) if !is_other_build && !self.files.is_marked() => {
+                let layout = layout_folder(&self.bpffs, record.layout);
+                let is_whole = !removed.iter().any(|pin| pin.starts_with(&layout));
+                let read = is_whole.then(|| read_back::tables(&self.bpffs, record, names));
+                read.transpose()?
+            }
+            _ => None,
+        };
+        // Compiled anew, from nothing that is in force but its numbers.
+        match self.prepare_beside(Some(names), wanted) {
             Ok(prepared) => {
-                compare_images(installed, &prepared.image, is_other_build, &mut found);
+                let (image, tallies) = match &read {
+                    Some((image, tallies)) => (Some(image), tallies.as_slice()),
+                    None => (None, &[][..]),
+                };
+                compare_images(names, image, tallies, &prepared.image, &mut found);
                 // Where the device of one that the policy has is absent, that is said, and its rules
                 // may be needed no longer.
                 found.retain(|difference| match difference {
@@ -202,17 +219,12 @@ impl Dataplane {
             }
             Err(error) => found.push(Difference::Impossible(error.to_string())),
         }
-        if let Some((record, image)) = &self.installed {
+        if let Some(record) = self.record() {
             if is_other_build {
                 found.push(Difference::OtherBuild);
             }
-            let removed = pins::missing(&self.bpffs, record);
-            let layout = layout_folder(&self.bpffs, record.layout);
-            // Another build's tables may be others; where a pin is gone, they are compared when it is
-            // back.
-            if !is_other_build && !removed.iter().any(|pin| pin.starts_with(&layout)) {
-                found.extend(self.map_differences(record.layout, image)?);
-            }
+            let tallies = read.into_iter().flat_map(|(_, tallies)| tallies);
+            found.extend(tallies.filter_map(Tally::difference));
             found.extend(removed.into_iter().map(Difference::PinRemoved));
             for device in &record.devices {
                 let is_in_place = |found: &&Device| {
@@ -253,11 +265,10 @@ impl Dataplane {
     /// Lets the next installation make everything anew, should the maps be other than recorded.
     pub fn distrust_changed_maps(&self) -> Result<(), Error> {
         self.mend_pins()?;
-        let is_changed = match &self.installed {
-            Some((record, image)) => {
-                let differences = self.map_differences(record.layout, image);
-                // What cannot be read is not as it was installed either.
-                differences.map_or(true, |differences| !differences.is_empty())
+        let is_changed = match self.record() {
+            Some(record) => {
+                // Where entries only say something else, an update makes them what they should be.
+                self.tables().is_none()
                     || record.devices.iter().any(|device| {
                         let mut found = Vec::new();
                         let compared = self.compare_links(record.layout, device, None, &mut found);
@@ -295,34 +306,6 @@ impl Dataplane {
             && place.is_none_or(is_on)
             && !wanted.devices.iter().any(is_elsewhere);
         (!is_in_place).then_some(held)
-    }
-
-    fn map_differences(&self, layout: u32, image: &Image) -> Result<Vec<Difference>, Error> {
-        let maps = LayoutMaps::open(&layout_folder(&self.bpffs, layout))?;
-        let tallies = [
-            interfaces(&maps, image)?,
-            policies(&maps, image)?,
-            range_tables("POLICY_RANGES", &maps.policy_ranges, &image.policy_ranges)?,
-            range_tables("LIST_RANGES", &maps.list_ranges, &image.list_ranges)?,
-            slices("PORTS", &maps.ports, &image.ports)?,
-            slices("PORT_TABLES", &maps.port_tables, &image.port_tables)?,
-            slices("RANGE_SLOTS", &maps.range_slots, &image.ranges.slots)?,
-            slices(
-                "INTERVALS_V4",
-                &maps.intervals_v4,
-                &image.ranges.intervals_v4,
-            )?,
-            slices(
-                "INTERVALS_V6",
-                &maps.intervals_v6,
-                &image.ranges.intervals_v6,
-            )?,
-            slices("NESTED_RANGES", &maps.nested_ranges, &image.ranges.nested)?,
-            sets(&maps, image)?,
-            members(&maps, image)?,
-            grants(&maps, image)?,
-        ];
-        Ok(tallies.into_iter().filter_map(Tally::difference).collect())
     }
 
     fn compare_links(
@@ -417,267 +400,56 @@ fn first_program(device: &Device, tc: TcHook, way: Way) -> Result<Option<u32>, E
     Ok(filters.first().and_then(|filter| filter.program))
 }
 
-/// How far one map is from an image.
-struct Tally {
-    map: &'static str,
-    missing: usize,
-    wrong: usize,
-    unknown: usize,
-    first: Option<String>,
-}
-
-impl Tally {
-    fn new(map: &'static str) -> Self {
-        Self {
-            map,
-            missing: 0,
-            wrong: 0,
-            unknown: 0,
-            first: None,
-        }
-    }
-
-    /// Looks at one entry that has to be there.
-    fn expect<T: PartialEq>(
-        &mut self,
-        found: Result<T, MapError>,
-        wanted: &T,
-        what: impl Display,
-    ) -> Result<(), Error> {
-        match found {
-            Ok(found) if found == *wanted => return Ok(()),
-            Ok(_) => self.wrong += 1,
-            Err(MapError::KeyNotFound) => self.missing += 1,
-            Err(source) => return Err(Error::Read(source)),
-        }
-        self.first.get_or_insert_with(|| what.to_string());
-        Ok(())
-    }
-
-    /// Looks at one entry that is there.
-    fn meet(&mut self, is_known: bool, what: impl Display) {
-        if !is_known {
-            self.unknown += 1;
-            self.first.get_or_insert_with(|| what.to_string());
-        }
-    }
-
-    fn difference(self) -> Option<Difference> {
-        let Self {
-            map,
-            missing,
-            wrong,
-            unknown,
-            first,
-        } = self;
-        first.map(|first| Difference::Map {
-            map,
-            missing,
-            wrong,
-            unknown,
-            first,
-        })
-    }
-}
-
-fn interfaces(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
-    let mut tally = Tally::new("INTERFACES");
-    let installed = image.interfaces.values();
-    let installed: BTreeMap<_, _> = installed.map(|found| (found.place, found)).collect();
-    for (place, found) in (0..).zip(maps.interfaces.iter()) {
-        let Wire(found) = found.map_err(Error::Read)?;
-        match installed.get(&place) {
-            Some(installed) => {
-                let buffers = DoubleBuffer::both(installed.interface);
-                let wanted = InterfaceEntry::new(installed.netns, installed.ifindex, buffers);
-                tally.expect(Ok(found), &wanted, &installed.name)?;
-            }
-            None => {
-                let is_free = found.buffers == DoubleBuffer::both(Interface::default());
-                tally.meet(is_free, format_args!("place {place}"));
-            }
-        }
-    }
-    Ok(tally)
-}
-
-fn policies(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
-    let mut tally = Tally::new("POLICIES");
-    for (id, found) in (0..).zip(maps.policies.iter()) {
-        let Wire(found) = found.map_err(Error::Read)?;
-        match image.policies.get(&id) {
-            Some(wanted) => {
-                let named = image.ids.policies.iter().find(|(_, number)| **number == id);
-                let groups = named.map(|(set, _)| set.groups.iter());
-                let groups = groups.into_iter().flatten().map(ToString::to_string);
-                let groups: Vec<String> = groups.collect();
-                let what = format!("that of the groups {}", groups.join(", "));
-                tally.expect(Ok(found), &DoubleBuffer::both(*wanted), what)?;
-            }
-            None => tally.meet(
-                found == DoubleBuffer::both(GroupSetEntry::default()),
-                format_args!("number {id}"),
-            ),
-        }
-    }
-    Ok(tally)
-}
-
-/// The slices of an array that are in use; no lookup reads what lies between them.
-fn slices<E: Entry + Default + PartialEq>(
-    map: &'static str,
-    array: &Array<MapData, Wire<E>>,
-    arena: &Arena<E>,
-) -> Result<Tally, Error> {
-    let mut tally = Tally::new(map);
-    for slice in arena.slices() {
-        for (index, wanted) in (slice.offset..).zip(arena.entries(*slice)) {
-            let found = array.get(&index, 0);
-            tally.expect(found, &Wire(*wanted), format_args!("number {index}"))?;
-        }
-    }
-    Ok(tally)
-}
-
-fn range_tables(
-    map: &'static str,
-    array: &Array<MapData, Wire<DoubleBuffer<RangeTable>>>,
-    tables: &BTreeMap<u32, RangeTable>,
-) -> Result<Tally, Error> {
-    let mut tally = Tally::new(map);
-    for (index, found) in (0..).zip(array.iter()) {
-        let Wire(found) = found.map_err(Error::Read)?;
-        let wanted = tables.get(&index).copied().unwrap_or_default();
-        tally.expect(
-            Ok(Wire(found)),
-            &Wire(DoubleBuffer::both(wanted)),
-            format_args!("number {index}"),
-        )?;
-    }
-    Ok(tally)
-}
-
-fn prefix_words(prefix: &ScopedPrefix) -> String {
-    let address = prefix.key.address;
-    let family_bits = if address.is_v4() { 96 } else { 0 };
-    let bits = prefix
-        .bits
-        .saturating_sub(sg_common::abi::PrefixKey::SCOPE_BITS + family_bits);
-    format!("{address}/{bits}")
-}
-
-fn sets(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
-    let mut tally = Tally::new("SETS");
-    for (prefix, identity) in &image.sets {
-        let wanted: Wire<DoubleBuffer<Identity>> = Wire(DoubleBuffer::both(*identity));
-        let found = maps.sets.get(&prefix_key(prefix), 0);
-        tally.expect(found, &wanted, prefix_words(prefix))?;
-    }
-    for key in maps.sets.keys() {
-        let key = key.map_err(Error::Read)?;
-        meet_prefix(&mut tally, key.prefix_len(), key.data().0, &image.sets);
-    }
-    Ok(tally)
-}
-
-fn meet_prefix<T>(
-    tally: &mut Tally,
-    bits: u32,
-    key: sg_common::abi::PrefixKey,
-    known: &BTreeMap<ScopedPrefix, T>,
-) {
-    let prefix = ScopedPrefix { key, bits };
-    tally.meet(known.contains_key(&prefix), prefix_words(&prefix));
-}
-
-fn members(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
-    let mut tally = Tally::new("MEMBERS");
-    for (key, member) in &image.members {
-        let index = maps.members.get(&Wire(*key), 0);
-        tally.expect(index, &member.index, key.address)?;
-        let identity = maps.identities.get(&member.index, 0);
-        tally.expect(
-            identity,
-            &Wire(DoubleBuffer::both(member.identity)),
-            key.address,
-        )?;
-    }
-    for key in maps.members.keys() {
-        let Wire(key) = key.map_err(Error::Read)?;
-        tally.meet(image.members.contains_key(&key), key.address);
-    }
-    Ok(tally)
-}
-
-fn grants(maps: &LayoutMaps, image: &Image) -> Result<Tally, Error> {
-    let mut tally = Tally::new("GRANTS");
-    for (key, grant) in &image.grants {
-        let what = || format!("that of identity {}", key.identity.0);
-        let index = maps.grants.get(&Wire(*key), 0);
-        tally.expect(index, &grant.index, what())?;
-        let table = maps.granted.get(&grant.index, 0);
-        tally.expect(table, &Wire(DoubleBuffer::both(grant.table)), what())?;
-    }
-    for key in maps.grants.keys() {
-        let Wire(key) = key.map_err(Error::Read)?;
-        let what = format_args!("that of identity {}", key.identity.0);
-        tally.meet(image.grants.contains_key(&key), what);
-    }
-    Ok(tally)
-}
-
-/// What compiling gives now against what was installed, in the words of the policy where it has
-/// some.
+/// What compiling gives now against what is in force, in the words of the policy where it has some.
+/// `names` are those in force; `image` is what was read of the maps, if they could be, and `tallies`
+/// what is wrong with them.
 fn compare_images(
-    installed: &Image,
+    names: &Image,
+    image: Option<&Image>,
+    tallies: &[Tally],
     wanted: &Image,
-    is_other_build: bool,
     found: &mut Vec<Difference>,
 ) {
     let before = found.len();
-    compare_interfaces(installed, wanted, found);
-    let [has, gets] = [installed, wanted].map(|image| {
+    compare_interfaces(names, wanted, image.is_some(), found);
+    let [has, gets] = [names, wanted].map(|image| {
         let rules: BTreeSet<_> = image.ids.rules.keys().copied().collect();
         rules
     });
     found.extend(gets.difference(&has).copied().map(Difference::RuleMissing));
     found.extend(has.difference(&gets).copied().map(Difference::RuleUnwanted));
-    let members = installed.members.keys().chain(wanted.members.keys());
+    let Some(image) = image else { return };
+    compare_members(image, wanted, tallies, found);
+    // The rest follows from these; where it does not, the numbers are all there is to say.
+    if found.len() > before || !tallies.is_empty() {
+        return;
+    }
+    let differing = differing(image, wanted).unwrap_or_else(|astray| vec![(astray.map, 1)]);
+    found.extend(
+        differing
+            .into_iter()
+            .map(|(map, count)| Difference::Compiled { map, count }),
+    );
+}
+
+fn compare_members(image: &Image, wanted: &Image, tallies: &[Tally], found: &mut Vec<Difference>) {
+    let members = image.members.keys().chain(wanted.members.keys());
     let members: BTreeSet<_> = members.collect();
+    // Where a key was deleted, it is not its address that has left.
+    let is_deleted = tallies.iter().any(|tally| tally.has_missing("MEMBERS"));
     let moved = members.into_iter().filter(|key| {
-        let [was, is] = [installed, wanted].map(|image| image.members.get(key));
+        let [was, is] = [image, wanted].map(|image| image.members.get(key));
         was.map(|member| member.identity) != is.map(|member| member.identity)
+            && !(is_deleted && was.is_none())
     });
     found.extend(moved.map(|key| {
-        let [was, is] = [installed, wanted].map(|image| groups_of(image, key));
+        let [was, is] = [image, wanted].map(|image| groups_of(image, key));
         Difference::Member {
             address: key.address.to_string(),
             left: was.difference(&is).cloned().collect(),
             joined: is.difference(&was).cloned().collect(),
         }
     }));
-    // The rest follows from these; where it does not, the numbers are all there is to say. Another
-    // build's tables may lie elsewhere.
-    if found.len() > before || is_other_build {
-        return;
-    }
-    for (map, count) in [
-        ("POLICIES", unequal(&installed.policies, &wanted.policies)),
-        (
-            "POLICY_RANGES",
-            unequal(&installed.policy_ranges, &wanted.policy_ranges),
-        ),
-        (
-            "LIST_RANGES",
-            unequal(&installed.list_ranges, &wanted.list_ranges),
-        ),
-        ("SETS", unequal(&installed.sets, &wanted.sets)),
-        ("GRANTS", unequal(&installed.grants, &wanted.grants)),
-    ] {
-        if count > 0 {
-            found.push(Difference::Compiled { map, count });
-        }
-    }
 }
 
 fn has_interface(policy: &model::Policy, name: &InterfaceName) -> bool {
@@ -730,7 +502,13 @@ fn member(address: &str, left: &BTreeSet<GroupName>, joined: &BTreeSet<GroupName
     }
 }
 
-fn compare_interfaces(installed: &Image, wanted: &Image, found: &mut Vec<Difference>) {
+/// `is_read` tells that what is in force on interfaces is known.
+fn compare_interfaces(
+    installed: &Image,
+    wanted: &Image,
+    is_read: bool,
+    found: &mut Vec<Difference>,
+) {
     let by_device = |image: &Image| -> BTreeMap<_, _> {
         let interfaces = image.interfaces.values().cloned();
         interfaces.map(|i| ((i.netns, i.ifindex), i)).collect()
@@ -746,20 +524,13 @@ fn compare_interfaces(installed: &Image, wanted: &Image, found: &mut Vec<Differe
             judge_again_before: installed.interface.judge_again_before,
             ..wanted.interface
         };
-        if (&installed.vpc, &installed.name, installed.interface)
-            != (&wanted.vpc, &wanted.name, wanted_now)
-        {
+        // An entry that is gone is counted as such.
+        let is_read = is_read && installed.interface != Interface::default();
+        let is_named = (&installed.vpc, &installed.name) == (&wanted.vpc, &wanted.name);
+        if !is_named || is_read && installed.interface != wanted_now {
             found.push(Difference::Settings(wanted.name.clone()));
         }
     }
     let gone = has.iter().filter(|(device, _)| !gets.contains_key(device));
     found.extend(gone.map(|(_, installed)| Difference::Unwanted(installed.name.clone())));
-}
-
-fn unequal<K: Ord, T: PartialEq>(one: &BTreeMap<K, T>, other: &BTreeMap<K, T>) -> usize {
-    let changed = one
-        .iter()
-        .filter(|(key, value)| other.get(key) != Some(value));
-    let added = other.keys().filter(|key| !one.contains_key(key));
-    changed.count() + added.count()
 }

@@ -28,6 +28,7 @@ macro_rules! entries {
 }
 
 entries!(
+    u32,
     Globals,
     InterfaceEntry,
     DoubleBuffer<GroupSetEntry>,

@@ -183,7 +183,8 @@ struct NamedInterface {
 impl Names {
     fn read(view: &View) -> Result<Self, Error> {
         let dataplane = view.dataplane()?;
-        let Some((image, generation)) = dataplane.as_ref().and_then(|found| found.image()) else {
+        let Some((image, generation)) = dataplane.as_ref().and_then(|found| found.numbered())
+        else {
             return Ok(Self::default());
         };
         let mut groups = HashMap::new();

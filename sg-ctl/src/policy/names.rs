@@ -314,6 +314,11 @@ macro_rules! id {
             pub fn number(self) -> u128 {
                 self.0
             }
+
+            /// The id of these bits; `None` for more than 68.
+            pub fn from_number(number: u128) -> Option<Self> {
+                (number >> (4 * ID_DIGITS) == 0).then_some(Self(number))
+            }
         }
 
         impl FromStr for $type {
@@ -357,10 +362,8 @@ macro_rules! id {
                     let text = Cow::<str>::deserialize(deserializer)?;
                     return text.parse().map_err(de::Error::custom);
                 }
-                match u128::deserialize(deserializer)? {
-                    number if number >> (4 * ID_DIGITS) == 0 => Ok(Self(number)),
-                    _ => Err(de::Error::custom("an id has 68 bits")),
-                }
+                let number = u128::deserialize(deserializer)?;
+                Self::from_number(number).ok_or_else(|| de::Error::custom("an id has 68 bits"))
             }
         }
     };

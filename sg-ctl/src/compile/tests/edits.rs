@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::super::image::{Arena, Image};
-use super::super::{Change, Edits, Live};
+use super::super::{Arrays, Change, Edits, Live, differing};
 use super::agreement::{GROUPS, LISTS, first_packet, peer, permission, prefix, vpc_name, world};
 use super::numbers::assert_apart;
 use super::settings;
@@ -200,6 +200,35 @@ impl Maps {
     }
 }
 
+/// What is read of the arrays is what entries lead to, each slice where it lies.
+fn assert_read_back(image: &Image) {
+    let arrays = Arrays {
+        ports: image.ports.whole(),
+        port_tables: image.port_tables.whole(),
+        slots: image.ranges.slots.whole(),
+        intervals_v4: image.ranges.intervals_v4.whole(),
+        intervals_v6: image.ranges.intervals_v6.whole(),
+        nested: image.ranges.nested.whole(),
+    };
+    let mut read = Image {
+        ports: Arena::default(),
+        port_tables: Arena::default(),
+        ranges: Default::default(),
+        ..image.clone()
+    };
+    arrays.put_used(&mut read).unwrap();
+    // Of tables that a longer prefix hides whole nothing is read.
+    let known: BTreeSet<_> = image.ports.slices().iter().collect();
+    assert!(
+        read.ports
+            .slices()
+            .iter()
+            .all(|slice| known.contains(slice))
+    );
+    assert_eq!(read.ranges, image.ranges);
+    assert_eq!(differing(&read, image), Ok(Vec::new()));
+}
+
 /// Where equal contents lie at the same places, tables that say the same are the same. An edit leaves
 /// sets that no address is in any more, with what they are granted, and port tables that nothing
 /// leads to; compiling leaves them out.
@@ -253,6 +282,14 @@ proptest! {
             assert_apart(&before, &after);
             live.settle();
             assert_compiled(&after, &world.compile(Some(&after)));
+            // And they say what the policy compiles to where nothing is in force but numbers.
+            let numbers = Image {
+                ids: after.ids.clone(),
+                interfaces: after.interfaces.clone(),
+                ..Image::default()
+            };
+            assert_eq!(differing(&after, &world.compile(Some(&numbers))), Ok(Vec::new()));
+            assert_read_back(&after);
             for packet in &packets {
                 world.check(&after, *packet);
             }

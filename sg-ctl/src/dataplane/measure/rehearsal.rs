@@ -22,6 +22,7 @@ use sg_common::scatter::Scatter;
 
 use super::super::flow_tables::{FlowRoom, FlowSize};
 use super::super::maps::{LayoutMaps, layout_folder};
+use super::super::numbers::Numbers;
 use super::super::object;
 use super::super::per_cpu::PerCpu;
 use super::super::sizes::Sizes;
@@ -113,6 +114,7 @@ pub(super) fn unattached(image: &Image, settings: &Settings) -> Record {
         netns: Vec::new(),
         devices: Vec::new(),
         next_incarnation: 0,
+        numbers: Numbers::default(),
     }
 }
 

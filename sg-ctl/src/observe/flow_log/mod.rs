@@ -90,7 +90,7 @@ impl FlowLog {
             self.interfaces.clear();
             return Ok(());
         };
-        if let Some((image, _)) = dataplane.image() {
+        if let Some((image, _)) = dataplane.numbered() {
             let installed = image.interfaces.values();
             self.interfaces = installed
                 .map(|installed| (installed.vpc.clone(), installed.name.clone()))
