@@ -6,6 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use sg_common::packet::Direction;
+use sg_ctl::controller::{Controller, Edited};
+use sg_ctl::dirs::DirOptions;
+use sg_ctl::policy::change::{Change, Edit};
+use sg_ctl::policy::model::{Peer, Permission, PortRange, Rule, Traffic};
+use sg_ctl::policy::names::{GroupId, GroupName, RuleId};
 use tests::lab::{Lab, Pair};
 use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
@@ -115,6 +121,107 @@ fn each_edit_is_made_in_the_tables_that_are_there() -> Result<()> {
         edits(&sg, &edit(words))?;
     }
     Ok(())
+}
+
+/// A change of the only VPC.
+fn change(edit: Edit) -> Result<Change> {
+    Ok(Change {
+        vpc: "default".parse()?,
+        edit,
+    })
+}
+
+fn tcp(port: u16, peer: Peer) -> Result<Rule> {
+    let port = PortRange::new(port, port).context("no port")?;
+    Ok(Rule {
+        id: RuleId::random(),
+        permission: Permission {
+            direction: Direction::Ingress,
+            traffic: Traffic::Tcp(port),
+            peer,
+        },
+        description: String::new(),
+    })
+}
+
+#[test]
+fn a_policy_that_is_kept_compiled_is_edited_in_the_tables_that_are_there() -> Result<()> {
+    let (pair, sg) = protected()?;
+    let _listener = TcpEcho::listen(&pair.host, ":443")?;
+    let before = layouts(&sg)?;
+    let options = DirOptions {
+        state_dir: sg.state_dir(),
+        run_dir: sg.run_dir(),
+    };
+    let web: GroupName = "web".parse()?;
+    let monitors: GroupName = "monitors".parse()?;
+    let rules = [
+        tcp(443, Peer::Prefix("10.0.0.1/32".parse()?))?,
+        tcp(444, Peer::Prefix("2001:db8:1::7/128".parse()?))?,
+        tcp(445, Peer::PrefixList("partners".parse()?))?,
+        tcp(446, Peer::Group(monitors.clone()))?,
+    ];
+    let members = |texts: &[&str]| -> Result<Edit> {
+        let members = texts.iter().map(|text| Ok(text.parse()?));
+        Ok(Edit::SetMembers(
+            monitors.clone(),
+            members.collect::<Result<_>>()?,
+        ))
+    };
+    let prefixes = |texts: &[&str]| -> Result<Edit> {
+        let prefixes = texts.iter().map(|text| Ok(text.parse()?));
+        let name = "partners".parse()?;
+        Ok(Edit::PutPrefixList(name, prefixes.collect::<Result<_>>()?))
+    };
+    let mut edits = Vec::new();
+    for rule in &rules {
+        edits.push(Edit::AddRule(web.clone(), rule.clone()));
+    }
+    edits.extend([
+        members(&["10.1.1.1", "10.1.1.3", "2001:db8::9"])?,
+        members(&["10.1.1.3"])?,
+        prefixes(&["10.0.0.0/25", "203.0.113.0/24", "2001:db8:bb::/48"])?,
+        prefixes(&["203.0.113.0/24"])?,
+    ]);
+    for rule in &rules[1..] {
+        edits.push(Edit::RemoveRule(web.clone(), rule.id));
+    }
+    pair.host.enter(|| {
+        let mut controller = Controller::open(&options)?;
+        controller.hold()?;
+        let mut last: Option<Edited> = None;
+        for edit in edits {
+            let edited = controller.edit(&[change(edit.clone())?])?;
+            ensure!(edited.whole.is_none(), "{edit:?} was installed whole");
+            if let Some(last) = last {
+                ensure!(edited.generation == last.generation.map(|one| one + 1));
+                ensure!(edited.revision > last.revision);
+            }
+            last = Some(edited);
+        }
+        // What the tables have no edit for is installed whole, and edits go on.
+        let group = Edit::CreateGroup {
+            name: "other".parse()?,
+            id: GroupId::random(),
+            description: String::new(),
+        };
+        ensure!(controller.edit(&[change(group)?])?.whole.is_some());
+        // What is refused changes nothing.
+        let again = Edit::AddRule(web.clone(), tcp(1, Peer::Group("nobody".parse()?))?);
+        ensure!(controller.edit(&[change(again)?]).is_err());
+        let comes = Edit::AddRule(web.clone(), tcp(7, Peer::Prefix("10.0.0.2/32".parse()?))?);
+        ensure!(controller.edit(&[change(comes)?])?.whole.is_none());
+        Ok(())
+    })?;
+    ensure!(layouts(&sg)? == before, "the maps were made anew");
+    holds(&sg)?;
+    ensure!(tcp_connects(&pair.world, "10.0.0.10:443")? == Connected);
+    ensure!(tcp_connects(&pair.world, "10.0.0.10:445")? == TimedOut);
+    // And a command goes on from there.
+    self::edits(
+        &sg,
+        &rule("add", "--ingress --protocol tcp --ports 9 --from sg:admin"),
+    )
 }
 
 #[test]

@@ -134,7 +134,8 @@ impl<E: Copy + Default> Arena<E> {
 
 /// The slices of one array in the making, counted by their users.
 ///
-/// What has no user any more keeps its place until [`Self::settle`], when no packet follows it.
+/// What has no user any more keeps its place until the change after the one that took its last user is
+/// in force: one grace period has passed since no packet finds a way to it.
 pub(super) struct Slices<E> {
     map: &'static str,
     limit: &'static str,
@@ -148,6 +149,8 @@ pub(super) struct Slices<E> {
     new: Vec<Slice>,
     /// Those that may have lost their last user.
     left: Vec<Slice>,
+    /// Those that had lost it when the change in force was made.
+    resting: BTreeSet<Slice>,
     /// Entries of slices that found no place, and the hashes of these.
     beyond: u64,
     without_place: HashSet<u64>,
@@ -205,6 +208,7 @@ impl<E: Copy + Default + Eq + Hash> Slices<E> {
             places: Places::around(&previous.slices, allowed),
             new: Vec::new(),
             left: previous.slices.clone(),
+            resting: BTreeSet::new(),
             beyond: 0,
             without_place: HashSet::new(),
             subject: Subject::Policy,
@@ -331,18 +335,29 @@ impl<E: Copy + Default + Eq + Hash> Slices<E> {
         Arena::from_slices(slices.map(|slice| (slice, self.entries(slice))))
     }
 
-    /// What was made is in force, and no packet follows what was before.
+    /// What was made is in force, and no packet follows what lost its last user before that.
     pub(super) fn settle(&mut self) {
         self.new.clear();
-        for slice in std::mem::take(&mut self.left) {
-            let hash = self.hasher.hash_one(self.entries(slice));
-            let known = self.known.find_entry(hash, |known| known.slice == slice);
-            if let Ok(known) = known
-                && known.get().uses == 0
-            {
-                known.remove();
+        let left = std::mem::take(&mut self.left).into_iter();
+        let left = left.filter(|slice| self.uses(*slice) == Some(0)).collect();
+        for slice in std::mem::replace(&mut self.resting, left) {
+            if self.uses(slice) == Some(0) && !self.resting.contains(&slice) {
+                self.forget(slice);
                 self.places.give_back(slice);
             }
+        }
+    }
+
+    fn uses(&self, slice: Slice) -> Option<u32> {
+        let hash = self.hasher.hash_one(self.entries(slice));
+        let known = self.known.find(hash, |known| known.slice == slice)?;
+        Some(known.uses)
+    }
+
+    fn forget(&mut self, slice: Slice) {
+        let hash = self.hasher.hash_one(self.entries(slice));
+        if let Ok(known) = self.known.find_entry(hash, |known| known.slice == slice) {
+            known.remove();
         }
     }
 }
@@ -479,19 +494,19 @@ mod tests {
         assert_eq!(slices.place(&[1, 1]), one, "it is there still");
         assert!(slices.release(one));
         slices.settle();
-        assert_eq!(
-            slices.place(&[4]),
-            Slice {
-                offset: 0,
-                length: 1
-            }
-        );
+        assert_eq!(slices.place(&[4]).offset, 6, "a packet may still follow it");
+        assert_eq!(slices.place(&[1, 1]), one, "it is there still");
+        assert!(slices.release(one));
+        slices.settle();
+        assert_eq!(slices.place(&[5]).offset, 7, "it was left anew");
         assert!(slices.release(two));
         slices.settle();
-        let wide = slices.place(&[5, 5, 5]);
+        assert_eq!(slices.place(&[6]).offset, 0);
+        slices.settle();
+        let wide = slices.place(&[7, 7, 7]);
         assert_eq!(wide.offset, 1, "gaps side by side are one");
         assert_eq!(slices.arena(Which::New).slices(), [wide]);
-        assert_eq!(slices.entries(wide), [5, 5, 5]);
+        assert_eq!(slices.entries(wide), [7, 7, 7]);
     }
 
     #[test]

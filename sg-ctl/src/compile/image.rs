@@ -1,6 +1,6 @@
 //! What the kernel's maps hold for one generation, with every number settled.
 //!
-//! An image knows no faces and no maps: the dataplane writes it into the faces nobody sees, and reads
+//! An image knows no maps: the dataplane writes it into the buffers that no packet reads, and reads
 //! it back from those in force. It also keeps by what names its numbers were given, because the next
 //! image must give the same things the same numbers, and new things none that a packet of this
 //! generation may still follow.

@@ -5,7 +5,6 @@
 //! alone, as they were and as they are to be; what installs images installs the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sg_common::abi::{GrantKey, GroupSetEntry, MemberKey, Scope};
@@ -18,16 +17,17 @@ use super::Settings;
 use super::arena::Which;
 use super::cells::{Course, Kind, Space, grant};
 use super::domain::{Domain, Numbered, domains};
+use super::edits::Edits;
 use super::fold::{Prefix, family_of};
 use super::identities::{IdentityNumbers, Lists, Members, PRESENT};
-use super::image::{Grant, Image, Member, ScopedPrefix};
+use super::image::{Grant, Ids, Image, Member, ScopedPrefix};
 use super::interfaces::{self, AttachedInterface, Protected};
 use super::limits::{CompileError, Entries, Subject};
 use super::numbers::{Circle, Numbers};
 use super::ports::TooMuch;
 use super::ranges::Laid;
-use crate::policy::model::{Peer, Policy, Rule, Vpc};
-use crate::policy::names::{GroupName, PrefixListName, RuleId, VpcName};
+use crate::policy::model::{Peer, Policy, Vpc};
+use crate::policy::names::{GroupName, RuleId};
 
 /// After so many edits everything is compiled: that gives back what they leave behind, port tables that
 /// nothing leads to and sets that no address is in.
@@ -79,76 +79,6 @@ struct Unsettled {
 
 /// Entries as they were before they were changed.
 type Before<K, V> = BTreeMap<K, Option<V>>;
-
-/// What changes in one VPC.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edits {
-    /// Which one.
-    pub vpc: VpcName,
-    /// Rules that come.
-    pub rules_added: Vec<(GroupName, Rule)>,
-    /// Rules that go.
-    pub rules_removed: Vec<(GroupName, Rule)>,
-    /// Static members that come.
-    pub members_added: Vec<(GroupName, IpAddr)>,
-    /// Static members that go.
-    pub members_removed: Vec<(GroupName, IpAddr)>,
-    /// Prefixes of lists that come.
-    pub prefixes_added: Vec<(PrefixListName, IpNet)>,
-    /// Prefixes of lists that go.
-    pub prefixes_removed: Vec<(PrefixListName, IpNet)>,
-}
-
-impl Edits {
-    /// None yet.
-    pub fn of(vpc: VpcName) -> Self {
-        Self {
-            vpc,
-            rules_added: Vec::new(),
-            rules_removed: Vec::new(),
-            members_added: Vec::new(),
-            members_removed: Vec::new(),
-            prefixes_added: Vec::new(),
-            prefixes_removed: Vec::new(),
-        }
-    }
-
-    fn rules(&self) -> impl Iterator<Item = (&GroupName, &Rule, bool)> {
-        let going = self
-            .rules_removed
-            .iter()
-            .map(|(group, rule)| (group, rule, false));
-        let coming = self
-            .rules_added
-            .iter()
-            .map(|(group, rule)| (group, rule, true));
-        going.chain(coming)
-    }
-
-    fn members(&self) -> impl Iterator<Item = (&GroupName, IpAddr, bool)> {
-        let going = self
-            .members_removed
-            .iter()
-            .map(|(group, it)| (group, *it, false));
-        let coming = self
-            .members_added
-            .iter()
-            .map(|(group, it)| (group, *it, true));
-        going.chain(coming)
-    }
-
-    fn prefixes(&self) -> impl Iterator<Item = (&PrefixListName, IpNet, bool)> {
-        let going = self
-            .prefixes_removed
-            .iter()
-            .map(|(list, it)| (list, *it, false));
-        let coming = self
-            .prefixes_added
-            .iter()
-            .map(|(list, it)| (list, *it, true));
-        going.chain(coming)
-    }
-}
 
 /// What an edit changes in the maps.
 #[derive(Clone, Debug, Default)]
@@ -385,12 +315,27 @@ impl Live {
         image
     }
 
+    /// The entries that are to be in force, without the arrays behind them.
+    pub fn entries(&self) -> &Image {
+        &self.image
+    }
+
+    /// By what names the numbers were given.
+    pub fn ids(&mut self) -> &Ids {
+        let given = self.identities.given();
+        // None is given back.
+        if self.image.ids.identities.len() != given.len() {
+            self.image.ids.identities.clone_from(given);
+        }
+        &self.image.ids
+    }
+
     fn put_slices(&mut self, image: &mut Image, which: Which) {
         image.ports = self.space.ports.slices().arena(which);
         self.space.ranges.put(image, which);
     }
 
-    /// What the last change made is in force, and no packet follows what was before.
+    /// What the last change made is in force. What it has left is used again after the next one.
     pub fn settle(&mut self) {
         self.space.ports.slices().settle();
         self.space.ranges.settle();

@@ -7,6 +7,7 @@
 mod arena;
 mod cells;
 mod domain;
+mod edits;
 mod fold;
 pub mod host;
 mod host_flows;
@@ -24,11 +25,12 @@ mod rules;
 
 use crate::policy::model::Policy;
 
+pub use edits::{Edits, Reversible};
 use image::Image;
 pub use in_use::{Arrays, Astray, edges};
 pub use interfaces::AttachedInterface;
 pub use limits::{CompileError, INTERFACE_SLOTS, Limit, Limits, Subject};
-pub use live::{Change, Edits, Live};
+pub use live::{Change, Live};
 pub use meaning::differing;
 
 /// What the machine and its operator say about the tables.

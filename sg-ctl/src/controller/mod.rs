@@ -7,6 +7,7 @@
 
 mod confirmation;
 mod devices;
+mod edit;
 mod error;
 mod ownership;
 mod session;
@@ -30,6 +31,7 @@ use crate::store::{Revision, SqliteStore, Store};
 
 pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation};
 pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
+pub use edit::Edited;
 pub use error::{Error, Result};
 pub use session::{Session, SessionWarning};
 pub use verify::Verified;
@@ -50,6 +52,9 @@ pub struct Controller {
     takes_over: bool,
     /// What has been done on the way here, for whoever asks next.
     news: Vec<Warning>,
+    /// Whether what is in force is kept compiled, and with what.
+    holds: bool,
+    held: Option<Dataplane>,
     // Dropped last, when nothing is open any more.
     lock: Lock,
 }
@@ -71,6 +76,15 @@ pub struct Care<'a> {
     pub confirm_within: Option<Duration>,
     /// Told of each step before it is made, and of what the user should know before it is.
     pub tell: &'a dyn Fn(News<'_>),
+}
+
+impl Care<'_> {
+    fn none() -> Self {
+        Self {
+            confirm_within: None,
+            tell: &|_| (),
+        }
+    }
 }
 
 /// What happens while a plan is made to hold.
@@ -266,6 +280,8 @@ impl Controller {
             limits,
             takes_over: false,
             news: Vec::new(),
+            holds: false,
+            held: None,
             lock,
         })
     }
@@ -341,11 +357,7 @@ impl Controller {
 
     /// Stores the plan and makes the kernel match it, or fails and leaves both as they were.
     pub fn install(&mut self, plan: Plan) -> Result<Done> {
-        let careless = Care {
-            confirm_within: None,
-            tell: &|_| (),
-        };
-        self.install_with(plan, &careless)
+        self.install_with(plan, &Care::none())
     }
 
     /// As [`Self::install`], with a way back and word of what happens.
@@ -393,6 +405,7 @@ impl Controller {
                 if flows_left > 0 {
                     warnings.push(Warning::FlowsLeft(flows_left));
                 }
+                self.held = Some(dataplane).filter(|_| self.holds);
             }
         }
         if let (Some(within), Some(unconfirmed)) = (confirm_within, &mut self.unconfirmed) {
@@ -493,7 +506,14 @@ impl Controller {
     }
 
     /// Where nothing is or was protected, nothing is mounted and there is no dataplane.
-    fn dataplane(&self, is_needed: bool, warnings: &mut Vec<Warning>) -> Result<Option<Dataplane>> {
+    fn dataplane(
+        &mut self,
+        is_needed: bool,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Option<Dataplane>> {
+        if let Some(held) = self.held.take() {
+            return Ok(Some(held));
+        }
         let bpffs = match is_needed {
             true => Some(self.dirs.bpffs(&self.lock)?),
             false => self.dirs.find_bpffs()?,
@@ -505,6 +525,9 @@ impl Controller {
         let mut dataplane = Dataplane::open(self.dirs.run(), &bpffs.path)?;
         dataplane.mend_pins()?;
         dataplane.set_owner(ownership::owner(&self.dirs, self.store.id()?));
+        if self.holds {
+            dataplane.keep_compiled();
+        }
         Ok(Some(dataplane))
     }
 

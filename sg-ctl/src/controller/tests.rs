@@ -67,6 +67,8 @@ fn controller(folder: &TempDir) -> Controller {
         unconfirmed: None,
         takes_over: false,
         news: Vec::new(),
+        holds: false,
+        held: None,
         lock,
     }
 }

@@ -8,6 +8,7 @@
 mod audited;
 mod clock;
 mod counters;
+mod edit;
 mod ending;
 mod events;
 mod filters;
@@ -16,6 +17,7 @@ mod flow_reports;
 mod flow_tables;
 mod foreign;
 mod former;
+mod grace;
 mod hooks;
 mod in_force;
 mod installed;
@@ -62,11 +64,14 @@ use thiserror::Error;
 
 use self::audited::AuditMarks;
 use self::counters::ReasonTotals;
+use self::edit::Held;
+pub use self::edit::PreparedEdit;
 pub use self::ending::Ender;
 pub use self::events::EventStream;
 use self::filters::{Failure, Refused};
 pub use self::fitness::{Unfit, unfit};
 use self::flow_tables::{FlowRoom, FlowSize};
+use self::grace::Grace;
 use self::hooks::Instance;
 use self::in_force::InForce;
 pub use self::installed::{Installed, Judged, Standpoint};
@@ -84,7 +89,7 @@ use self::state::{DeviceRecord, Files, NetnsRecord, Record};
 pub use self::verify::{Difference, Way};
 use self::wire::Wire;
 use crate::compile::image::Image;
-use crate::compile::{AttachedInterface, CompileError, Limits, Settings, compile};
+use crate::compile::{AttachedInterface, CompileError, Limits, Live, Settings, compile};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
 use crate::policy::mac::MacAddress;
 use crate::policy::model::{self, OnRuleRemoval, Policy, Side};
@@ -253,6 +258,9 @@ pub enum Error {
     /// The kernel does not say how often its timer ticks.
     #[error("cannot find out how often the kernel's timer ticks: {0}")]
     Tick(io::Error),
+    /// An edit was to be installed that was not prepared.
+    #[error("the policy in force is not kept compiled; prepare the whole policy")]
+    NotHeld,
     /// The kernel has no grace periods to wait for.
     #[error(
         "this kernel refuses membarrier(2), as it does on machines with nohz_full CPUs; \
@@ -462,6 +470,10 @@ pub struct Prepared {
     jiffies_per_second: u32,
     placing: Option<Placing>,
     staged: Option<Staged>,
+    /// Passes until the places may be written that the policy before has left.
+    rest: Option<Grace>,
+    /// The compiled policy, if it is to be kept.
+    live: Option<Box<Live>>,
 }
 
 impl Prepared {
@@ -487,6 +499,8 @@ impl Prepared {
             jiffies_per_second: 0,
             placing: None,
             staged: None,
+            rest: None,
+            live: None,
         }
     }
 }
@@ -534,6 +548,9 @@ pub struct Dataplane {
     files: Files,
     installed: Option<InForce>,
     owner: Option<Owner>,
+    /// What is installed is kept compiled.
+    keeps: bool,
+    held: Option<Held>,
 }
 
 impl Dataplane {
@@ -580,6 +597,8 @@ impl Dataplane {
             files,
             installed,
             owner: None,
+            keeps: false,
+            held: None,
         })
     }
 
@@ -603,6 +622,8 @@ impl Dataplane {
             files: Files::in_folder(run),
             installed: None,
             owner: None,
+            keeps: false,
+            held: None,
         };
         dataplane.remove_everything()
     }
@@ -808,7 +829,16 @@ impl Dataplane {
             assured_flows: flow_size.capacity(),
             limits: wanted.limits,
         };
-        let image = compile(wanted.policy, &attached, previous, &settings)?;
+        let (image, live) = match self.keeps {
+            true => {
+                let mut live = Live::begin(wanted.policy, &attached, previous, &settings)?;
+                (live.image(), Some(Box::new(live)))
+            }
+            false => {
+                let image = compile(wanted.policy, &attached, previous, &settings)?;
+                (image, None)
+            }
+        };
         let jiffies_per_second = settings.jiffies_per_second;
         Ok(Prepared {
             image,
@@ -820,6 +850,8 @@ impl Dataplane {
             jiffies_per_second,
             placing: None,
             staged: None,
+            rest: None,
+            live,
         })
     }
 
@@ -828,8 +860,10 @@ impl Dataplane {
     pub fn prepare_to_install(&self, wanted: &Wanted<'_>) -> Result<Prepared, Error> {
         let links = hooks::links_folder(&self.bpffs);
         let placing = Placing::begin(links, self.record(), wanted);
+        let rest = self.record().map(|_| Grace::begin());
         Ok(Prepared {
             placing: Some(placing),
+            rest,
             ..self.prepare(wanted)?
         })
     }
@@ -933,6 +967,7 @@ impl Dataplane {
 
     /// Makes the kernel hold what was prepared.
     pub fn install(&mut self, mut prepared: Prepared) -> Result<Outcome, Error> {
+        self.held = None;
         if prepared.is_nothing() {
             let generation = self.record().map_or(0, |record| record.generation);
             self.remove_everything()?;
@@ -964,16 +999,25 @@ impl Dataplane {
         })?;
         self.mark_audited(&prepared.image)?;
         // What is known of the kernel stays known until something newer is.
+        let rest = prepared.rest.take();
         let in_force = self.installed.as_ref().filter(|_| fits);
         let (record, flows_left) = match in_force.and_then(|it| Some((&it.record, it.tables()?))) {
-            Some((record, image)) => (self.update(record.clone(), image, &prepared)?, 0),
+            Some((record, image)) => {
+                rest.unwrap_or_else(Grace::begin).end()?;
+                (self.update(record.clone(), image, &prepared)?, 0)
+            }
             None => self.lay_out_anew(&mut prepared)?,
         };
         self.files.write_record(&record)?;
         self.files.unmark()?;
         self.remove_unused(&record)?;
         let generation = record.generation;
-        self.installed = Some(InForce::installed(&self.bpffs, record, prepared.image));
+        self.hold(&record, prepared.live)?;
+        self.installed = Some(match self.keeps {
+            // The tables are in memory already, as they were compiled.
+            true => InForce::recorded(&self.bpffs, record),
+            false => InForce::installed(&self.bpffs, record, prepared.image),
+        });
         Ok(Outcome {
             generation,
             flows_left,
@@ -1018,7 +1062,8 @@ impl Dataplane {
     ) -> Result<Record, Error> {
         let folder = layout_folder(&self.bpffs, record.layout);
         let mut maps = LayoutMaps::open(&folder)?;
-        let after = update::update(&mut maps, &Self::globals(&record), image, &prepared.image)?;
+        let globals = Self::globals(&record);
+        let (after, ()) = update::update(&mut maps, &globals, image, &prepared.image, |_| ())?;
         record.generation = after.0;
         self.attach_all(&mut record, prepared, false)?;
         Ok(record)
@@ -1146,12 +1191,8 @@ impl Dataplane {
             ids: prepared.image.ids.clone(),
             ..Image::default()
         };
-        let after = update::update(
-            &mut maps,
-            &Self::globals(&record),
-            &nothing,
-            &prepared.image,
-        )?;
+        let globals = Self::globals(&record);
+        let (after, ()) = update::update(&mut maps, &globals, &nothing, &prepared.image, |_| ())?;
         record.generation = after.0;
         for device in &prepared.devices {
             self.pin_programs(&record, &device.record)?;

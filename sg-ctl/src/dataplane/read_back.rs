@@ -1,6 +1,6 @@
 //! Reads the tables in force out of the maps, and notices what sg has not put there.
 //!
-//! Names come from the record and everything else from the maps: entries by the face in force, and
+//! Names come from the record and everything else from the maps: entries by the buffer in force, and
 //! of the arrays behind them what entries lead to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -64,15 +64,15 @@ impl Tally {
         self.first.get_or_insert_with(|| what.to_string());
     }
 
-    /// The value of both faces, which are alike between updates.
-    fn face<T: Copy + PartialEq>(
+    /// The value of both buffers, which are alike between updates.
+    fn buffer<T: Copy + PartialEq>(
         &mut self,
-        faces: &DoubleBuffer<T>,
+        buffers: &DoubleBuffer<T>,
         generation: Generation,
         what: impl Display,
     ) -> T {
-        let value = *faces.at(generation);
-        if *faces != DoubleBuffer::both(value) {
+        let value = *buffers.at(generation);
+        if *buffers != DoubleBuffer::both(value) {
             self.wrong(what);
         }
         value
@@ -144,7 +144,7 @@ pub(super) fn interfaces(bpffs: &Path, record: &Record) -> Result<Interfaces, Er
     each::<u32, InterfaceEntry>(&folder, "INTERFACES", |place, entry| {
         match recorded.remove(&(entry.netns, entry.ifindex)) {
             Some((slot, mut installed)) => {
-                let interface = tally.face(&entry.buffers, generation, &installed.name);
+                let interface = tally.buffer(&entry.buffers, generation, &installed.name);
                 (installed.place, installed.interface) = (*place, interface);
                 found.insert(slot, installed);
             }
@@ -217,15 +217,17 @@ fn policies(
     let mut tally = Tally::of("POLICIES");
     let numbers = image.ids.policies.iter();
     let known: BTreeMap<u32, _> = numbers.map(|(set, number)| (*number, set)).collect();
-    for (id, faces) in (0..).zip(mapped(&maps.policies)?) {
+    for (id, buffers) in (0..).zip(mapped(&maps.policies)?) {
         match known.get(&id) {
             Some(set) => {
                 let groups: Vec<_> = set.groups.iter().map(ToString::to_string).collect();
                 let what = format_args!("that of the groups {}", groups.join(", "));
-                let policy = tally.face(&faces, generation, what);
+                let policy = tally.buffer(&buffers, generation, what);
                 image.policies.insert(id, policy);
             }
-            None if faces != DoubleBuffer::default() => tally.unknown(format_args!("number {id}")),
+            None if buffers != DoubleBuffer::default() => {
+                tally.unknown(format_args!("number {id}"))
+            }
             None => {}
         }
     }
@@ -233,8 +235,8 @@ fn policies(
     let range_tables = |map, array, is_known: &dyn Fn(u32) -> bool| -> Result<_, Error> {
         let mut tally = Tally::of(map);
         let mut tables = BTreeMap::new();
-        for (index, faces) in (0..).zip(mapped(array)?) {
-            if faces == DoubleBuffer::default() {
+        for (index, buffers) in (0..).zip(mapped(array)?) {
+            if buffers == DoubleBuffer::default() {
                 continue;
             }
             let what = format_args!("number {index}");
@@ -242,7 +244,7 @@ fn policies(
                 tally.unknown(what);
                 continue;
             }
-            tables.insert(index, tally.face(&faces, generation, what));
+            tables.insert(index, tally.buffer(&buffers, generation, what));
         }
         Ok((tables, tally))
     };
@@ -265,13 +267,13 @@ fn sets(maps: &LayoutMaps, generation: Generation, image: &mut Image) -> Result<
             key: prefix,
             bits: key.prefix_len(),
         };
-        let faces: Wire<DoubleBuffer<Identity>> = match maps.sets.get(&prefix_key(&prefix), 0) {
-            Ok(faces) => faces,
+        let buffers: Wire<DoubleBuffer<Identity>> = match maps.sets.get(&prefix_key(&prefix), 0) {
+            Ok(buffers) => buffers,
             // Somebody has deleted it meanwhile.
             Err(MapError::KeyNotFound) => continue,
             Err(source) => return Err(Error::Read(source)),
         };
-        let identity = tally.face(&faces.0, generation, prefix.words());
+        let identity = tally.buffer(&buffers.0, generation, prefix.words());
         image.sets.insert(prefix, identity);
     }
     Ok(tally)
@@ -325,22 +327,22 @@ where
     DoubleBuffer<V>: Entry + Default,
 {
     let mut entries: Vec<DoubleBuffer<V>> = Vec::new();
-    each::<u32, DoubleBuffer<V>>(folder, values, |_, faces| entries.push(*faces))?;
+    each::<u32, DoubleBuffer<V>>(folder, values, |_, buffers| entries.push(*buffers))?;
     let mut led = Vec::new();
     each::<K, u32>(folder, keys, |key, index| {
         // What each key leads to is its own, and says something.
-        let faces = entries.get_mut(*index as usize);
-        match faces.filter(|faces| **faces != DoubleBuffer::default()) {
-            Some(faces) => {
-                let value = tally.face(faces, generation, words(key));
-                *faces = DoubleBuffer::default();
+        let buffers = entries.get_mut(*index as usize);
+        match buffers.filter(|buffers| **buffers != DoubleBuffer::default()) {
+            Some(buffers) => {
+                let value = tally.buffer(buffers, generation, words(key));
+                *buffers = DoubleBuffer::default();
                 led.push((*key, *index, value));
             }
             None => tally.unknown(words(key)),
         }
     })?;
-    for (index, faces) in entries.iter().enumerate() {
-        if *faces != DoubleBuffer::default() {
+    for (index, buffers) in entries.iter().enumerate() {
+        if *buffers != DoubleBuffer::default() {
             tally.missing(format_args!(
                 "the one that led to number {index} of {values}"
             ));

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compile::Change;
 use crate::compile::image::Image;
 
 /// Entries of each map.
@@ -117,6 +118,17 @@ impl Sizes {
             rules: room(rules, 2_048),
             slots: room(slots, 64),
         }
+    }
+
+    /// Whether there is room for an edit of what is in force; `entries` are those after it.
+    pub(super) fn fit_edit(&self, change: &Change, entries: &Image) -> bool {
+        let fit = |count: usize, gone: usize, room: u32| {
+            u32::try_from(count + gone).is_ok_and(|count| count <= room)
+        };
+        let Change { old, new } = change;
+        self.fit(old, new)
+            && fit(entries.members.len(), old.members.len(), self.members)
+            && fit(entries.grants.len(), old.grants.len(), self.grants)
     }
 
     /// Whether both images fit at once.

@@ -61,6 +61,19 @@ pub(super) struct Record {
     pub(super) numbers: Numbers,
 }
 
+impl Record {
+    /// The same, to be given other numbers.
+    pub(super) fn without_numbers(&self) -> Self {
+        Self {
+            sizes: self.sizes,
+            netns: self.netns.clone(),
+            devices: self.devices.clone(),
+            numbers: Numbers::default(),
+            ..*self
+        }
+    }
+}
+
 /// A network namespace and its number.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct NetnsRecord {

@@ -5,8 +5,13 @@
 //! 1. tables that nothing points to are written, and the buffers that no packet looks at;
 //! 2. the generation is raised: from here on packets see the new policy, whole;
 //! 3. a grace period passes, until no packet is left that read the old number;
-//! 4. the other buffers are made equal, and keys that hold nothing any more are deleted;
-//! 5. another grace period passes, after which freed places may be written again.
+//! 4. the other buffers are made equal, and keys that hold nothing any more are deleted.
+//!
+//! No packet follows what only the old policy led to from step 3 on. It rests for a grace period more
+//! all the same before it is written again: a command waits for one beside its compiling, and a policy
+//! that is kept compiled leaves it alone until the update after this one is in force. The kernel may
+//! hand the element of a deleted key to the next key while a packet still looks at it; what that leads
+//! to says nothing in the buffer that the packet sees.
 //!
 //! The work is that of the differences. A crash before step 2 leaves the old policy in force and
 //! after it the new one; which entries differ between their buffers is then not known, so the next
@@ -25,19 +30,22 @@ use sg_common::packet::Direction;
 use sg_common::ports::PortTable;
 use sg_common::ranges::RangeTable;
 
+use super::grace::Grace;
 use super::maps::{LayoutMaps, prefix_key};
 use super::sys::MappedArray;
 use super::wire::{Entry, Wire, bytes_of};
-use super::{Error, per_cpu, sys};
+use super::{Error, per_cpu};
 use crate::compile::image::{Arena, Image, ScopedPrefix, Slice};
 
-/// Replaces one image by another. `globals` is what the maps hold, but for the generation.
-pub(super) fn update(
+/// Replaces one image by another. `globals` is what the maps hold, but for the generation. `meanwhile`
+/// is done while the grace period passes.
+pub(super) fn update<T>(
     maps: &mut LayoutMaps,
     globals: &Globals,
     old: &Image,
     new: &Image,
-) -> Result<Generation, Error> {
+    meanwhile: impl FnOnce(Generation) -> T,
+) -> Result<(Generation, T), Error> {
     let before = globals.generation;
     let after = before.next();
     let changes = Changes::between(old, new);
@@ -56,11 +64,12 @@ pub(super) fn update(
             0,
         )
         .map_err(Error::Write)?;
-    sys::wait_for_readers().map_err(Error::Grace)?;
+    let grace = Grace::begin();
+    let done = meanwhile(after);
+    grace.end()?;
     changes.write(maps, Pass::Mirror)?;
     delete_gone_keys(maps, old, new)?;
-    sys::wait_for_readers().map_err(Error::Grace)?;
-    Ok(after)
+    Ok((after, done))
 }
 
 /// What the buffers of a changed entry are made.
@@ -80,7 +89,7 @@ struct Change<T> {
 }
 
 impl<T: Copy> Change<T> {
-    fn faces(&self, pass: Pass) -> Wire<DoubleBuffer<T>> {
+    fn buffers(&self, pass: Pass) -> Wire<DoubleBuffer<T>> {
         Wire(match pass {
             Pass::Prepare(after) => {
                 let mut buffers = DoubleBuffer::both(self.old);
@@ -183,39 +192,39 @@ impl Changes {
     fn write(&self, maps: &mut LayoutMaps, pass: Pass) -> Result<(), Error> {
         for (index, change) in &self.policies {
             maps.policies
-                .set(*index, change.faces(pass), 0)
+                .set(*index, change.buffers(pass), 0)
                 .map_err(Error::Write)?;
         }
         for (index, change) in &self.identities {
             maps.identities
-                .set(*index, change.faces(pass), 0)
+                .set(*index, change.buffers(pass), 0)
                 .map_err(Error::Write)?;
         }
         for (index, change) in &self.granted {
             maps.granted
-                .set(*index, change.faces(pass), 0)
+                .set(*index, change.buffers(pass), 0)
                 .map_err(Error::Write)?;
         }
         for (index, change) in &self.policy_ranges {
             maps.policy_ranges
-                .set(*index, change.faces(pass), 0)
+                .set(*index, change.buffers(pass), 0)
                 .map_err(Error::Write)?;
         }
         for (index, change) in &self.list_ranges {
             maps.list_ranges
-                .set(*index, change.faces(pass), 0)
+                .set(*index, change.buffers(pass), 0)
                 .map_err(Error::Write)?;
         }
         for (prefix, change) in &self.sets {
             let key = prefix_key(prefix);
             maps.sets
-                .insert(&key, change.faces(pass), 0)
+                .insert(&key, change.buffers(pass), 0)
                 .map_err(Error::Write)?;
         }
         for (place, (netns, ifindex), change) in &self.interfaces {
             let gone = matches!(pass, Pass::Mirror) && change.new.policy == 0;
             let (netns, ifindex) = if gone { (0, 0) } else { (*netns, *ifindex) };
-            let Wire(buffers) = change.faces(pass);
+            let Wire(buffers) = change.buffers(pass);
             let entry = InterfaceEntry::new(netns, ifindex, buffers);
             maps.interfaces
                 .set(*place, Wire(entry), 0)
@@ -412,7 +421,7 @@ mod tests {
             panic!("one change")
         };
         assert_eq!(*key, prefix("10.1.1.1/32"));
-        let Wire(buffers) = change.faces(Pass::Prepare(Generation(8)));
+        let Wire(buffers) = change.buffers(Pass::Prepare(Generation(8)));
         assert_eq!(*buffers.at(Generation(7)), table(1));
         assert_eq!(*buffers.at(Generation(8)), table(3));
     }

@@ -144,7 +144,8 @@ impl Rehearsal {
             ids: image.ids.clone(),
             ..Image::default()
         };
-        record.generation = update::update(&mut maps, &globals, &nothing, image)?.0;
+        let (after, ()) = update::update(&mut maps, &globals, &nothing, image, |_| ())?;
+        record.generation = after.0;
         let scatter = measuring
             .take_map("SCATTER")
             .ok_or(Error::ProgramMissing("SCATTER"))?;
@@ -176,7 +177,8 @@ impl Rehearsal {
     /// Makes the maps hold what an edit changes, which must fit.
     pub fn edit(&mut self, change: &Change) -> Result<(), Error> {
         let globals = Dataplane::globals(&self.record);
-        let after = update::update(&mut self.maps, &globals, &change.old, &change.new)?;
+        let (maps, Change { old, new }) = (&mut self.maps, change);
+        let (after, ()) = update::update(maps, &globals, old, new, |_| ())?;
         self.record.generation = after.0;
         Ok(())
     }
