@@ -29,3 +29,4 @@ pub mod report;
 #[cfg(feature = "measure")]
 pub mod scatter;
 pub mod tables;
+pub mod trace;
