@@ -31,6 +31,11 @@ const OBJECTS: &[Object] = &[
         wanted_by: None,
     },
     Object {
+        name: "sg-ebpf-traced",
+        feature: Some("trace"),
+        wanted_by: None,
+    },
+    Object {
         name: "sg-ebpf-measure",
         feature: Some("measure"),
         wanted_by: Some("CARGO_FEATURE_MEASURE"),

@@ -25,6 +25,8 @@ mod opaque;
 mod registers;
 mod stages;
 mod tables;
+#[cfg_attr(not(feature = "trace"), path = "untraced.rs")]
+mod trace;
 mod words;
 
 use aya_ebpf::bindings::{__sk_buff, TC_ACT_SHOT, xdp_action, xdp_md};
@@ -171,24 +173,27 @@ fn judge<P: Packet>(
         return Ruling::of(interface.enforce(decision.reason), interface);
     }
     let mut admitted = RuleSlot::NONE;
-    match decide_fast_v4(frame, received, interface, &maps) {
-        Some(FastDecision::Decided(decision)) => {
-            let event = match decision.reason {
-                Reason::Tracked => None,
-                Reason::Untracked => Some(EventKind::NewFlow),
-                _ => Some(EventKind::Drop),
-            };
-            // What is told is told with what else is read of it.
-            if !event.is_some_and(events::are_wanted) {
-                counters::count_frame(interface.slot, direction, decision, frame);
-                return Ruling::of(interface.enforce(decision.reason), interface);
+    // A trace tells of each step, which the fast ways leave out.
+    if !trace::IS_ON {
+        match decide_fast_v4(frame, received, interface, &maps) {
+            Some(FastDecision::Decided(decision)) => {
+                let event = match decision.reason {
+                    Reason::Tracked => None,
+                    Reason::Untracked => Some(EventKind::NewFlow),
+                    _ => Some(EventKind::Drop),
+                };
+                // What is told is told with what else is read of it.
+                if !event.is_some_and(events::are_wanted) {
+                    counters::count_frame(interface.slot, direction, decision, frame);
+                    return Ruling::of(interface.enforce(decision.reason), interface);
+                }
             }
+            Some(FastDecision::Admitted(rule)) => admitted = rule,
+            None => {}
         }
-        Some(FastDecision::Admitted(rule)) => admitted = rule,
-        None => {}
     }
     context.interface = place;
-    if !admitted.is_some() {
+    if !trace::IS_ON && !admitted.is_some() {
         match decide_fast(frame, direction, interface, &maps, &mut context.scratch) {
             Some(FastDecision::Decided(decision)) => {
                 let verdict = stages::conclude(context, interface, direction, decision);
@@ -198,6 +203,7 @@ fn judge<P: Packet>(
             None => {}
         }
     }
+    trace::begin();
     context.admitted = admitted;
     context.bare = u32::from(interface.flags.has(InterfaceFlags::BARE));
     context.direction = direction.number();

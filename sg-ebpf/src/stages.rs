@@ -14,6 +14,7 @@ use crate::counters;
 use crate::events;
 use crate::registers::{direction, pack, unpack};
 use crate::tables::{Maps, Reach};
+use crate::trace::{self, STEPS};
 
 impl<R: Reach> Stages for Maps<R> {
     #[inline(always)]
@@ -71,7 +72,7 @@ fn run(stage: Stage, context: *mut Context) -> u64 {
         direction,
         interface,
         &maps,
-        &(),
+        &STEPS,
     ))
 }
 
@@ -134,7 +135,9 @@ pub(crate) fn judge_read(context: *mut Context) -> u32 {
     } else {
         sg_judge(context)
     };
-    sg_conclude(context, decision)
+    let passed = sg_conclude(context, decision);
+    trace::tell(context, decision);
+    passed
 }
 
 /// Judges what is on the scratch.
@@ -159,7 +162,7 @@ extern "C" fn sg_judge(context: *mut Context) -> u64 {
         direction,
         interface,
         &maps,
-        &(),
+        &STEPS,
     ))
 }
 
