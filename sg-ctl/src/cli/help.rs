@@ -579,7 +579,22 @@ pub(super) static PAGES: &[Page] = &[
             ),
         ],
         Some("the packet is dropped"),
-        &["sg-ctl-diagnose(1)", "sg-ctl-events(1)"],
+        &["sg-ctl-trace(1)", "sg-ctl-diagnose(1)", "sg-ctl-events(1)"],
+    ),
+    page(
+        "trace",
+        &[
+            (
+                "sg-ctl trace eth0 --peer 198.51.100.7 --port 443",
+                "what becomes of a client's packets, for 30 seconds",
+            ),
+            (
+                "sg-ctl trace eth0 --peer 2001:db8::/32 --for 5m --json",
+                "all of a network's, an object a line",
+            ),
+        ],
+        None,
+        &["sg-ctl-explain(1)", "sg-ctl-events(1)"],
     ),
     page(
         "diagnose",
@@ -687,7 +702,10 @@ const GROUPS: &[(&str, &[&str])] = &[
         "Protect interfaces",
         &["attach", "detach", "restore", "confirm", "rollback"],
     ),
-    ("Find out why", &["explain", "diagnose", "verify", "doctor"]),
+    (
+        "Find out why",
+        &["explain", "trace", "diagnose", "verify", "doctor"],
+    ),
     ("Watch", &["status", "stats", "top", "events", "flows"]),
 ];
 

@@ -32,6 +32,7 @@ mod reference;
 mod rule;
 mod time;
 mod top;
+mod trace;
 mod uniform;
 mod verify;
 mod vpc;
@@ -41,7 +42,7 @@ use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
-use crate::controller::{AWAIT_COMMAND, Controller, Done, Needed, Plan};
+use crate::controller::{AWAIT_COMMAND, Controller, Done, GUARD_COMMAND, Guarded, Needed, Plan};
 use crate::dirs::DirOptions;
 use crate::policy::change::Change;
 use crate::policy::model::Policy;
@@ -111,6 +112,9 @@ enum Command {
     /// Wait for the deadline of a change
     #[command(name = AWAIT_COMMAND, hide = true)]
     AwaitConfirmation,
+    /// End a trace when the command that reads it ends
+    #[command(name = GUARD_COMMAND, hide = true)]
+    GuardTrace(Guarded),
     /// Show which interfaces are protected
     Status(look::Status),
     /// Show packet counters, by interface and reason, and by rule
@@ -123,6 +127,8 @@ enum Command {
     Events(events::Events),
     /// Explain whether a packet passes, and why; exit code 1 if it is dropped
     Explain(explain::Explain),
+    /// Show what becomes of each packet from and to a peer, and why, as it happens
+    Trace(trace::Trace),
     /// Try a connection from here, and say what prevents it; exit code 1 if anything does
     ///
     /// The result is one of: fine; refused (nothing listens there); dropped by groups on this machine,
@@ -195,12 +201,14 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Schema => reference::schema(),
         Command::Man(command) => command.run(),
         Command::AwaitConfirmation => confirm::wait(dirs),
+        Command::GuardTrace(guarded) => trace::guard(dirs, &guarded),
         Command::Status(command) => command.run(dirs),
         Command::Stats(command) => command.run(dirs),
         Command::Top(command) => command.run(dirs),
         Command::Limits(command) => command.run(dirs),
         Command::Events(command) => command.run(dirs),
         Command::Explain(command) => command.run(dirs),
+        Command::Trace(command) => command.run(dirs),
         Command::Diagnose(command) => command.run(dirs),
         Command::Flows(command) => command.run(dirs),
         Command::Group(command) => command.run(dirs),

@@ -125,6 +125,9 @@ pub enum Error {
     /// The process that would take a change back.
     #[error("cannot start the process that rolls the change back: {0}; nothing was changed")]
     Waiter(io::Error),
+    /// The process that would end a trace.
+    #[error("cannot start the process that ends the trace: {0}; nothing was changed")]
+    Guard(io::Error),
     /// The kernel refused half-way, and everything is as it was before.
     #[error(
         "{why}; the change was rolled back, and {}",

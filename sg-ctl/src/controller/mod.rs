@@ -11,6 +11,7 @@ mod edit;
 mod error;
 mod ownership;
 mod session;
+mod tracing;
 mod verify;
 mod view;
 
@@ -34,6 +35,7 @@ pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
 pub use edit::Edited;
 pub use error::{Error, Result};
 pub use session::{Session, SessionWarning};
+pub use tracing::{GUARD_COMMAND, Guarded, Tracing, guard_trace};
 pub use verify::Verified;
 pub use view::{InterfaceState, InterfaceStates, View};
 

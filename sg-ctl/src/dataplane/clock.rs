@@ -48,6 +48,10 @@ impl Clock {
         Ticker::open(bpffs, record)?.read()
     }
 
+    pub(super) fn ticks(&self, seconds: f64) -> u32 {
+        (seconds * self.ticks_per_second) as u32
+    }
+
     pub(super) fn seconds(&self, ticks: u32) -> u64 {
         (f64::from(ticks) / self.ticks_per_second).round() as u64
     }

@@ -109,7 +109,10 @@ pub(super) fn ensure(
     }
     let ensure_tc = |way| match device.tc {
         TcHook::Tcx => ensure_tcx(&folder, layout, netns, device, way, replace),
-        TcHook::Clsact => ensure_filter(instance, layout, netns, device, way, replace),
+        TcHook::Clsact => {
+            let program = program_path(layout, device.netns, tc_program(way));
+            ensure_filter(instance, &program, netns, device, way, replace)
+        }
     };
     ensure_tc(Way::Sent)?;
     match device.hook {
@@ -178,7 +181,7 @@ fn ensure_xdp(
 
 fn ensure_filter(
     instance: Instance<'_>,
-    layout: &Path,
+    program: &Path,
     netns: &Netns,
     device: &DeviceRecord,
     way: Way,
@@ -203,10 +206,13 @@ fn ensure_filter(
     if !place.add_clsact().map_err(wrong)? && !is_ours {
         unmark(&own)?;
     }
-    let name = tc_program(way);
-    let path = program_path(layout, device.netns, name);
-    let program = sys::open_pin(&path).map_err(|source| Error::Folder { path, source })?;
-    place.put(way, handle, name, program.as_fd()).map_err(wrong)
+    let opened = sys::open_pin(program).map_err(|source| Error::Folder {
+        path: program.to_path_buf(),
+        source,
+    })?;
+    place
+        .put(way, handle, tc_program(way), opened.as_fd())
+        .map_err(wrong)
 }
 
 fn mark(path: &Path) -> Result<(), Error> {
@@ -229,33 +235,47 @@ fn unmark(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// The program that judges a device's packets of one way.
+pub(super) fn program_of_way(device: &DeviceRecord, way: Way) -> &'static str {
+    match way {
+        Way::Received => receive_program(device.hook),
+        Way::Sent => object::TC_SEND,
+    }
+}
+
 /// Has a device's links and filters run the layout's programs, wherever it is.
 pub(super) fn replace(
     instance: Instance<'_>,
     layout: &Path,
     device: &DeviceRecord,
 ) -> Result<(), Error> {
-    let folder = links_folder(instance.bpffs);
-    let netns = Netns::with_inode(device.netns_inode);
     for way in [Way::Sent, Way::Received] {
-        let link = folder.join(device.link(way));
-        match (way, device.hook) {
-            _ if device.has_filter(way) => {
-                if let Some(netns) = &netns {
-                    ensure_filter(instance, layout, netns, device, way, true)?;
-                }
-            }
-            (Way::Received, ReceiveHook::XdpNative | ReceiveHook::XdpGeneric) => {
-                let program = program_path(layout, device.netns, object::XDP_RECEIVE);
-                replace_xdp(&link, &program, device)?;
-            }
-            (Way::Received, ReceiveHook::Tc) | (Way::Sent, _) => {
-                let program = program_path(layout, device.netns, tc_program(way));
-                replace_tc(&link, &program, device)?;
-            }
-        }
+        let program = program_path(layout, device.netns, program_of_way(device, way));
+        put(instance, &program, device, way)?;
     }
     Ok(())
+}
+
+/// Has a device's link or filter run a pinned program. Each packet meets the one before or this one.
+pub(super) fn put(
+    instance: Instance<'_>,
+    program: &Path,
+    device: &DeviceRecord,
+    way: Way,
+) -> Result<(), Error> {
+    if device.has_filter(way) {
+        return match Netns::with_inode(device.netns_inode) {
+            Some(netns) => ensure_filter(instance, program, &netns, device, way, true),
+            None => Ok(()),
+        };
+    }
+    let link = links_folder(instance.bpffs).join(device.link(way));
+    match (way, device.hook) {
+        (Way::Received, ReceiveHook::XdpNative | ReceiveHook::XdpGeneric) => {
+            replace_xdp(&link, program, device)
+        }
+        (Way::Received, ReceiveHook::Tc) | (Way::Sent, _) => replace_tc(&link, program, device),
+    }
 }
 
 pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {

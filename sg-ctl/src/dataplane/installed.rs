@@ -31,6 +31,7 @@ use super::flow_reports::{FlowNames, flow_report};
 use super::maps::{FLOW_TABLE, LayoutMaps, flows_folder, layout_folder, open};
 use super::report::FlowReport;
 use super::state::Record;
+use super::tracing::TracedPacket;
 use super::wire::Wire;
 use super::{Dataplane, Error};
 use crate::compile::image::{Image, MembersOf};
@@ -173,6 +174,16 @@ impl Standpoint<'_> {
             steps: recorder.0.into_inner(),
             headers: scratch.headers,
         })
+    }
+
+    /// What the interface's programs have made of a packet, as [`Self::judge`] tells it.
+    pub fn judged(&self, packet: &TracedPacket) -> Judged {
+        Judged {
+            decision: packet.decision,
+            rule: self.installed.rule(packet.decision.rule),
+            steps: packet.steps.clone(),
+            headers: packet.headers,
+        }
     }
 
     /// The groups whose rules know the address, of those that any rule in force names.

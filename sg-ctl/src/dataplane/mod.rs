@@ -39,6 +39,7 @@ mod seal;
 mod sizes;
 mod state;
 mod sys;
+mod tracing;
 mod update;
 mod verify;
 mod wire;
@@ -86,6 +87,7 @@ pub use self::report::{
 use self::sizes::Sizes;
 pub use self::state::Owner;
 use self::state::{DeviceRecord, Files, NetnsRecord, Record};
+pub use self::tracing::{TraceSeat, TraceStream, TracedPacket, end_trace};
 pub use self::verify::{Difference, Way};
 use self::wire::Wire;
 use crate::compile::image::Image;
@@ -349,6 +351,18 @@ pub enum Error {
          `sg-ctl events` or `sg-ctl top`"
     )]
     TooManyReaders,
+    /// One trace at a time.
+    #[error("another command traces interface {0} already; wait until it ends")]
+    TracedAlready(InterfaceName),
+    /// Traced programs judge as the ordinary ones of the same build do.
+    #[error(
+        "the programs in force are those of another build of sg-ctl, or a command was interrupted \
+         while it changed them; `sg-ctl restore` replaces them without a gap"
+    )]
+    OtherPrograms,
+    /// Traced programs have no log.
+    #[error("cannot read what the traced programs log: {0}")]
+    Log(aya_log::Error),
     /// A network namespace cannot be entered.
     #[error(transparent)]
     Netns(#[from] interfaces::Error),
@@ -1060,6 +1074,8 @@ impl Dataplane {
         image: &Image,
         prepared: &Prepared,
     ) -> Result<Record, Error> {
+        // Traced programs tell of one policy, and stay under no other one.
+        tracing::end_all(self.instance(), &record)?;
         let folder = layout_folder(&self.bpffs, record.layout);
         let mut maps = LayoutMaps::open(&folder)?;
         let globals = Self::globals(&record);

@@ -25,6 +25,9 @@ use crate::compile::INTERFACE_SLOTS;
 /// The object that the build script has compiled, aligned as its headers ask.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
 
+/// The traced build of it: programs of the same names that judge alike, and log what they did.
+static TRACED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf-traced"));
+
 /// The programs by their names in the object.
 pub(super) const XDP_RECEIVE: &str = "sg_xdp_receive";
 /// As above.
@@ -51,6 +54,10 @@ const FRAGMENTS: u32 = 16_384;
 /// A reader's ring: what a few busy CPUs may write between two of its looks. A power of two.
 const RING_BYTES: u32 = 1 << 19;
 
+/// aya-log's ring, and what it is made of: about two thousand packets between two looks.
+const LOG: &str = "AYA_LOGS";
+const LOG_BYTES: u32 = 1 << 20;
+
 /// Tells one build of the object from another.
 pub(super) fn fingerprint() -> u64 {
     // FNV-1a, by words: it need only differ between builds, and an attacker cannot choose the bytes
@@ -67,6 +74,11 @@ pub(super) fn fingerprint() -> u64 {
 /// pinned.
 pub(super) fn load(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Error> {
     load_build(OBJECT, bpffs, record, netns)
+}
+
+/// The same with the traced build. Its own maps are pinned nowhere, and go with its programs.
+pub(super) fn load_traced(bpffs: &Path, record: &Record, netns: u32) -> Result<Ebpf, Error> {
+    load_build(TRACED, bpffs, record, netns)
 }
 
 /// The same for any build of the object.
@@ -128,6 +140,8 @@ pub(super) fn load_build(
     for name in RINGS {
         loader.map_max_entries(name, RING_BYTES);
     }
+    // The ordinary build has none.
+    loader.map_max_entries(LOG, LOG_BYTES);
     for name in LAYOUT_MAPS {
         loader.map_pin_path(name, layout.join(name));
     }

@@ -15,7 +15,7 @@ use aya::programs::{ProgramInfo, loaded_programs};
 use super::maps::{FLOW_MAPS, FLOW_TABLE, LAYOUT_MAPS, flows_folder, layout_folder};
 use super::state::Record;
 use super::verify::Way;
-use super::{Error, hooks, object, sys};
+use super::{Error, hooks, object, sys, tracing};
 
 /// The name that a table of flows has when it is made beside the current one.
 const OTHER_TABLE: &str = "OTHER_FLOWS";
@@ -59,6 +59,8 @@ pub(super) fn put_back(bpffs: &Path, record: &Record) -> Result<bool, Error> {
         .flatten()
         .filter(|program| programs.contains(&program.id()))
         .collect();
+    // A link may run a traced program for a while, and the pin is that of the ordinary one.
+    let traced = tracing::traced_programs(&layout_folder(bpffs, record.layout));
     let maps = programs
         .iter()
         .filter_map(|program| program.map_ids().ok().flatten());
@@ -69,13 +71,18 @@ pub(super) fn put_back(bpffs: &Path, record: &Record) -> Result<bool, Error> {
         .collect();
     let mut are_back = true;
     for pin in &missing {
-        let is_back = put_back_one(pin, &programs, &maps)?;
+        let is_back = put_back_one(pin, &programs, &traced, &maps)?;
         are_back &= is_back;
     }
     Ok(are_back)
 }
 
-fn put_back_one(pin: &Pin, programs: &[ProgramInfo], maps: &[MapInfo]) -> Result<bool, Error> {
+fn put_back_one(
+    pin: &Pin,
+    programs: &[ProgramInfo],
+    traced: &BTreeSet<u32>,
+    maps: &[MapInfo],
+) -> Result<bool, Error> {
     if let Some(folder) = pin.path.parent() {
         fs::create_dir_all(folder).map_err(|source| Error::Folder {
             path: folder.to_path_buf(),
@@ -89,7 +96,7 @@ fn put_back_one(pin: &Pin, programs: &[ProgramInfo], maps: &[MapInfo]) -> Result
                 && matches!(map.name_as_str(), Some(FLOW_TABLE | OTHER_TABLE))
         }),
         Held::ProgramOf(link) => {
-            let runs = hooks::program_of(link);
+            let runs = hooks::program_of(link).filter(|runs| !traced.contains(runs));
             let Some(program) = programs.iter().find(|known| Some(known.id()) == runs) else {
                 return Ok(false);
             };

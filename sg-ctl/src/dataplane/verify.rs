@@ -14,7 +14,9 @@ use super::filters::Place;
 use super::maps::layout_folder;
 use super::read_back::{self, Tally};
 use super::state::DeviceRecord;
-use super::{Dataplane, Device, Error, ReceiveHook, TcHook, Wanted, hooks, layouts, object, pins};
+use super::{
+    Dataplane, Device, Error, ReceiveHook, TcHook, Wanted, hooks, layouts, object, pins, tracing,
+};
 use crate::compile::differing;
 use crate::compile::image::{Image, MembersOf};
 use crate::policy::model;
@@ -111,6 +113,12 @@ pub enum Difference {
         /// The kernel's number of the program.
         program: u32,
     },
+    /// A trace did not end as it should.
+    #[error(
+        "a trace of interface {0} was killed, and its programs are still in place: they judge as \
+         the ordinary ones do, and slower"
+    )]
+    TraceLeft(InterfaceName),
     /// Another program is asked first.
     #[error(
         "another program (id {program}) runs before sg's for {way} of {interface}: what it lets \
@@ -168,6 +176,7 @@ impl Difference {
             Self::Detached { .. } => "detached",
             Self::Moved { .. } => "moved",
             Self::Replaced { .. } => "replaced",
+            Self::TraceLeft(_) => "trace-left",
             Self::Preceded { .. } => "preceded",
             Self::PinRemoved(_) => "pin-removed",
             Self::Leftover(_) => "leftover",
@@ -326,7 +335,13 @@ impl Dataplane {
             };
             // A pin that is gone is told of as such.
             let ours = program_id(&hooks::program_path(&layout, device.netns, name))?;
-            if ours.is_some_and(|ours| ours != running) {
+            let is_traced = tracing::program(&layout, device, way) == Some(running);
+            if is_traced && !tracing::is_live(&self.run, device) {
+                let left = Difference::TraceLeft(interface());
+                if !found.contains(&left) {
+                    found.push(left);
+                }
+            } else if !is_traced && ours.is_some_and(|ours| ours != running) {
                 found.push(Difference::Replaced {
                     interface: interface(),
                     way,

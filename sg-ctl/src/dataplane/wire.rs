@@ -14,6 +14,7 @@ use sg_common::flow::{FlowBucket, Migration};
 use sg_common::ids::Identity;
 use sg_common::ports::{PortEntry, PortTable};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable};
+use sg_common::trace::{TraceFilter, TraceRecord};
 
 /// A map's key or value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ entries!(
     FragmentKey,
     FragmentVerdict,
     Awaiting,
+    TraceFilter,
+    TraceRecord,
 );
 
 /// The memory of these entries.

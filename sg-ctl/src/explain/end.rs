@@ -17,7 +17,7 @@ use super::remedy::Remedy;
 use super::rules::{Fit, RuleFit, Rules, prefix_lists_of};
 use super::steps::StepReport;
 use super::{Error, RuleOfGroup};
-use crate::dataplane::{Attachment, Installed, Standpoint};
+use crate::dataplane::{Attachment, Installed, Judged, Standpoint};
 use crate::observe::Flow;
 use crate::policy::model::{Policy, Side, Vpc};
 use crate::policy::names::{GroupName, InterfaceName, PrefixListName, VpcName};
@@ -133,24 +133,47 @@ pub(super) fn verdict(passes: bool) -> &'static str {
     }
 }
 
-impl End {
+/// Where a packet is judged, and everything that gives it names.
+pub(super) struct Scene<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) machine: &'a Machine,
+    pub(super) installed: &'a Installed<'a>,
+    pub(super) attachment: &'a Attachment,
+    pub(super) at: &'a Protected,
+}
+
+impl Scene<'_> {
     /// Asks the kernel, and joins its answer with the policy.
     pub(super) fn look(
-        policy: &Policy,
-        machine: &Machine,
-        installed: &Installed<'_>,
+        &self,
         standpoint: &Standpoint<'_>,
-        attachment: &Attachment,
-        at: &Protected,
         question: &Question,
-    ) -> Result<Self, Error> {
+    ) -> Result<End, Error> {
         let bare = standpoint.interface().flags.has(InterfaceFlags::BARE);
         let flow = flow(standpoint, question, bare)?;
         let frame = question.frame(bare, flow.as_ref().map(|(state, _)| state));
         let judged = standpoint.judge(&frame, question.direction)?;
+        self.tell(standpoint, question, &judged, flow.map(|(_, flow)| flow))
+    }
+
+    /// Joins what was decided with the policy.
+    pub(super) fn tell(
+        &self,
+        standpoint: &Standpoint<'_>,
+        question: &Question,
+        judged: &Judged,
+        flow: Option<Flow>,
+    ) -> Result<End, Error> {
+        let Self {
+            policy,
+            machine,
+            installed,
+            attachment,
+            at,
+        } = *self;
         let reason = judged.decision.reason;
         let in_force = PeerClasses::in_force(standpoint, question.peer)?;
-        let mut end = Self {
+        let mut end = End {
             interface: at.name.clone(),
             vpc: at.vpc.clone(),
             netns: at.netns.clone(),
@@ -167,7 +190,7 @@ impl End {
             sentence: reason.sentence(),
             rule: judged.rule.map(|id| RuleOfGroup { id, group: None }),
             untracked: reason == Reason::Untracked,
-            flow: flow.map(|(_, flow)| flow),
+            flow,
             peer: in_force.clone(),
             matching: Vec::new(),
             near_misses: Vec::new(),
@@ -182,7 +205,9 @@ impl End {
         }
         Ok(end)
     }
+}
 
+impl End {
     #[expect(
         clippy::too_many_arguments,
         reason = "everything that is known of one packet comes together here"
@@ -221,13 +246,29 @@ impl End {
             reason,
             Reason::Rule | Reason::RuleAlone | Reason::Untracked | Reason::NoRule
         );
-        let agrees = self.matching.is_empty() == (reason == Reason::NoRule);
+        let agrees = match reason {
+            // The reply of an untracked flow is admitted by the rule that its request had.
+            Reason::Untracked => self.rule.as_ref().is_none_or(|rule| rule.group.is_some()),
+            _ => self.matching.is_empty() == (reason == Reason::NoRule),
+        };
         let pending = self
             .near_misses
             .iter()
             .any(|fit| fit.fit == Fit::NotInForce);
         self.outdated = pending || is_by_rules && !agrees && question.opens();
         self.peer = stored.and(in_force);
+    }
+
+    /// The state of the packet's own flow when it was judged, if there was one.
+    pub fn flow_state(&self) -> Option<&'static str> {
+        // An error speaks of another packet's flow.
+        if self.reason == Reason::Related.name() {
+            return None;
+        }
+        self.steps.iter().find_map(|step| match step {
+            StepReport::Flow { state, .. } => *state,
+            _ => None,
+        })
     }
 
     pub(super) fn passes(&self) -> bool {

@@ -10,6 +10,7 @@ mod question;
 mod remedy;
 mod rules;
 mod steps;
+mod story;
 
 use serde::Serialize;
 use sg_common::packet::Direction;
@@ -20,6 +21,7 @@ use crate::observe::Full;
 use crate::policy::model::Policy;
 use crate::policy::names::{GroupName, InterfaceName, RuleId, VpcName};
 
+use end::Scene;
 pub use end::{End, PeerClasses};
 pub use machine::{Machine, Protected};
 pub(crate) use question::TCP_FLAGS;
@@ -27,6 +29,7 @@ pub use question::{PacketReport, Question, TCP_SYN};
 pub use remedy::{FileItem, Remedy};
 pub use rules::{Fit, RuleFit};
 pub use steps::StepReport;
+pub use story::Storyteller;
 
 /// Everything there is to say about one packet.
 #[derive(Clone, Debug, Serialize)]
@@ -170,15 +173,14 @@ fn end(
     for _ in 0..LOOKS {
         let standpoint = installed.at(attachment.netns, attachment.ifindex)?;
         let standpoint = standpoint.ok_or_else(not_protected)?;
-        let looked = End::look(
+        let scene = Scene {
             policy,
             machine,
-            &installed,
-            &standpoint,
-            &attachment,
+            installed: &installed,
+            attachment: &attachment,
             at,
-            question,
-        )?;
+        };
+        let looked = scene.look(&standpoint, question)?;
         if standpoint.is_current()? {
             return Ok(looked);
         }

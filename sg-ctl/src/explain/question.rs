@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 use sg_common::flow::{FlowState, Leg};
 use sg_common::packet::Direction;
+use sg_common::parse::Headers;
 use sg_common::ports::Service;
 use sg_common::protocol::{ICMP, ICMPV6, IGMP, TCP, TcpFlags, UDP};
 
@@ -68,6 +69,25 @@ pub(crate) const TCP_FLAGS: [(&str, u8); 5] = [
 ];
 
 impl Question {
+    /// The packet that was read.
+    pub(super) fn of(headers: &Headers, direction: Direction) -> Self {
+        let (local_port, peer_port) = match (headers.protocol, direction) {
+            (TCP | UDP, Direction::Ingress) => (headers.destination_port, headers.source_port),
+            (TCP | UDP, Direction::Egress) => (headers.source_port, headers.destination_port),
+            _ => (0, 0),
+        };
+        Self {
+            direction,
+            protocol: headers.protocol,
+            local: headers.local(direction).to_ip(),
+            peer: headers.peer(direction).to_ip(),
+            local_port,
+            peer_port,
+            icmp: [headers.icmp_type, headers.icmp_code],
+            tcp_flags: headers.tcp_flags.0,
+        }
+    }
+
     /// The same packet as an interface at the other end sees it.
     pub fn from_peer(&self) -> Self {
         Self {

@@ -389,10 +389,7 @@ impl Opened {
                 self.names = Names::read(&View::open(options)?)?;
                 has_looked = true;
             }
-            let since = i64::try_from(event.time_ns).unwrap_or(i64::MAX);
-            let time = started
-                .checked_add(SignedDuration::from_nanos(since))
-                .unwrap_or(started);
+            let time = after(started, event.time_ns);
             if EventKind::Drop.number() == u32::from(event.kind) {
                 self.accounted += u64::from(event.packets);
             }
@@ -459,6 +456,18 @@ fn dropped(view: &View) -> Result<HashMap<(VpcName, InterfaceName), u64>, Error>
         }
     }
     Ok(dropped)
+}
+
+/// The time of something that happened so many nanoseconds after the machine has started.
+pub fn time_of(since_start_ns: u64) -> Timestamp {
+    after(started(), since_start_ns)
+}
+
+fn after(started: Timestamp, since_ns: u64) -> Timestamp {
+    let since = i64::try_from(since_ns).unwrap_or(i64::MAX);
+    started
+        .checked_add(SignedDuration::from_nanos(since))
+        .unwrap_or(started)
 }
 
 /// When the machine's uptime began, by the clock that people read.

@@ -18,7 +18,7 @@ use sg_common::packet::Direction;
 
 use crate::policy::rule_text::Protocol;
 
-pub use events::{EventFilter, EventSource, PacketEvent, Unseen};
+pub use events::{EventFilter, EventSource, PacketEvent, Unseen, time_of};
 pub use flows::{Flow, FlowFilter, FlowWithRule, RuleNames};
 pub use full::Full;
 pub use members::{Member, Members};

@@ -169,10 +169,18 @@ fn peer(peer: &PeerClasses) -> String {
 
 fn flow(end: &End) -> String {
     match &end.flow {
-        Some(flow) => of_flow(flow),
+        // What a packet has changed of its flow is seen when it is told of.
+        Some(flow) => match end.flow_state() {
+            Some(before) if before != flow.state => format!("{before}; now {}", of_flow(flow)),
+            _ => of_flow(flow),
+        },
         None if end.untracked => "none, and none is kept: open to everyone both ways".to_owned(),
         None if end.reason == "rule" => "none yet; this packet opens one".to_owned(),
-        None => "none".to_owned(),
+        // Of a packet that was judged a moment ago.
+        None => match end.flow_state() {
+            Some(state) => format!("{state}, and ended since"),
+            None => "none".to_owned(),
+        },
     }
 }
 

@@ -21,6 +21,7 @@ mod stats;
 mod status;
 mod style;
 mod top;
+mod trace;
 mod verify;
 mod words;
 
@@ -43,5 +44,6 @@ pub use stats::stats;
 pub use status::status;
 pub use style::Style;
 pub use top::{Key, TopControls, top};
+pub use trace::{StoryLines, trace_begun, trace_ended};
 pub use verify::verified;
 pub use words::count;
