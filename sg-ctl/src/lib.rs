@@ -5,6 +5,7 @@ pub mod cli;
 pub mod compile;
 pub mod consequences;
 pub mod controller;
+pub mod daemon;
 pub mod dataplane;
 pub mod diagnose;
 pub mod dirs;

@@ -4,6 +4,7 @@
 //! Nothing here knows what a right verdict is; the tests beside this library say that.
 
 pub mod corpus;
+pub mod daemon;
 pub mod evaluators;
 pub mod inject;
 pub mod lab;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use tests::daemon::Daemon;
 use tests::lab::{Lab, Pair};
 use tests::sg::Sg;
 use tests::sockets::{Outcome, Session, TcpEcho, tcp_connects};
@@ -243,6 +244,7 @@ fn every_field_is_described() -> Result<()> {
         "other.yaml",
         "{groups: {ssh: {}}, interfaces: {eth0: {groups: [ssh]}}}",
     )?;
+    let _daemon = Daemon::start(&sg, "")?;
     let commands = documented("Commands")?;
     let described: BTreeMap<_, _> = documented("Fields")?
         .into_iter()
@@ -273,6 +275,7 @@ fn every_field_is_described() -> Result<()> {
         "rule list",
         "prefix-list list",
         "prefix-list show office",
+        "daemon status",
     ] {
         let words = words.replace("FILE", &other);
         let words: Vec<_> = words.split(' ').collect();

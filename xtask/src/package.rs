@@ -27,9 +27,11 @@ const MOST_BYTES: u64 = 15_000_000;
 
 /// A file of `xtask/package` and where it goes.
 const FILES: &[(&str, &str)] = &[
+    ("sg.service", "usr/lib/systemd/system"),
     ("sg-restore.service", "usr/lib/systemd/system"),
     ("sg-restore@.service", "usr/lib/systemd/system"),
     ("90-sg.rules", "usr/lib/udev/rules.d"),
+    ("daemon.toml", "usr/share/doc/sg-ctl/examples"),
 ];
 
 /// Where each shell looks for completions, and under which name.

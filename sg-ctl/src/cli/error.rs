@@ -8,6 +8,7 @@ use sg_common::packet::Direction;
 
 use crate::aws::{AnswerError, ImportError};
 use crate::controller;
+use crate::daemon;
 use crate::dataplane;
 use crate::diagnose;
 use crate::explain;
@@ -28,6 +29,8 @@ pub(super) type Result<T, E = Error> = std::result::Result<T, E>;
 pub(super) enum Error {
     #[error(transparent)]
     Controller(Box<controller::Error>),
+    #[error(transparent)]
+    Daemon(#[from] daemon::Error),
     #[error(transparent)]
     Answer(#[from] AnswerError),
     #[error(transparent)]

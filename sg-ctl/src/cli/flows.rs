@@ -182,6 +182,11 @@ fn addresses_of(
 }
 
 impl Flows {
+    /// Whether it changes nothing.
+    pub(super) fn only_looks(&self) -> bool {
+        !matches!(self, Self::Terminate(_))
+    }
+
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         match self {
             Self::List(command) => command.run(dirs),

@@ -444,6 +444,33 @@ pub(super) static PAGES: &[Page] = &[
         &["sg-ctl-verify(1)", "sg-ctl-doctor(1)"],
     ),
     page(
+        "daemon",
+        &[
+            (
+                "sg-ctl daemon",
+                "follow the machine; `systemctl enable --now sg` does it as a service",
+            ),
+            (
+                "sg-ctl daemon --config daemon.toml",
+                "with another configuration file",
+            ),
+        ],
+        None,
+        &["sg-ctl-daemon-status(1)", "sg-ctl-restore(1)"],
+    ),
+    page(
+        "daemon status",
+        &[
+            (
+                "sg-ctl daemon status",
+                "whether the daemon runs, and what it has done",
+            ),
+            ("sg-ctl daemon status --json", "the same for a program"),
+        ],
+        Some("the daemon could not make the stored policy hold"),
+        &["sg-ctl-daemon(1)", "sg-ctl-status(1)"],
+    ),
+    page(
         "confirm",
         &[
             ("sg-ctl confirm", "keep the change that waits"),
@@ -700,7 +727,9 @@ const GROUPS: &[(&str, &[&str])] = &[
     ),
     (
         "Protect interfaces",
-        &["attach", "detach", "restore", "confirm", "rollback"],
+        &[
+            "attach", "detach", "restore", "confirm", "rollback", "daemon",
+        ],
     ),
     (
         "Find out why",
@@ -789,6 +818,7 @@ pub(super) fn sections(page: &Page) -> Vec<(&'static str, Vec<(String, String)>)
 const FILES: &[(&str, &str)] = &[
     ("/var/lib/sg", "the stored policy"),
     ("/run/sg", "what is in force; gone after a reboot"),
+    ("/etc/sg/daemon.toml", "the configuration of the daemon"),
 ];
 
 const ENVIRONMENT: &[(&str, &str)] = &[

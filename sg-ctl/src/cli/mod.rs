@@ -8,6 +8,7 @@ mod check;
 mod choose;
 mod complete;
 mod confirm;
+mod daemon;
 mod diagnose;
 mod doctor;
 mod error;
@@ -42,7 +43,9 @@ use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
 
-use crate::controller::{AWAIT_COMMAND, Controller, Done, GUARD_COMMAND, Guarded, Needed, Plan};
+use crate::controller::{
+    AWAIT_COMMAND, Controller, Done, GUARD_COMMAND, Guarded, Installation, Needed, Plan,
+};
 use crate::dirs::DirOptions;
 use crate::policy::change::Change;
 use crate::policy::model::Policy;
@@ -50,6 +53,9 @@ use crate::show::{self, Style};
 
 use confirm::Confirm;
 use error::Result;
+
+/// How often a command looks again at what others replace while it looks.
+const MOST_LOOKS: u32 = 10;
 
 /// Security groups for any Linux machine
 #[derive(Debug, Parser)]
@@ -98,6 +104,11 @@ enum Command {
     Verify(verify::Verify),
     /// Check that this machine can enforce a policy, and does; exit code 1 if there is a problem
     Doctor(doctor::Doctor),
+    /// Follow the machine: protect interfaces, and follow their addresses, as they come and go
+    ///
+    /// Enforcement does not depend on it. It runs in the foreground until SIGTERM ends it, and reads its
+    /// configuration again on SIGHUP.
+    Daemon(daemon::Daemon),
     /// Keep a change that was made with `--confirm`
     Confirm,
     /// Undo a change that was made with `--confirm`
@@ -153,6 +164,18 @@ enum Command {
     Vpc(vpc::Command),
 }
 
+impl Command {
+    /// Whether it changes nothing.
+    fn only_looks(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::Stats(_) | Self::Explain(_) => true,
+            Self::Verify(_) | Self::Doctor(_) | Self::Diff(_) | Self::Check(_) => true,
+            Self::Flows(command) => command.only_looks(),
+            _ => false,
+        }
+    }
+}
+
 /// What a command that succeeded has to say by its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
@@ -168,17 +191,32 @@ pub fn main() -> ExitCode {
     if std::env::args_os().len() < 2 {
         return output::overview();
     }
-    let words = help::command().try_get_matches();
-    let Cli { dirs, command } = match words.and_then(|words| Cli::from_arg_matches(&words)) {
-        Ok(cli) => cli,
-        Err(error) => return output::refuse(&error),
-    };
-    match run(command, &dirs) {
-        Ok(Answer::Yes) => ExitCode::SUCCESS,
-        Ok(Answer::No) => ExitCode::from(1),
-        Err(error) => {
-            output::complain(&error, &dirs.run_dir);
-            ExitCode::from(2)
+    let mut looks = 0;
+    loop {
+        let words = help::command().try_get_matches();
+        let Cli { dirs, command } = match words.and_then(|words| Cli::from_arg_matches(&words)) {
+            Ok(cli) => cli,
+            Err(error) => return output::refuse(&error),
+        };
+        let only_looks = command.only_looks();
+        let before = Installation::of(&dirs);
+        match run(command, &dirs) {
+            Ok(Answer::Yes) => return ExitCode::SUCCESS,
+            Ok(Answer::No) => return ExitCode::from(1),
+            // What it was looking at was replaced by another command, or by the daemon.
+            Err(error)
+                if only_looks
+                    && looks < MOST_LOOKS
+                    && !output::has_printed()
+                    && error.dataplane().is_some()
+                    && before.is_over(&dirs) =>
+            {
+                looks += 1;
+            }
+            Err(error) => {
+                output::complain(&error, &dirs.run_dir);
+                return ExitCode::from(2);
+            }
         }
     }
 }
@@ -195,6 +233,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Restore(command) => command.run(dirs),
         Command::Verify(command) => command.run(dirs),
         Command::Doctor(command) => command.run(dirs),
+        Command::Daemon(command) => command.run(dirs),
         Command::Confirm => confirm::confirm(dirs),
         Command::Rollback => confirm::rollback(dirs),
         Command::Completions(command) => command.run(),

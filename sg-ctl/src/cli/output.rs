@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::error::{ContextKind, ContextValue};
 use serde::Serialize;
@@ -159,6 +160,14 @@ pub(super) fn warn_each(warnings: &[impl Display]) {
     }
 }
 
+/// Whether anything was printed.
+static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process has printed anything yet.
+pub(super) fn has_printed() -> bool {
+    HAS_PRINTED.load(Ordering::Relaxed)
+}
+
 /// Standard output, in large pieces.
 pub(super) struct Output {
     to: BufWriter<io::StdoutLock<'static>>,
@@ -178,6 +187,7 @@ impl Output {
         if self.is_closed {
             return Ok(());
         }
+        HAS_PRINTED.store(true, Ordering::Relaxed);
         let written = self.to.write_all(text.as_bytes());
         self.judge(written)
     }

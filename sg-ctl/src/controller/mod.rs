@@ -9,6 +9,7 @@ mod confirmation;
 mod devices;
 mod edit;
 mod error;
+mod machine;
 mod ownership;
 mod session;
 mod tracing;
@@ -34,10 +35,11 @@ pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation
 pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
 pub use edit::Edited;
 pub use error::{Error, Result};
+pub use machine::{Machine, Seen};
 pub use session::{Session, SessionWarning};
 pub use tracing::{GUARD_COMMAND, Guarded, Tracing, guard_trace};
 pub use verify::Verified;
-pub use view::{InterfaceState, InterfaceStates, View};
+pub use view::{Installation, InterfaceState, InterfaceStates, View};
 
 use crate::compile::image::Image;
 use devices::{Devices, refuse_unfit};
@@ -128,7 +130,9 @@ pub struct Done {
 #[derive(Debug, thiserror::Error)]
 pub enum Warning {
     /// An interface of the policy cannot be protected now.
-    #[error("waiting: {0}; it is protected when it is there and `sg-ctl restore` runs")]
+    #[error(
+        "waiting: {0}; it is protected when it is there and the daemon or `sg-ctl restore` runs"
+    )]
     Missing(crate::interfaces::Error),
     /// A device is not where the policy has its interface.
     #[error("{0}")]
@@ -565,6 +569,17 @@ impl Controller {
             },
         }
     }
+}
+
+/// Makes the kernel hold what is stored, whatever it holds and whatever the machine has.
+pub fn restore(options: &DirOptions) -> Result<Done> {
+    let mut controller = Controller::open_to_restore(options)?;
+    controller.distrust_changed_maps()?;
+    controller.install(Plan {
+        policy: controller.policy().clone(),
+        needed: Needed::None,
+        terminate: false,
+    })
 }
 
 /// What installs a policy, so that tests can let it fail.

@@ -1,11 +1,14 @@
 //! An instance as it is, for commands that only look.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::SystemTime;
 
 use super::confirmation::{TakenBack, Unconfirmed};
 use super::devices::{Devices, Needed, Strayed};
 use super::error::{Error, Result};
+use super::machine::Machine;
 use super::ownership;
 use crate::consequences::{Consequences, foresee};
 use crate::dataplane::{Attachment, Dataplane, Device, Wanted};
@@ -83,11 +86,16 @@ impl View {
         Ok(InterfaceStates::of(devices, attachments))
     }
 
+    /// The machine as far as the policy speaks of it, to tell whether anything has changed.
+    pub fn machine(&self) -> Result<Machine> {
+        Machine::read(self)
+    }
+
     pub(super) fn find_devices(&self, policy: &Policy) -> Result<Devices> {
         Ok(Devices::find(policy, &Needed::None, &self.attachments()?)?)
     }
 
-    fn attachments(&self) -> Result<Vec<Attachment>> {
+    pub(super) fn attachments(&self) -> Result<Vec<Attachment>> {
         match &self.dirs {
             Some(dirs) => attachments(dirs),
             None => Ok(Vec::new()),
@@ -128,6 +136,27 @@ pub(super) fn attachments(dirs: &Dirs) -> Result<Vec<Attachment>> {
     match dirs.find_bpffs()? {
         Some(bpffs) => Ok(Dataplane::attachments_in(dirs.run(), &bpffs.path)?),
         None => Ok(Vec::new()),
+    }
+}
+
+/// What is installed at one moment, to tell whether it was replaced since.
+#[derive(Debug)]
+pub struct Installation(Vec<Option<(u64, SystemTime)>>);
+
+impl Installation {
+    /// As it is now.
+    pub fn of(options: &DirOptions) -> Self {
+        let records = Dataplane::RECORDS.iter().map(|name| {
+            let metadata = fs::metadata(options.run_dir.join(name)).ok()?;
+            Some((metadata.ino(), metadata.modified().ok()?))
+        });
+        Self(records.collect())
+    }
+
+    /// Waits until nobody replaces it, and says whether it was replaced.
+    pub fn is_over(&self, options: &DirOptions) -> bool {
+        let locked = Dirs::create(options).and_then(|dirs| dirs.lock());
+        locked.is_ok() && Self::of(options).0 != self.0
     }
 }
 

@@ -568,6 +568,9 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
+    /// The files of the run folder that an installation writes.
+    pub const RECORDS: &[&str] = &["installed"];
+
     /// Reads what was installed. Writers hold the run folder's lock.
     pub fn open(run: &Path, bpffs: &Path) -> Result<Self, Error> {
         let files = Files::in_folder(run);

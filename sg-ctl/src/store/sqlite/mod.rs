@@ -82,6 +82,9 @@ impl SqliteStore {
     /// The file's name within the state folder.
     pub const FILE: &str = "policy.db";
 
+    /// The files that a commit writes to.
+    pub const FILES: &[&str] = &[Self::FILE, "policy.db-wal"];
+
     /// Opens the store in a state folder, making one with the VPC `default` if there is none.
     pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(Self::FILE);

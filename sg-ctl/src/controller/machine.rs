@@ -1,0 +1,84 @@
+//! The machine as far as a policy speaks of it: what a change of it is told by.
+
+use std::collections::BTreeSet;
+
+use super::devices::namespace;
+use super::error::Result;
+use super::view::{InterfaceState, View};
+use crate::interfaces::{Link, Netns, NetnsId};
+use crate::policy::names::{InterfaceName, VpcName};
+
+/// The devices of a policy's interfaces as they are now.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The devices there are.
+    pub devices: Vec<Seen>,
+    /// The interfaces whose device is there without being protected.
+    pub open: BTreeSet<(VpcName, InterfaceName)>,
+    /// The network namespaces where a device of an interface is, or may come to be.
+    pub namespaces: Vec<Netns>,
+    /// Whether nothing is protected and nothing is to be.
+    is_idle: bool,
+}
+
+/// A device, without what no table depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    vpc: VpcName,
+    name: InterfaceName,
+    netns: NetnsId,
+    link: Link,
+}
+
+impl Machine {
+    pub(super) fn read(view: &View) -> Result<Self> {
+        let interfaces = || {
+            let vpcs = view.policy.vpcs.iter();
+            vpcs.flat_map(|(vpc, content)| {
+                content
+                    .interfaces
+                    .iter()
+                    .map(move |(name, entry)| (vpc, name, entry))
+            })
+        };
+        let found = view.devices()?;
+        let states = view.interface_states()?;
+        let open = interfaces()
+            .filter(|(vpc, name, _)| states.of_interface(vpc, name) == InterfaceState::Open)
+            .map(|(vpc, name, _)| (vpc.clone(), name.clone()));
+        let recorded: BTreeSet<Option<&str>> = interfaces()
+            .map(|(_, _, entry)| entry.netns.as_deref())
+            .collect();
+        // Those that are not there come with a mount.
+        let named = recorded
+            .into_iter()
+            .filter_map(|recorded| namespace(recorded).ok());
+        let mut namespaces: Vec<Netns> = named.collect();
+        namespaces.extend(found.iter().map(|device| device.netns.clone()));
+        namespaces.sort_by_key(Netns::id);
+        namespaces.dedup_by_key(|netns| netns.id());
+        let is_idle = interfaces().next().is_none() && view.attachments()?.is_empty();
+        let devices = found.into_iter().map(|device| Seen {
+            vpc: device.vpc,
+            name: device.name,
+            netns: device.netns.id(),
+            link: Link {
+                xdp_program: None,
+                is_up: false,
+                mtu: 0,
+                ..device.link
+            },
+        });
+        Ok(Self {
+            devices: devices.collect(),
+            open: open.collect(),
+            namespaces,
+            is_idle,
+        })
+    }
+
+    /// Whether nothing is protected and nothing is to be.
+    pub fn is_idle(&self) -> bool {
+        self.is_idle
+    }
+}
