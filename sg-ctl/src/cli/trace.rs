@@ -117,7 +117,7 @@ enum Line<'a> {
     },
     Ended {
         why: Ending,
-        packets: u64,
+        told: u64,
         left_out: u64,
     },
 }
@@ -167,7 +167,7 @@ impl Trace {
         let left_out = tracing.stream.left_out()?;
         let ended = Line::Ended {
             why: ending,
-            packets: printer.told,
+            told: printer.told,
             left_out,
         };
         let words = show::trace_ended(printer.told, left_out);

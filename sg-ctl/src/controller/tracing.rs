@@ -1,8 +1,8 @@
 //! A trace of one interface, and the process that ends it whatever becomes of the command.
 //!
-//! That process, the *guard*, has the interface's seat. It reads from a pipe that the command never
-//! writes to: the pipe ends when the command does, however it does, and then the guard puts the ordinary
-//! programs back. Should the guard be killed, the command does so; should both be, the next command
+//! That process, the *guard*, has the interface's seat. It reads from a pipe to which the command writes
+//! once, when the trace has begun. The pipe ends when the command does, however it does, and then the
+//! guard puts the ordinary programs back. Should the guard be killed, the command does so; should both be, the next command
 //! that changes anything, or `restore`.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -29,6 +29,9 @@ pub const GUARD_COMMAND: &str = "guard-trace";
 /// end.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Loading programs takes a second, and on a slow machine much longer.
+const LONGEST_LOAD: Duration = Duration::from_secs(600);
+
 /// How often and after which time the guard tries again what has failed.
 const ATTEMPTS: u32 = 10;
 const RETRY: Duration = Duration::from_millis(500);
@@ -49,7 +52,7 @@ pub struct Guarded {
     /// Its number there
     #[arg(long)]
     ifindex: u32,
-    /// When the trace ends at the latest, in seconds from now
+    /// When the trace ends at the latest, in seconds from when it begins
     #[arg(long)]
     within_s: u64,
 }
@@ -82,7 +85,7 @@ impl Tracing {
         }
         let dataplane = view.dataplane()?;
         let dataplane = dataplane.ok_or(dataplane::Error::OtherPrograms)?;
-        let tracing = Self {
+        let mut tracing = Self {
             stream: dataplane.trace(at, filter)?,
             guard,
             options: options.clone(),
@@ -90,6 +93,7 @@ impl Tracing {
             ifindex: at.ifindex,
             has_ended: false,
         };
+        tracing.guard.begin()?;
         Ok((tracing, view, dataplane))
     }
 
@@ -181,6 +185,14 @@ impl Guard {
         line.trim_end().to_owned()
     }
 
+    /// Tells it that the time of the trace runs from now on.
+    fn begin(&mut self) -> Result<()> {
+        match &mut self.pipe {
+            Some(pipe) => pipe.write_all(b"\n").map_err(Error::Guard),
+            None => Ok(()),
+        }
+    }
+
     /// Has it put the ordinary programs back, and returns whether it has.
     fn end(&mut self) -> bool {
         drop(self.pipe.take());
@@ -235,9 +247,9 @@ pub fn guard_trace(options: &DirOptions, guarded: &Guarded) -> Result<()> {
     }
 }
 
-/// Returns when standard input ends, or the time is over.
+/// Returns when standard input ends, or the time is over, which runs from when something comes.
 fn wait_for_end(within: Duration) {
-    let until = Instant::now() + within;
+    let mut until = Instant::now() + LONGEST_LOAD;
     let mut stdin = io::stdin().lock();
     loop {
         let left = until.saturating_duration_since(Instant::now());
@@ -251,7 +263,7 @@ fn wait_for_end(within: Duration) {
         }
         match stdin.read(&mut [0; 64]) {
             Ok(0) | Err(_) => return,
-            Ok(_) => {}
+            Ok(_) => until = Instant::now() + within,
         }
     }
 }
