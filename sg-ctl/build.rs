@@ -173,12 +173,15 @@ fn build(object: &Object, workspace: &Path, out_dir: &Path, path: &OsString) -> 
     std::fs::write(out_dir.join(object.name), kept).map_err(copy)
 }
 
-/// The kernel reads BTF alone, and the DWARF that BTF was made of is four fifths of an object.
+/// The kernel reads BTF alone, and the DWARF that BTF was made of is four fifths of an object. What BTF
+/// says of places in sections is there already, so that nobody applies its relocations.
 fn without_dwarf(whole: &[u8]) -> Result<Vec<u8>, object::build::Error> {
     let mut object = object::build::elf::Builder::read(whole)?;
     for section in &mut object.sections {
         let name = section.name.to_string();
-        section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+        section.delete = [".debug_", ".rel.debug_", ".rel.BTF"]
+            .iter()
+            .any(|unread| name.starts_with(unread));
     }
     object.delete_orphans();
     // The linker writes the names of sections and of symbols as one table, the library as two.

@@ -330,3 +330,17 @@ pub(super) fn jiffies_per_second() -> Result<u32, Error> {
 pub(super) fn pin_clock(object: &mut Ebpf, layout: &Path) -> Result<(), Error> {
     pin_programs(object, &[(CLOCK, layout.join(CLOCK))])
 }
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::Object;
+
+    use super::*;
+
+    #[test]
+    fn only_the_traced_build_has_a_log() {
+        let has_log = |build| Object::parse(build).unwrap().maps.contains_key(LOG);
+        assert!(has_log(TRACED));
+        assert!(!has_log(OBJECT));
+    }
+}
