@@ -88,6 +88,34 @@ fn check(hooks: Hooks, ways: &[(&str, &'static [Way])]) -> Result<()> {
     })
 }
 
+/// Tells each case to the programs of a trace, which are on no wire here.
+fn check_traced(hooks: Hooks, way: &'static [Way]) -> Result<()> {
+    let corpus = Corpus::read()?;
+    in_kernel(hooks, CAPACITY, |mut kernel| {
+        kernel.trace();
+        kernel.show_by(way);
+        let mut tally = Tally::default();
+        for case in cases_for_kernel(&corpus) {
+            tally.tell(case, &mut kernel)?;
+        }
+        println!("{hooks:?}, traced: {} packets judged", tally.judged);
+        ensure!(tally.not_shown * 20 < tally.judged, "too few are shown");
+        ensure!(
+            tally.failures.is_empty(),
+            "{} cases fail at {hooks:?}\n\n{}",
+            tally.failures.len(),
+            tally.failures.join("\n")
+        );
+        Ok(())
+    })
+}
+
+#[test]
+fn traced_programs_judge_as_the_ordinary_ones() -> Result<()> {
+    check_traced(Hooks::XdpNative, &[Way::Replayed(ReplayHook::XdpReceive)])?;
+    check_traced(Hooks::Tc, &[Way::Replayed(ReplayHook::TcReceive)])
+}
+
 /// The same frames with so many zeros behind the packet that they no longer fit a page, and no more
 /// than the Ethernet header is linear. What only the frame's length decides is decided otherwise
 /// then, so the host's tables say what is right.

@@ -64,6 +64,8 @@ pub struct Kernel {
     wires: Wires,
     ways: &'static [Way],
     turn: usize,
+    /// Whether frames are replayed by the programs of a trace.
+    is_traced: bool,
     likely: Option<Reason>,
     dataplane: Dataplane,
     links: Vec<Link>,
@@ -102,6 +104,7 @@ pub fn in_kernel<T: Send>(
             wires: Wires::new(&host, tun),
             ways: &[Way::OnTheWire(Linear::Whole)],
             turn: 0,
+            is_traced: false,
             likely: None,
             dataplane: Dataplane::open(dirs.run(), &bpffs.path)?,
             links: interfaces::links(&Netns::current()?)?,
@@ -172,6 +175,11 @@ impl Kernel {
         self.ways = ways;
     }
 
+    /// From the next policy on frames are replayed by the programs of a trace.
+    pub fn trace(&mut self) {
+        self.is_traced = true;
+    }
+
     fn replay(&mut self) -> Result<&mut Replay> {
         self.replay.as_mut().context("nothing is installed")
     }
@@ -229,7 +237,10 @@ impl Kernel {
         let is_current = |replay: &Replay| self.dataplane.is_current(replay);
         if !self.replay.as_ref().is_some_and(is_current) {
             let first = self.replay.is_none();
-            self.replay = self.dataplane.replay(NETNS)?;
+            self.replay = match self.is_traced {
+                true => self.dataplane.replay_traced(NETNS)?,
+                false => self.dataplane.replay(NETNS)?,
+            };
             if first {
                 self.stands = self.replay()?.now()?;
             }

@@ -13,6 +13,7 @@ use sg_common::report::{Reason, Verdict};
 use super::super::maps::{layout_folder, open, open_reasons};
 use super::super::object;
 use super::super::per_cpu::PerCpu;
+use super::super::state::Record;
 use super::super::{Dataplane, Error};
 use super::replay_flows::ReplayFlows;
 
@@ -63,10 +64,22 @@ pub struct Replay {
 impl Dataplane {
     /// Loads the programs for a network namespace; `None` when nothing is installed.
     pub fn replay(&self, netns: u32) -> Result<Option<Replay>, Error> {
+        self.replay_by(|record| object::load(&self.bpffs, record, netns))
+    }
+
+    /// The same with the programs of a trace.
+    pub fn replay_traced(&self, netns: u32) -> Result<Option<Replay>, Error> {
+        self.replay_by(|record| object::load_traced(&self.bpffs, record, netns))
+    }
+
+    fn replay_by(
+        &self,
+        load: impl FnOnce(&Record) -> Result<Ebpf, Error>,
+    ) -> Result<Option<Replay>, Error> {
         let Some(record) = self.record() else {
             return Ok(None);
         };
-        let mut object = object::load(&self.bpffs, record, netns)?;
+        let mut object = load(record)?;
         for hook in ReplayHook::ALL {
             object::load_program(&mut object, hook.program())?;
         }
