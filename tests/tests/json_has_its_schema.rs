@@ -5,9 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::daemon::Daemon;
 use tests::lab::{Lab, Pair};
+use tests::running::Running;
 use tests::sg::Sg;
 use tests::sockets::{Outcome, Session, TcpEcho, tcp_connects};
 
@@ -232,6 +234,32 @@ fn fields_of(value: &Value, found: &mut BTreeMap<String, BTreeSet<&'static str>>
     }
 }
 
+/// Every line of a trace that tells one packet that passes and one that is dropped.
+fn trace(pair: &Pair, sg: &Sg) -> Result<Vec<Value>> {
+    let words = [
+        "trace", "eth0", "--peer", "10.0.0.1", "--port", "40001", "--json",
+    ];
+    let trace = Running::reading(sg.spawn(&words)?)?;
+    let begun = trace.json_when(|| Ok(()), |line| line["event"] == "begun")?;
+    let from = || pair.world.at("10.0.0.1:40001");
+    ensure!(tcp_connects(from()?, "10.0.0.10:22")? == Outcome::Connected);
+    ensure!(tcp_connects(from()?, "10.0.0.10:23")? == Outcome::TimedOut);
+    trace.signal(Signal::SIGINT)?;
+    let (_, lines) = trace.end()?;
+    let mut told = vec![begun];
+    for line in &lines {
+        told.push(serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?);
+    }
+    let events = ["begun", "packet", "ended"];
+    ensure!(
+        events
+            .iter()
+            .all(|event| told.iter().any(|line| line["event"] == *event)),
+        "{told:?}"
+    );
+    Ok(told)
+}
+
 #[test]
 fn every_field_is_described() -> Result<()> {
     let (pair, sg, _ssh) = machine()?;
@@ -298,6 +326,10 @@ fn every_field_is_described() -> Result<()> {
             );
         }
         fields_of(&printed, &mut found);
+    }
+    for line in trace(&pair, &sg)? {
+        ensure!(line["schema"] == 2, "{line}");
+        fields_of(&line, &mut found);
     }
     let mut wrong = Vec::new();
     for (name, kinds) in &found {
