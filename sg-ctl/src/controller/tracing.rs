@@ -78,7 +78,7 @@ impl Tracing {
     ) -> Result<(Self, View, Dataplane)> {
         privileges::check()?;
         let guard = Guard::start(options, at, within)?;
-        let _lock = View::open(options)?.lock()?;
+        let lock = View::open(options)?.lock()?;
         let mut view = View::open(options)?;
         if let Some(mismatch) = view.mismatch.take() {
             return Err(mismatch);
@@ -93,6 +93,8 @@ impl Tracing {
             ifindex: at.ifindex,
             has_ended: false,
         };
+        // What ends the trace takes it.
+        drop(lock);
         tracing.guard.begin()?;
         Ok((tracing, view, dataplane))
     }
