@@ -26,7 +26,8 @@ use crate::compile::INTERFACE_SLOTS;
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf"));
 
 /// The traced build of it: programs of the same names that judge alike, and log what they did.
-static TRACED: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf-traced"));
+pub(super) static TRACED: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/sg-ebpf-traced"));
 
 /// The programs by their names in the object.
 pub(super) const XDP_RECEIVE: &str = "sg_xdp_receive";

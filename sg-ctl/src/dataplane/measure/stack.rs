@@ -125,7 +125,7 @@ pub(super) fn rounded(frames: &[u32]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::object::OBJECT;
+    use super::super::super::object::{OBJECT, TRACED};
     use super::super::MEASURING_OBJECT;
     use super::*;
 
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn no_program_reaches_beyond_the_kernels_stack() {
-        for object in [OBJECT, MEASURING_OBJECT] {
+        for object in [OBJECT, TRACED, MEASURING_OBJECT] {
             let stacks = Stacks::of(object).unwrap();
             for (name, program) in &stacks.0.programs {
                 let function = &stacks.0.functions[&program.function_key()];
