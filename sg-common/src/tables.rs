@@ -38,13 +38,8 @@ pub trait FastPacket {
     fn fast_update(&self, state: &mut FlowState) -> FastUpdate;
 }
 
-/// What the decision asks. The kernel's maps answer it, and so does the host's copy.
-pub trait Tables: Ports {
-    /// Where a flow was found.
-    type Flow: Copy;
-
-    /// The time.
-    fn now(&self) -> Ticks;
+/// The policy in force.
+pub trait Policies: Ports {
     /// The policy in force.
     fn generation(&self) -> Generation;
     /// The set of groups with this number.
@@ -65,27 +60,18 @@ pub trait Tables: Ports {
     fn member(&self, vpc: u32, address: &Addr) -> Identity;
     /// What an identity is granted.
     fn grant(&self, key: &GrantKey) -> PortTable;
+}
 
-    /// Looks for a flow that is in this table and not past its deadline, and says where it is and
-    /// what its state is.
-    fn find_flow(
-        &self,
-        table: FlowKind,
-        key: &FlowKey,
-        state: &mut FlowState,
-    ) -> Option<Self::Flow>;
-    /// Looks for a flow in both tables. Another CPU may move it between two looks, so what is in
-    /// neither is looked for among the assured again.
-    #[inline(always)]
-    fn find_either(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowKind, Self::Flow)> {
-        const LOOKS: [FlowKind; 3] = [FlowKind::Assured, FlowKind::Embryonic, FlowKind::Assured];
-        for table in LOOKS {
-            if let Some(flow) = self.find_flow(table, key, state) {
-                return Some((table, flow));
-            }
-        }
-        None
-    }
+/// The flows.
+pub trait Flows {
+    /// Where a flow was found.
+    type Flow: Copy;
+
+    /// The time.
+    fn now(&self) -> Ticks;
+    /// Looks for a flow that is not past its deadline. Leaves its state in `state`, and says of which
+    /// kind it is and where it was found.
+    fn find_flow(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowKind, Self::Flow)>;
     /// Looks for an assured flow where it most likely is, and keeps what a packet does to it. Returns the
     /// rule that admitted the flow. `state` is a place to write on.
     #[inline(always)]
@@ -95,7 +81,7 @@ pub trait Tables: Ports {
         state: &mut FlowState,
         packet: &impl FastPacket,
     ) -> FastFind<RuleSlot> {
-        let flow = match self.find_either(key, state) {
+        let flow = match self.find_flow(key, state) {
             Some((FlowKind::Assured, flow)) => flow,
             Some((FlowKind::Embryonic, _)) => return FastFind::Unsure,
             None => return FastFind::Absent,
@@ -112,11 +98,13 @@ pub trait Tables: Ports {
         self.count_flow(flow, fast_update.leg, packets, bytes);
         FastFind::Found(state.rule)
     }
-    /// Puts a flow into a table. `None`: there is no room.
-    fn insert_flow(
+    /// Opens an embryonic flow. `None`: there is no room.
+    fn open_flow(&self, key: &FlowKey, state: &FlowState, deadline: Ticks) -> Option<Self::Flow>;
+    /// Assures the embryonic flow that was found last, where it is and with this state. `None`: it has
+    /// lost its place since.
+    fn assure_flow(
         &self,
-        table: FlowKind,
-        key: &FlowKey,
+        flow: Self::Flow,
         state: &FlowState,
         deadline: Ticks,
     ) -> Option<Self::Flow>;
@@ -138,15 +126,16 @@ pub trait Tables: Ports {
     fn extend_flow(&self, flow: Self::Flow, deadline: Ticks);
     /// Counts a packet of a flow.
     fn count_flow(&self, flow: Self::Flow, leg: Leg, packets: u32, bytes: u32);
-    /// Moves a flow's counters from where it was to where it is.
-    fn carry_counts(&self, from: Self::Flow, to: Self::Flow);
     /// Ends a flow.
     fn remove_flow(&self, flow: Self::Flow, owner: u32);
     /// Frees the places of some expired flows, so that quotas become true without any process.
     fn reclaim_flows(&self);
     /// How many assured flows the interface slot holds.
     fn flows_of(&self, owner: u32) -> u32;
+}
 
+/// First fragments, and the packets that wait for theirs.
+pub trait Fragments {
     /// Remembers what became of a first fragment.
     fn remember_fragment(&self, key: &FragmentKey, verdict: &FragmentVerdict);
     /// What became of the first fragment.
@@ -156,3 +145,8 @@ pub trait Tables: Ports {
     /// Writes how many do.
     fn set_awaiting(&self, slot: u32, awaiting: Awaiting);
 }
+
+/// All that the decision asks. The kernel's maps answer it, and so do the host's tables.
+pub trait Tables: Policies + Flows + Fragments {}
+
+impl<T: Policies + Flows + Fragments> Tables for T {}

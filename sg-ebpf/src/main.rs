@@ -36,12 +36,12 @@ use aya_ebpf::programs::{TcContext, XdpContext};
 use sg_common::abi::{Interface, InterfaceFlags};
 use sg_common::decide::{FastDecision, by_arrival, decide_fast, decide_fast_v4, direction_of};
 use sg_common::event::EventKind;
-use sg_common::flow::{FlowKey, FlowKind};
+use sg_common::flow::FlowKey;
 use sg_common::ids::RuleSlot;
 use sg_common::packet::{Framing, Packet};
 use sg_common::parse::ReadPart;
 use sg_common::report::{Reason, Verdict};
-use sg_common::tables::Tables as _;
+use sg_common::tables::{Flows as _, Policies as _};
 
 use crate::context::Context;
 use crate::frame::{Buffer, Frame};
@@ -227,7 +227,7 @@ pub(crate) fn sg_clock(_hook: XdpContext) -> u32 {
 }
 
 /// Ends the flow whose key the frame is, as it lies in memory; run by the controller as [`sg_clock`]
-/// is. Returns how many tables held it.
+/// is. Returns in how many places it was: two CPUs may have placed it at the same time.
 #[xdp(frags)]
 #[inline(always)]
 pub(crate) fn sg_end_flow(hook: XdpContext) -> u32 {
@@ -246,12 +246,13 @@ pub(crate) fn sg_end_flow(hook: XdpContext) -> u32 {
         return 0;
     }
     let maps = Maps::of_context(context);
-    end_flow(&maps, context, FlowKind::Assured) + end_flow(&maps, context, FlowKind::Embryonic)
+    end_flow(&maps, context) + end_flow(&maps, context)
 }
 
 #[inline(always)]
-fn end_flow(maps: &Maps<ByContext>, context: &mut Context, table: FlowKind) -> u32 {
-    let Some(flow) = maps.find_flow(table, &context.scratch.key, &mut context.scratch.state) else {
+fn end_flow(maps: &Maps<ByContext>, context: &mut Context) -> u32 {
+    let scratch = &mut context.scratch;
+    let Some((_, flow)) = maps.find_flow(&scratch.key, &mut scratch.state) else {
         return 0;
     };
     maps.remove_flow(flow, context.scratch.state.owner);

@@ -1,5 +1,6 @@
 //! Values as they go from one function of a program to another: in one register.
 
+use sg_common::decide::Outcome;
 use sg_common::ids::RuleSlot;
 use sg_common::packet::Direction;
 use sg_common::report::{Decision, Reason};
@@ -16,6 +17,26 @@ pub(crate) fn unpack(packed: u64) -> Decision {
     Decision {
         reason,
         rule: RuleSlot((packed >> 8) as u32),
+    }
+}
+
+/// [`Outcome::Continue`]; no decision is packed so.
+const CONTINUE: u64 = u64::MAX;
+
+/// An outcome in one register.
+#[inline(always)]
+pub(crate) fn pack_outcome(outcome: Outcome) -> u64 {
+    match outcome {
+        Outcome::Decided(decision) => pack(decision),
+        Outcome::Continue => CONTINUE,
+    }
+}
+
+#[inline(always)]
+pub(crate) fn unpack_outcome(packed: u64) -> Outcome {
+    match packed {
+        CONTINUE => Outcome::Continue,
+        decision => Outcome::Decided(unpack(decision)),
     }
 }
 

@@ -4,7 +4,7 @@
 //! their sizes, so that the ways through one don't multiply with those through the next.
 
 use sg_common::abi::Interface;
-use sg_common::decide::{Scratch, Stage, Stages, Trace, judge, run_stage};
+use sg_common::decide::{Outcome, Scratch, Stage, Stages, Trace, judge, run_stage};
 use sg_common::ids::RuleSlot;
 use sg_common::packet::Direction;
 use sg_common::report::{Decision, Reason, Verdict};
@@ -12,7 +12,7 @@ use sg_common::report::{Decision, Reason, Verdict};
 use crate::context::Context;
 use crate::counters;
 use crate::events;
-use crate::registers::{direction, pack, unpack};
+use crate::registers::{direction, pack, pack_outcome, unpack, unpack_outcome};
 use crate::tables::{Maps, Reach};
 use crate::trace::{self, STEPS};
 
@@ -25,18 +25,17 @@ impl<R: Reach> Stages for Maps<R> {
         _direction: Direction,
         _interface: &Interface,
         _trace: &T,
-    ) -> Decision {
+    ) -> Outcome {
         call(stage, self.context)
     }
 }
 
 /// Calls the function of a stage.
 #[inline(always)]
-fn call(stage: Stage, context: *mut Context) -> Decision {
-    unpack(match stage {
+fn call(stage: Stage, context: *mut Context) -> Outcome {
+    unpack_outcome(match stage {
         Stage::Related => sg_stage_related(context),
         Stage::Flow => sg_stage_flow(context),
-        Stage::Assure => sg_stage_assure(context),
         Stage::Untracked => sg_stage_untracked(context),
         Stage::CrossingSyn => sg_stage_crossing_syn(context),
         Stage::Admit => sg_stage_admit(context),
@@ -66,7 +65,7 @@ fn run(stage: Stage, context: *mut Context) -> u64 {
         return pack(REFUSED);
     };
     let direction = direction(context.direction);
-    pack(run_stage(
+    pack_outcome(run_stage(
         stage,
         &mut context.scratch,
         direction,
@@ -89,7 +88,6 @@ macro_rules! stages {
 stages! {
     sg_stage_related = Related,
     sg_stage_flow = Flow,
-    sg_stage_assure = Assure,
     sg_stage_untracked = Untracked,
     sg_stage_crossing_syn = CrossingSyn,
     sg_stage_admit = Admit,

@@ -13,7 +13,7 @@ use sg_common::ports::{PORT_SCAN, PortEntry, PortTable, Ports, Service, scan_por
 use sg_common::ranges::{
     IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges, halve_v4, search_v4, search_v6,
 };
-use sg_common::tables::{FastFind, FastPacket, Tables};
+use sg_common::tables::{FastFind, FastPacket, Flows, Fragments, Policies};
 
 use crate::context::{self, CONTEXTS, Context};
 use crate::flows::{self, FoundFlow};
@@ -257,14 +257,7 @@ impl<R: Reach> Ports for Maps<R> {
     }
 }
 
-impl<R: Reach> Tables for Maps<R> {
-    type Flow = FoundFlow;
-
-    #[inline(always)]
-    fn now(&self) -> Ticks {
-        globals::now()
-    }
-
+impl<R: Reach> Policies for Maps<R> {
     #[inline(always)]
     fn generation(&self) -> Generation {
         self.reach.generation(self.context)
@@ -354,20 +347,34 @@ impl<R: Reach> Tables for Maps<R> {
             None => PortTable::EMPTY,
         }
     }
+}
+
+impl<R: Reach> Flows for Maps<R> {
+    type Flow = FoundFlow;
 
     #[inline(always)]
-    fn find_flow(
-        &self,
-        table: FlowKind,
-        key: &FlowKey,
-        state: &mut FlowState,
-    ) -> Option<FoundFlow> {
-        flows::find(table, key, self.now(), state)
+    fn now(&self) -> Ticks {
+        globals::now()
     }
 
     #[inline(always)]
-    fn find_either(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowKind, FoundFlow)> {
-        flows::find_either(key, self.now(), state)
+    fn find_flow(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowKind, FoundFlow)> {
+        flows::find(key, self.now(), state)
+    }
+
+    #[inline(always)]
+    fn open_flow(&self, key: &FlowKey, state: &FlowState, deadline: Ticks) -> Option<FoundFlow> {
+        flows::open(key, state, deadline, self.now())
+    }
+
+    #[inline(always)]
+    fn assure_flow(
+        &self,
+        _found: FoundFlow,
+        state: &FlowState,
+        deadline: Ticks,
+    ) -> Option<FoundFlow> {
+        flows::assure(state, deadline, self.now())
     }
 
     #[inline(always)]
@@ -401,17 +408,6 @@ impl<R: Reach> Tables for Maps<R> {
     }
 
     #[inline(always)]
-    fn insert_flow(
-        &self,
-        table: FlowKind,
-        key: &FlowKey,
-        state: &FlowState,
-        deadline: Ticks,
-    ) -> Option<FoundFlow> {
-        flows::insert(table, key, state, deadline, self.now())
-    }
-
-    #[inline(always)]
     fn update_flow(&self, flow: FoundFlow, state: &FlowState) {
         flows::update(flow, state);
     }
@@ -424,11 +420,6 @@ impl<R: Reach> Tables for Maps<R> {
     #[inline(always)]
     fn count_flow(&self, flow: FoundFlow, leg: Leg, packets: u32, bytes: u32) {
         flows::count(flow, leg, packets, bytes);
-    }
-
-    #[inline(always)]
-    fn carry_counts(&self, from: FoundFlow, to: FoundFlow) {
-        flows::carry_counts(from, to);
     }
 
     #[inline(always)]
@@ -445,7 +436,9 @@ impl<R: Reach> Tables for Maps<R> {
     fn flows_of(&self, owner: u32) -> u32 {
         flows::owned(owner)
     }
+}
 
+impl<R: Reach> Fragments for Maps<R> {
     #[inline(always)]
     fn remember_fragment(&self, key: &FragmentKey, verdict: &FragmentVerdict) {
         // A full map forgets its oldest first fragment, whose later fragments are then dropped.

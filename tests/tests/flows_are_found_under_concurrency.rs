@@ -1,25 +1,35 @@
 //! However the CPUs at one bucket interleave, a search finds a flow whole or not at all, finds it while
-//! it is assured, and finds it in one place when several have placed it.
+//! it is assured or migrated, and finds it in one place when several have placed it.
 //!
-//! A model of the flow table's algorithm, one place of one bucket or one of each of a flow's two, run
-//! through every interleaving by loom. Loads and stores are relaxed, as a processor like arm64 may
-//! reorder them all; what order there is comes from `keep_order`, a full barrier there as it is in the
-//! kernel's half, and from the lock. Both flows have the same tag here, which they rarely have in life: it is the
-//! stamp that must tell them apart.
+//! The flow table's own code, `sg_common::flow::slot`, over a model of memory: one slot, or one in each
+//! of a flow's two buckets, run through every interleaving by loom. Loads and stores are relaxed, as a
+//! processor like arm64 may reorder them all; what order there is comes from `keep_order`, a full
+//! barrier there as it is in the kernel's half, and from the lock. All flows have the same tag here,
+//! which they rarely have in life: it is the stamp that must tell them apart.
+
+use std::cell::RefCell;
 
 use loom::model::Builder;
 use loom::sync::atomic::Ordering::{Relaxed, SeqCst};
-use loom::sync::atomic::{AtomicU32, fence};
-use loom::sync::{Arc, Mutex};
+use loom::sync::atomic::{AtomicU16, AtomicU32, fence};
+use loom::sync::{Arc, Mutex, MutexGuard};
 use loom::thread;
+use sg_common::flow::FlowKind;
+use sg_common::flow::slot::{
+    self, Assured, Content, NO_OWNER, Seen, SlotMemory, Wanted, gives_way,
+};
+use sg_common::ids::Ticks;
 
 /// The tag while a flow is embryonic, and when it is assured.
-const EMBRYONIC: u32 = 5;
-const ASSURED: u32 = 7;
+const EMBRYONIC: u16 = 5;
+const ASSURED: u16 = FlowKind::Assured.tag(EMBRYONIC);
 /// The state of a flow has several words, all of which say whose it is.
 const WORDS: usize = 2;
 const OLD: u32 = 1;
 const NEW: u32 = 2;
+
+const NOW: Ticks = Ticks(0);
+const LATER: Ticks = Ticks(1);
 
 /// Every interleaving of up to so many involuntary switches between CPUs: more find nothing new in
 /// minutes.
@@ -29,21 +39,108 @@ fn model(check: impl Fn() + Sync + Send + 'static) {
     builder.check(check);
 }
 
-/// What comes before stays before what comes after.
-fn keep_order() {
-    fence(SeqCst);
-}
-
-/// A flow's place. Writers hold the lock.
+/// The words of a slot.
 struct Place {
     lock: Mutex<()>,
-    tag: AtomicU32,
-    /// Odd while a flow moves in.
+    tag: AtomicU16,
     stamp: AtomicU32,
-    /// Zero has passed.
     deadline: AtomicU32,
     key: AtomicU32,
     state: [AtomicU32; WORDS],
+}
+
+/// A slot as one CPU reads and writes it.
+struct Cpu<'a> {
+    place: &'a Place,
+    held: RefCell<Option<MutexGuard<'a, ()>>>,
+}
+
+impl SlotMemory for &Cpu<'_> {
+    type Key = u32;
+    type State = [u32; WORDS];
+
+    fn tag(self) -> u16 {
+        self.place.tag.load(Relaxed)
+    }
+
+    fn set_tag(self, tag: u16) {
+        self.place.tag.store(tag, Relaxed);
+    }
+
+    fn stamp(self) -> u32 {
+        self.place.stamp.load(Relaxed)
+    }
+
+    fn set_stamp(self, stamp: u32) {
+        self.place.stamp.store(stamp, Relaxed);
+    }
+
+    fn deadline(self) -> Ticks {
+        Ticks(self.place.deadline.load(Relaxed))
+    }
+
+    fn set_deadline(self, Ticks(deadline): Ticks) {
+        self.place.deadline.store(deadline, Relaxed);
+    }
+
+    fn is_keyed(self, key: &u32) -> bool {
+        self.place.key.load(Relaxed) == *key
+    }
+
+    fn read_key(self, to: &mut u32) {
+        *to = self.place.key.load(Relaxed);
+    }
+
+    fn set_key(self, key: &u32) {
+        self.place.key.store(*key, Relaxed);
+    }
+
+    fn read_state(self, to: &mut [u32; WORDS]) {
+        for (word, to) in self.place.state.iter().zip(to) {
+            *to = word.load(Relaxed);
+        }
+    }
+
+    fn write_state(self, state: &[u32; WORDS]) {
+        for (word, value) in self.place.state.iter().zip(state) {
+            word.store(*value, Relaxed);
+        }
+    }
+
+    fn owner(self) -> u32 {
+        self.place.state[0].load(Relaxed)
+    }
+
+    fn clear_counts(self, _now: Ticks) {}
+
+    fn keep_order(self) {
+        fence(SeqCst);
+    }
+
+    fn lock(self) {
+        *self.held.borrow_mut() = Some(self.place.lock.lock().unwrap());
+    }
+
+    fn unlock(self) {
+        self.held.borrow_mut().take();
+    }
+}
+
+/// The flow with this key, wherever it is.
+struct Flow(u32);
+
+impl Wanted<u32> for Flow {
+    fn key(&self) -> &u32 {
+        &self.0
+    }
+
+    fn now(&self) -> Ticks {
+        NOW
+    }
+
+    fn leaves_out(&self) -> bool {
+        false
+    }
 }
 
 impl Place {
@@ -51,9 +148,9 @@ impl Place {
     fn taken() -> Self {
         Self {
             lock: Mutex::new(()),
-            tag: AtomicU32::new(EMBRYONIC),
+            tag: AtomicU16::new(EMBRYONIC),
             stamp: AtomicU32::new(2),
-            deadline: AtomicU32::new(1),
+            deadline: AtomicU32::new(LATER.0),
             key: AtomicU32::new(OLD),
             state: [AtomicU32::new(OLD), AtomicU32::new(OLD)],
         }
@@ -65,89 +162,63 @@ impl Place {
         place
     }
 
-    /// The state of the flow with this key, and the stamp it was found under.
-    fn find(&self, key: u32) -> Option<([u32; WORDS], u32)> {
-        self.find_in(EMBRYONIC, key)
+    fn cpu(&self) -> Cpu<'_> {
+        Cpu {
+            place: self,
+            held: RefCell::default(),
+        }
     }
 
-    /// The same for a flow with this tag.
-    fn find_in(&self, tag: u32, key: u32) -> Option<([u32; WORDS], u32)> {
-        if self.tag.load(Relaxed) != tag {
+    /// What a search finds of the flow with this key, which is of either kind: it compares tags first.
+    fn find(&self, key: u32) -> Option<(Seen, [u32; WORDS])> {
+        if FlowKind::Assured.tag(self.tag.load(Relaxed)) != ASSURED {
             return None;
         }
-        let stamp = self.stamp.load(Relaxed);
-        keep_order();
-        if stamp % 2 == 1 || self.deadline.load(Relaxed) == 0 || self.key.load(Relaxed) != key {
-            return None;
-        }
-        let state = self.state_words();
-        keep_order();
-        (self.stamp.load(Relaxed) == stamp).then_some((state, stamp))
+        let mut state = [0; WORDS];
+        let cpu = &self.cpu();
+        let seen = slot::look(cpu, &Flow(key))?;
+        slot::read_state(cpu, seen, &mut state).then_some((seen, state))
     }
 
-    /// Moves a flow in, whatever was there.
-    fn place(&self, key: u32) {
-        let _held = self.lock.lock().unwrap();
-        let stamp = self.stamp.load(Relaxed);
-        self.tag.store(0, Relaxed);
-        self.stamp.store(stamp + 1, Relaxed);
-        keep_order();
-        self.key.store(key, Relaxed);
-        self.write(key);
-        self.deadline.store(1, Relaxed);
-        keep_order();
-        self.stamp.store(stamp + 2, Relaxed);
-        self.tag.store(EMBRYONIC, Relaxed);
+    /// Moves a flow in, whatever was there, as the kernel's half does when it has chosen the place.
+    fn fill(&self, tag: u16, key: u32, state: [u32; WORDS]) -> Seen {
+        let cpu = &self.cpu();
+        cpu.lock();
+        let stamp = slot::fill(cpu, tag, &key, &state, LATER, NOW);
+        cpu.unlock();
+        Seen { tag, stamp }
     }
 
-    /// Assures a flow, if it is there and embryonic.
-    fn assure(&self, key: u32) {
-        self.assure_as(key, key);
+    fn place(&self, key: u32) -> Seen {
+        self.fill(EMBRYONIC, key, [key; WORDS])
     }
 
-    /// The same, with another state.
-    fn assure_as(&self, key: u32, state: u32) {
-        let _held = self.lock.lock().unwrap();
-        if self.tag.load(Relaxed) == EMBRYONIC && self.key.load(Relaxed) == key {
-            self.write(state);
-            keep_order();
-            self.tag.store(ASSURED, Relaxed);
-        }
+    fn assure(&self, key: u32, state: u32) -> Assured {
+        slot::assure(&self.cpu(), &key, &[state; WORDS], LATER)
     }
 
-    fn write(&self, value: u32) {
-        for word in &self.state {
-            word.store(value, Relaxed);
-        }
-    }
-
-    /// Whether a flow found earlier is still there, and as it was. The lock is held.
-    fn holds(&self, tag: u32, stamp: u32) -> bool {
-        self.stamp.load(Relaxed) == stamp && self.tag.load(Relaxed) == tag
-    }
-
-    /// Writes the state of an embryonic flow found earlier, if it is still one.
-    fn update(&self, stamp: u32, value: u32) {
-        let _held = self.lock.lock().unwrap();
-        if self.holds(EMBRYONIC, stamp) {
-            self.write(value);
-        }
+    fn update(&self, seen: Seen, state: [u32; WORDS]) {
+        slot::update(&self.cpu(), kind(seen), seen.stamp, &state);
     }
 
     /// Ends a flow found earlier, if it is still there, and says whether it was.
-    fn clear(&self, tag: u32, stamp: u32) -> bool {
-        let _held = self.lock.lock().unwrap();
-        let is_there = self.holds(tag, stamp);
-        if is_there {
-            self.tag.store(0, Relaxed);
-            self.stamp.store(stamp + 2, Relaxed);
-        }
-        is_there
+    fn clear(&self, seen: Seen) -> bool {
+        slot::clear(&self.cpu(), kind(seen), seen.stamp) != NO_OWNER
     }
 
     fn state_words(&self) -> [u32; WORDS] {
-        [0, 1].map(|word: usize| self.state[word].load(Relaxed))
+        let mut state = [0; WORDS];
+        (&self.cpu()).read_state(&mut state);
+        state
     }
+
+    fn is_assured(&self) -> bool {
+        self.tag.load(Relaxed) == ASSURED
+    }
+}
+
+fn kind(seen: Seen) -> FlowKind {
+    FlowKind::of_tag(seen.tag).expect("what is seen is no free place")
 }
 
 #[test]
@@ -163,11 +234,11 @@ fn search_while_another_moves_in(key: u32) {
         let place = Arc::clone(&place);
         move || place.place(NEW)
     });
-    if let Some((state, _)) = place.find(key) {
+    if let Some((_, state)) = place.find(key) {
         assert_eq!(state, [key; WORDS], "the state found for flow {key}");
     }
     writer.join().unwrap();
-    let found = place.find(NEW).map(|(state, _)| state);
+    let found = place.find(NEW).map(|(_, state)| state);
     assert_eq!(found, Some([NEW; WORDS]), "the flow that moved in");
     assert_eq!(place.find(OLD), None, "the flow that was there");
 }
@@ -180,8 +251,8 @@ fn a_late_writer_changes_nothing() {
         let late = thread::spawn({
             let place = Arc::clone(&place);
             move || {
-                if let Some((_, stamp)) = place.find(OLD) {
-                    place.update(stamp, LATE);
+                if let Some((seen, _)) = place.find(OLD) {
+                    place.update(seen, [LATE; WORDS]);
                 }
             }
         });
@@ -195,10 +266,7 @@ fn a_late_writer_changes_nothing() {
 fn a_flow_ends_once() {
     model(|| {
         let place = Arc::new(Place::taken());
-        let end = |place: &Place| {
-            let found = place.find(OLD);
-            found.is_some_and(|(_, stamp)| place.clear(EMBRYONIC, stamp))
-        };
+        let end = |place: &Place| place.find(OLD).is_some_and(|(seen, _)| place.clear(seen));
         let other = thread::spawn({
             let place = Arc::clone(&place);
             move || end(&place)
@@ -209,16 +277,28 @@ fn a_flow_ends_once() {
 }
 
 #[test]
+fn a_flow_is_assured_once() {
+    model(|| {
+        let place = Arc::new(Place::taken());
+        let assure = |place: &Place| matches!(place.assure(OLD, OLD), Assured::Now(_));
+        let other = thread::spawn({
+            let place = Arc::clone(&place);
+            move || assure(&place)
+        });
+        let assured = u32::from(assure(&place)) + u32::from(other.join().unwrap());
+        assert_eq!(assured, 1, "times the flow is counted");
+    });
+}
+
+#[test]
 fn a_flow_is_found_while_another_cpu_assures_it() {
     model(|| {
         let place = Arc::new(Place::taken());
         let other = thread::spawn({
             let place = Arc::clone(&place);
-            move || place.assure(OLD)
+            move || place.assure(OLD, OLD)
         });
-        let looks = [ASSURED, EMBRYONIC, ASSURED];
-        let found = looks.iter().any(|tag| place.find_in(*tag, OLD).is_some());
-        assert!(found, "the flow is in neither table");
+        assert!(place.find(OLD).is_some(), "the flow is found");
         other.join().unwrap();
     });
 }
@@ -230,9 +310,11 @@ fn a_flow_that_is_found_assured_has_the_state_of_an_assured_one() {
         let place = Arc::new(Place::taken());
         let other = thread::spawn({
             let place = Arc::clone(&place);
-            move || place.assure_as(OLD, GROWN)
+            move || place.assure(OLD, GROWN)
         });
-        if let Some((state, _)) = place.find_in(ASSURED, OLD) {
+        if let Some((seen, state)) = place.find(OLD)
+            && seen.tag == ASSURED
+        {
             assert_eq!(state, [GROWN; WORDS]);
         }
         other.join().unwrap();
@@ -247,18 +329,19 @@ fn a_late_writer_takes_nothing_from_an_assured_flow() {
         let late = thread::spawn({
             let place = Arc::clone(&place);
             move || {
-                if let Some((_, stamp)) = place.find(OLD) {
-                    place.update(stamp, LATE);
-                    place.clear(EMBRYONIC, stamp);
+                if let Some((seen, _)) = place.find(OLD)
+                    && seen.tag == EMBRYONIC
+                {
+                    place.update(seen, [LATE; WORDS]);
+                    place.clear(seen);
                 }
             }
         });
-        place.assure(OLD);
-        let is_assured = place.tag.load(Relaxed) == ASSURED;
+        let is_assured = matches!(place.assure(OLD, OLD), Assured::Now(_));
         late.join().unwrap();
         if is_assured {
             assert_eq!(place.state_words(), [OLD; WORDS]);
-            assert_eq!(place.tag.load(Relaxed), ASSURED);
+            assert!(place.is_assured());
         }
     });
 }
@@ -266,36 +349,24 @@ fn a_late_writer_takes_nothing_from_an_assured_flow() {
 /// A place in each of a flow's two buckets, in the order of a search.
 type Places = [Place; 2];
 
-/// Writes a flow into one of its places, and then looks for it in the other: of two, the assured one
-/// stays, or else the first.
+/// Writes a flow into one of its places, and then looks for it in the other, as the kernel's half does.
 fn place_once(places: &Places, own: usize) {
     places[own].place(NEW);
-    part_twins(places, own);
-}
-
-fn part_twins(places: &Places, own: usize) {
-    let twin = 1 - own;
-    keep_order();
+    fence(SeqCst);
+    let duplicate = 1 - own;
     // What is found may have changed when it is to go; then the next look says more.
     for _ in 0..4 {
-        let find = |place: &Place| {
-            let mut tables = [EMBRYONIC, ASSURED].into_iter();
-            tables.find_map(|tag| Some((tag, place.find_in(tag, NEW)?.1)))
-        };
-        let (Some((other_tag, other_stamp)), Some((tag, stamp))) =
-            (find(&places[twin]), find(&places[own]))
+        let (Some((other, _)), Some((seen, _))) =
+            (places[duplicate].find(NEW), places[own].find(NEW))
         else {
             return;
         };
-        let own_goes = match tag == other_tag {
-            true => twin < own,
-            false => other_tag == ASSURED,
-        };
-        if own_goes {
-            places[own].clear(tag, stamp);
+        let ranks = [(kind(seen), own as u32), (kind(other), duplicate as u32)];
+        if gives_way(ranks[0], ranks[1]) {
+            places[own].clear(seen);
             return;
         }
-        places[twin].clear(other_tag, other_stamp);
+        places[duplicate].clear(other);
     }
 }
 
@@ -325,15 +396,80 @@ fn a_flow_that_is_assured_while_another_cpu_places_it_stays_assured() {
         places[1].place(NEW);
         let other = thread::spawn({
             let places = Arc::clone(&places);
-            move || {
-                places[1].assure(NEW);
-                places[1].tag.load(Relaxed) == ASSURED
-            }
+            move || matches!(places[1].assure(NEW, NEW), Assured::Now(_))
         });
         place_once(&places, 0);
         if other.join().unwrap() {
-            assert_eq!(places[1].tag.load(Relaxed), ASSURED, "the assured flow");
+            assert!(places[1].is_assured(), "the assured flow");
         }
         assert_eq!(held(&places), 1, "places that hold the flow");
+    });
+}
+
+/// Migrates the old flow from the second place to the first, as the kernel's half does.
+fn migrate([to, from]: &Places) {
+    let (mut key, mut state) = (0, [0; WORDS]);
+    let Content::Live(seen, _) = slot::copy(&from.cpu(), NOW, &mut key, &mut state) else {
+        return;
+    };
+    let placed = to.fill(seen.tag, key, state);
+    let mut last = state;
+    match slot::leave(&from.cpu(), seen.stamp, &mut last) {
+        None => {
+            to.clear(placed);
+        }
+        Some((tag, _)) if tag != seen.tag => {
+            slot::assure(&to.cpu(), &key, &last, LATER);
+        }
+        Some(_) if last != state => to.update(placed, last),
+        Some(_) => {}
+    }
+}
+
+/// A search while flows are migrated.
+fn find_either([to, from]: &Places) -> Option<(&Place, Seen)> {
+    let found = |place: &Place| place.find(OLD).map(|(seen, _)| seen);
+    if let Some(seen) = found(to) {
+        return Some((to, seen));
+    }
+    if let Some(seen) = found(from) {
+        return Some((from, seen));
+    }
+    fence(SeqCst);
+    found(to).map(|seen| (to, seen))
+}
+
+#[test]
+fn a_flow_is_found_while_it_is_migrated() {
+    model(|| {
+        let places = Arc::new([Place::free(), Place::taken()]);
+        let other = thread::spawn({
+            let places = Arc::clone(&places);
+            move || migrate(&places)
+        });
+        assert!(find_either(&places).is_some(), "the flow is found");
+        other.join().unwrap();
+        assert_eq!(held(&places), 1, "places that hold the flow");
+    });
+}
+
+#[test]
+fn a_flow_that_is_assured_while_it_is_migrated_stays_assured() {
+    const GROWN: u32 = 9;
+    model(|| {
+        let places = Arc::new([Place::free(), Place::taken()]);
+        let other = thread::spawn({
+            let places = Arc::clone(&places);
+            move || migrate(&places)
+        });
+        let is_assured = find_either(&places)
+            .is_some_and(|(place, _)| matches!(place.assure(OLD, GROWN), Assured::Now(_)));
+        other.join().unwrap();
+        let [to, _] = &*places;
+        assert_eq!(held(&places), 1, "places that hold the flow");
+        if is_assured {
+            assert!(to.is_assured(), "the flow in its new place");
+            assert_eq!(to.state_words(), [GROWN; WORDS]);
+        }
     });
 }

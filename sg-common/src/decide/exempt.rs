@@ -51,26 +51,26 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
 
     /// The reason for traffic that groups never filter, and for what pretends to be such.
     #[inline(always)]
-    pub(super) fn exempt(&self, headers: &Headers) -> Reason {
+    pub(super) fn exempt(&self, headers: &Headers) -> Option<Reason> {
         match headers.protocol {
             ICMPV6 => self.exempt_icmpv6(headers),
             IGMP => self.exempt_igmp(headers),
             UDP => self.exempt_dhcp(headers),
-            _ => Reason::NoRule,
+            _ => None,
         }
     }
 
     /// Switches that snoop forward multicast to those who answer queries, and all of it to those who
     /// ask (RFC 4541 §2.1.1, RFC 4286): so queries come in without a rule, and a guest asks nothing.
     #[inline(always)]
-    pub(super) fn exempt_igmp(&self, headers: &Headers) -> Reason {
+    pub(super) fn exempt_igmp(&self, headers: &Headers) -> Option<Reason> {
         const QUERY: u8 = 0x11;
         const ROUTER_ADVERTISEMENT: u8 = 0x30;
         if !headers.source.is_v4() {
-            return Reason::NoRule;
+            return None;
         }
         if self.is_from_guest() && matches!(headers.icmp_type, QUERY | ROUTER_ADVERTISEMENT) {
-            return Reason::GuestRouter;
+            return Some(Reason::GuestRouter);
         }
         // RFC 9776 §4: to a multicast address, and no further than the link. Anything else under
         // this number could be a tunnel.
@@ -78,25 +78,25 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             || headers.hop_limit != 1
             || !headers.destination.is_v4_multicast()
         {
-            return Reason::NoRule;
+            return None;
         }
         if let Direction::Ingress = self.direction {
             // Queries, and the reports and leave messages of the three versions.
             return match headers.icmp_type {
-                QUERY | 0x12 | 0x16 | 0x17 | 0x22 => Reason::MulticastMembership,
-                _ => Reason::NoRule,
+                QUERY | 0x12 | 0x16 | 0x17 | 0x22 => Some(Reason::MulticastMembership),
+                _ => None,
             };
         }
         if self.is_guest() && !self.is_guests(&headers.source) {
-            Reason::GuestSource
+            Some(Reason::GuestSource)
         } else {
-            Reason::MulticastMembership
+            Some(Reason::MulticastMembership)
         }
     }
 
-    /// [`Reason::NoRule`]: it is for the rules to say.
+    /// `None`: it is for the rules to say.
     #[inline(always)]
-    pub(super) fn exempt_icmpv6(&self, headers: &Headers) -> Reason {
+    pub(super) fn exempt_icmpv6(&self, headers: &Headers) -> Option<Reason> {
         const ROUTER_SOLICITATION: u8 = 133;
         const ROUTER_ADVERTISEMENT: u8 = 134;
         const NEIGHBOR_SOLICITATION: u8 = 135;
@@ -115,13 +115,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     || headers.fragment_start != 0
                     || (from_router && !source.is_v6_link_local())
                 {
-                    return Reason::MalformedDiscovery;
+                    return Some(Reason::MalformedDiscovery);
                 }
                 if !from_guest {
-                    return Reason::NeighborDiscovery;
+                    return Some(Reason::NeighborDiscovery);
                 }
                 if from_router {
-                    return Reason::GuestRouter;
+                    return Some(Reason::GuestRouter);
                 }
                 let may_claim = match headers.icmp_type {
                     NEIGHBOR_ADVERTISEMENT => self.is_guests(&headers.target),
@@ -133,17 +133,17 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     _ => true,
                 };
                 if !may_claim || self.names_foreign_mac(headers) {
-                    return Reason::GuestDiscovery;
+                    return Some(Reason::GuestDiscovery);
                 }
                 // On its own link a guest also speaks from `::` and from its link-local address.
                 if *source == Addr::UNSPECIFIED || self.may_be_on_link(source) {
-                    Reason::NeighborDiscovery
+                    Some(Reason::NeighborDiscovery)
                 } else {
-                    Reason::GuestSource
+                    Some(Reason::GuestSource)
                 }
             }
             QUERY | MULTICAST_ROUTER_ADVERTISEMENT if from_guest && !source.is_v4() => {
-                Reason::GuestRouter
+                Some(Reason::GuestRouter)
             }
             // Query, report, done (RFC 2710); report (RFC 3810). Reports may come from `::` (RFC 3590).
             QUERY..=132 | 143
@@ -154,18 +154,18 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                         || (*source == Addr::UNSPECIFIED && headers.icmp_type != QUERY)) =>
             {
                 if from_guest && *source != Addr::UNSPECIFIED && !self.may_be_on_link(source) {
-                    Reason::GuestSource
+                    Some(Reason::GuestSource)
                 } else {
-                    Reason::MulticastMembership
+                    Some(Reason::MulticastMembership)
                 }
             }
-            _ => Reason::NoRule,
+            _ => None,
         }
     }
 
-    /// RFC 2131 §4.1, RFC 8415 §7.2. [`Reason::NoRule`]: it is for the rules to say.
+    /// RFC 2131 §4.1, RFC 8415 §7.2. `None`: it is for the rules to say.
     #[inline(always)]
-    pub(super) fn exempt_dhcp(&self, headers: &Headers) -> Reason {
+    pub(super) fn exempt_dhcp(&self, headers: &Headers) -> Option<Reason> {
         let v4 = headers.source.is_v4();
         let (client, server) = if v4 { (68, 67) } else { (546, 547) };
         let (from, to) = (headers.source_port, headers.destination_port);
@@ -173,21 +173,21 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             Direction::Egress if from == client && to == server => {
                 let without_lease = headers.source == Addr::V4_UNSPECIFIED;
                 if self.is_guest() && !without_lease && !self.may_be_on_link(&headers.source) {
-                    Reason::GuestSource
+                    Some(Reason::GuestSource)
                 } else {
-                    Reason::DhcpClient
+                    Some(Reason::DhcpClient)
                 }
             }
             // Clients look at the port an answer is for, and hardly ever at the one it comes from.
             Direction::Egress if self.is_guest() && (from == server || to == client) => {
-                Reason::GuestDhcpServer
+                Some(Reason::GuestDhcpServer)
             }
             Direction::Ingress
                 if from == server && to == client && (v4 || headers.source.is_v6_link_local()) =>
             {
-                Reason::DhcpClient
+                Some(Reason::DhcpClient)
             }
-            _ => Reason::NoRule,
+            _ => None,
         }
     }
 

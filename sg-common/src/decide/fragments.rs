@@ -58,7 +58,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     }
 
     #[inline(always)]
-    pub(super) fn fragment(&self, headers: &Headers, rule: &mut RuleSlot) -> Reason {
+    pub(super) fn fragment(&self, headers: &Headers, rule: &mut RuleSlot) -> Option<Reason> {
         let first = self.recall(headers);
         if let Part::First = headers.part {
             return self.first_fragment(headers, first);
@@ -67,32 +67,36 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             first.passed,
             FragmentVerdict::UNKNOWN | FragmentVerdict::AWAITED
         ) {
-            return Reason::FragmentUnknown;
+            return None;
         }
         if headers.fragment_offset < first.judged_bytes {
-            return Reason::FragmentOverlap;
+            return Some(Reason::FragmentOverlap);
         }
         if first.passed != FragmentVerdict::PASSED {
-            return Reason::FragmentDropped;
+            return Some(Reason::FragmentDropped);
         }
         *rule = first.rule;
-        Reason::FragmentPass
+        Some(Reason::FragmentPass)
     }
 
     /// A first fragment may not reach into those that have passed before it: they would replace what
     /// it is judged by.
     #[inline(always)]
-    pub(super) fn first_fragment(&self, headers: &Headers, earlier: FragmentVerdict) -> Reason {
+    pub(super) fn first_fragment(
+        &self,
+        headers: &Headers,
+        earlier: FragmentVerdict,
+    ) -> Option<Reason> {
         if earlier.passed != FragmentVerdict::AWAITED {
-            return Reason::NoRule;
+            return None;
         }
         let slot = self.interface.slot;
         let awaiting = self.tables.awaiting(slot).without_one(self.tables.now());
         self.tables.set_awaiting(slot, awaiting);
         if headers.end.wrapping_sub(headers.fragment_start) > earlier.judged_bytes {
-            Reason::FragmentOverlap
+            Some(Reason::FragmentOverlap)
         } else {
-            Reason::NoRule
+            None
         }
     }
 

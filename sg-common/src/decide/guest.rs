@@ -14,7 +14,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     /// behind it, and neither sends nor gets the tag of a VLAN that it was not given. A tag with number
     /// 0 has a priority and no VLAN (IEEE 802.1Q §9.6).
     #[inline(always)]
-    pub(super) fn link(&self, headers: &Headers) -> Reason {
+    pub(super) fn link(&self, headers: &Headers) -> Option<Reason> {
         let flags = self.interface.flags;
         let is_in_vlan = headers.tags == 0
             || (headers.tags == 1
@@ -22,17 +22,17 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                     || (flags.has(InterfaceFlags::VLANS)
                         && self.is_guests_on_link(&Addr::from_vlan(headers.vlan)))));
         if !is_in_vlan {
-            return Reason::GuestVlan;
+            return Some(Reason::GuestVlan);
         }
         let is_own = self.direction == Direction::Ingress
             || !flags.has(InterfaceFlags::MACS_KNOWN)
             || self.is_guests_on_link(&Addr::from_mac(headers.mac, headers.mac_end));
         if !is_own {
-            return Reason::GuestMac;
+            return Some(Reason::GuestMac);
         }
         match headers.content {
-            Content::Arp => self.arp(headers),
-            _ => Reason::NoRule,
+            Content::Arp => Some(self.arp(headers)),
+            _ => None,
         }
     }
 

@@ -17,7 +17,7 @@ mod stateful;
 mod trace;
 
 use exempt::may_be_exempt;
-use question::{Judgement, Question, is_plain_syn};
+use question::{Question, is_plain_syn};
 
 use crate::abi::{Interface, InterfaceFlags};
 use crate::ids::RuleSlot;
@@ -29,7 +29,7 @@ use crate::report::{Decision, Reason};
 pub use fast::{FastDecision, decide_fast};
 pub use fast_v4::decide_fast_v4;
 pub use scratch::Scratch;
-pub use stages::{Stage, Stages, run_stage};
+pub use stages::{Outcome, Stage, Stages, run_stage};
 pub use trace::{RuleSource, Step, Trace};
 
 /// Which way a packet goes, from which hook saw it.
@@ -86,63 +86,54 @@ pub fn judge<T: Stages, R: Trace>(
         tables,
         trace,
     };
-    match question.judge(scratch, refusal) {
-        Ok(decision) => decision,
-        Err(reason) => Decision::without_rule(reason),
-    }
+    question.judge(scratch, refusal)
 }
 
 impl<T: Stages, R: Trace> Question<'_, T, R> {
     #[inline(always)]
-    fn judge(&self, scratch: &mut Scratch, refusal: Reason) -> Judgement {
-        if self.is_guest() && !matches!(scratch.headers.content, Content::Refused) {
-            let link = self.stage(Stage::Link, scratch);
-            if link.reason != Reason::NoRule {
-                return Ok(link);
-            }
+    fn judge(&self, scratch: &mut Scratch, refusal: Reason) -> Decision {
+        let is_readable = !matches!(scratch.headers.content, Content::Refused);
+        if self.is_guest()
+            && is_readable
+            && let Outcome::Decided(decision) = self.stage(Stage::Link, scratch)
+        {
+            return decision;
         }
         let headers = &scratch.headers;
         match headers.content {
-            Content::Refused => return Err(refusal),
+            Content::Refused => return Decision::without_rule(refusal),
             Content::Ip => {}
-            Content::Arp => return Err(Reason::LinkProtocol),
-            Content::OtherArp => return Err(self.other_arp()),
-            Content::LinkProtocol => return Err(self.link_protocol()),
-            Content::Other => return Err(self.other_ethertype(headers)),
+            Content::Arp => return Decision::without_rule(Reason::LinkProtocol),
+            Content::OtherArp => return Decision::without_rule(self.other_arp()),
+            Content::LinkProtocol => return Decision::without_rule(self.link_protocol()),
+            Content::Other => return Decision::without_rule(self.other_ethertype(headers)),
         }
         self.trace.step(Step::Parsed(*headers));
-        if let Part::First = headers.part {
-            let earlier = self.stage(Stage::Fragment, scratch);
-            if earlier.reason == Reason::FragmentOverlap {
-                return Ok(self.remembered(scratch, earlier));
-            }
+        if let Part::First = headers.part
+            && let Outcome::Decided(overlap) = self.stage(Stage::Fragment, scratch)
+        {
+            return self.remembered(scratch, overlap);
         }
-        let headers = &scratch.headers;
-        if may_be_exempt(headers) {
-            let exempt = self.stage(Stage::Exempt, scratch);
-            if exempt.reason != Reason::NoRule {
-                return Ok(self.remembered(scratch, exempt));
-            }
+        if may_be_exempt(&scratch.headers)
+            && let Outcome::Decided(exempt) = self.stage(Stage::Exempt, scratch)
+        {
+            return self.remembered(scratch, exempt);
         }
-        if self.is_guest() {
-            let guard = self.stage(Stage::Guard, scratch);
-            if guard.reason != Reason::NoRule {
-                return Ok(guard);
-            }
+        if self.is_guest()
+            && let Outcome::Decided(refusal) = self.stage(Stage::Guard, scratch)
+        {
+            return refusal;
         }
         let headers = &scratch.headers;
         if let Part::Later = headers.part {
-            return Ok(self.later_fragment(scratch));
+            return self.later_fragment(scratch);
         }
-        let judgement = if self.is_link_local_service(headers) {
+        let decision = if self.is_link_local_service(headers) {
             self.link_local_service(scratch)
         } else {
             self.stateful(scratch)
         };
-        if let Part::Whole = scratch.headers.part {
-            return judgement;
-        }
-        Ok(self.remembered(scratch, judgement.unwrap_or_else(Decision::without_rule)))
+        self.remembered(scratch, decision)
     }
 
     /// The decision, which is that of the packet's other fragments too.
@@ -155,9 +146,15 @@ impl<T: Stages, R: Trace> Question<'_, T, R> {
     }
 
     #[inline(always)]
-    fn stage(&self, stage: Stage, scratch: &mut Scratch) -> Decision {
+    fn stage(&self, stage: Stage, scratch: &mut Scratch) -> Outcome {
         self.tables
             .stage(stage, scratch, self.direction, self.interface, self.trace)
+    }
+
+    /// Whether any packet of the protocol may go between the two in a direction.
+    #[inline(always)]
+    fn may_go(&self, direction: Direction, scratch: &mut Scratch) -> bool {
+        self.stage(Stage::Carried(direction), scratch) != Outcome::Continue
     }
 
     /// A later fragment completes nothing without the first one, which decides for the packet: it may
@@ -167,89 +164,83 @@ impl<T: Stages, R: Trace> Question<'_, T, R> {
     fn later_fragment(&self, scratch: &mut Scratch) -> Decision {
         /// No transport header is longer: TCP's data offset counts fifteen words.
         const LONGEST_HEADER: u32 = 60;
-        let known = self.stage(Stage::Fragment, scratch);
-        if known.reason != Reason::FragmentUnknown
-            || self.interface.flags.has(InterfaceFlags::STRICT_FRAGMENTS)
+        const UNKNOWN: Decision = Decision::without_rule(Reason::FragmentUnknown);
+        if let Outcome::Decided(decision) = self.stage(Stage::Fragment, scratch) {
+            return decision;
+        }
+        if self.interface.flags.has(InterfaceFlags::STRICT_FRAGMENTS)
             || scratch.headers.fragment_offset < LONGEST_HEADER
         {
-            return known;
+            return UNKNOWN;
         }
-        let is_question =
-            self.stage(Stage::Carried(self.direction), scratch).reason == Reason::Rule;
         let answers = self.direction.opposite();
-        if !is_question && self.stage(Stage::Carried(answers), scratch).reason != Reason::Rule {
-            return known;
+        if !self.may_go(self.direction, scratch) && !self.may_go(answers, scratch) {
+            return UNKNOWN;
         }
         self.stage(Stage::Await, scratch)
+            .or(Reason::FragmentUnknown)
     }
 
     /// Passes; and what is not TCP opens a flow, by which the reply is known.
     #[inline(always)]
-    fn link_local_service(&self, scratch: &mut Scratch) -> Judgement {
+    fn link_local_service(&self, scratch: &mut Scratch) -> Decision {
         let role = scratch.headers.icmp_role();
-        if scratch.headers.protocol != TCP && !matches!(role, IcmpRole::Error | IcmpRole::Notice) {
-            let known = self.known_flow(scratch);
-            if known.reason == Reason::NoFlow {
-                self.stage(Stage::Open(RuleSlot::NONE), scratch);
-            }
+        if scratch.headers.protocol != TCP
+            && !matches!(role, IcmpRole::Error | IcmpRole::Notice)
+            && self.stage(Stage::Flow, scratch) == Outcome::Continue
+        {
+            self.stage(Stage::Open(RuleSlot::NONE), scratch);
         }
-        Err(Reason::LinkLocalService)
+        Decision::without_rule(Reason::LinkLocalService)
     }
 
     /// Flows first and rules second, but for a plain SYN: a refused one then costs no flow lookup but
     /// one, for the crossing SYNs of a simultaneous open.
     #[inline(always)]
-    fn stateful(&self, scratch: &mut Scratch) -> Judgement {
+    fn stateful(&self, scratch: &mut Scratch) -> Decision {
         let role = scratch.headers.icmp_role();
-        if role == IcmpRole::Error && self.stage(Stage::Related, scratch).reason == Reason::Related
+        if role == IcmpRole::Error
+            && let Outcome::Decided(related) = self.stage(Stage::Related, scratch)
         {
-            return Err(Reason::Related);
+            return related;
         }
         let is_syn = is_plain_syn(&scratch.headers);
         let opens_nothing = matches!(role, IcmpRole::Error | IcmpRole::Notice);
         if !is_syn && !opens_nothing {
-            let known = self.known_flow(scratch);
-            if known.reason != Reason::NoFlow {
-                return Ok(known);
+            if let Outcome::Decided(known) = self.stage(Stage::Flow, scratch) {
+                return known;
             }
-            if matches!(scratch.headers.protocol, TCP | UDP) {
-                let untracked = self.stage(Stage::Untracked, scratch);
-                if untracked.reason != Reason::NoFlow {
-                    return Ok(untracked);
-                }
+            if matches!(scratch.headers.protocol, TCP | UDP)
+                && let Outcome::Decided(untracked) = self.stage(Stage::Untracked, scratch)
+            {
+                return untracked;
             }
             if scratch.headers.protocol == TCP && !self.may_pick_up(&scratch.headers) {
-                return Err(Reason::NoFlow);
+                return Decision::without_rule(Reason::NoFlow);
             }
         }
-        let admitted = self.stage(Stage::Admit, scratch);
-        if admitted.reason == Reason::NoRule && is_syn {
-            return Ok(self.stage(Stage::CrossingSyn, scratch));
-        }
+        let admitted = match self.stage(Stage::Admit, scratch) {
+            Outcome::Decided(decision) => decision,
+            Outcome::Continue if is_syn => {
+                return self.stage(Stage::CrossingSyn, scratch).or(Reason::NoRule);
+            }
+            Outcome::Continue => return Decision::without_rule(Reason::NoRule),
+        };
         let untracked = admitted.reason == Reason::Untracked;
         if admitted.reason != Reason::Rule && !untracked {
-            return Ok(admitted);
+            return admitted;
         }
         if opens_nothing || role == IcmpRole::Reply {
             // What neither asks nor answers, or answers nothing, opens nothing.
-            return Ok(Decision {
+            return Decision {
                 reason: Reason::RuleAlone,
                 rule: admitted.rule,
-            });
+            };
         }
         if is_syn && untracked {
-            return Ok(admitted);
+            return admitted;
         }
-        Ok(self.stage(Stage::Open(admitted.rule), scratch))
-    }
-
-    /// What a known flow says of the packet, or [`Reason::NoFlow`].
-    #[inline(always)]
-    fn known_flow(&self, scratch: &mut Scratch) -> Decision {
-        let known = self.stage(Stage::Flow, scratch);
-        if known.reason == Reason::TableFull {
-            return self.stage(Stage::Assure, scratch);
-        }
-        known
+        let open = Stage::Open(admitted.rule);
+        self.stage(open, scratch).or(Reason::TableFull)
     }
 }

@@ -6,11 +6,7 @@ use crate::addr::Addr;
 use crate::packet::Direction;
 use crate::parse::Headers;
 use crate::protocol::TCP;
-use crate::report::{Decision, Reason};
 use crate::tables::Tables;
-
-/// A decision, or a reason that rests on no rule.
-pub(super) type Judgement = Result<Decision, Reason>;
 
 /// At this interface, in this direction.
 pub(super) struct Question<'a, T, R> {

@@ -9,40 +9,63 @@ use crate::packet::Direction;
 use crate::report::{Decision, Reason};
 use crate::tables::Tables;
 
+/// What a stage comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The packet is judged.
+    Decided(Decision),
+    /// The stage has nothing to say: the judgement goes on.
+    Continue,
+}
+
+impl Outcome {
+    #[inline(always)]
+    fn of(reason: Option<Reason>, rule: RuleSlot) -> Self {
+        match reason {
+            Some(reason) => Self::Decided(Decision { reason, rule }),
+            None => Self::Continue,
+        }
+    }
+
+    /// The decision, or else this reason.
+    #[inline(always)]
+    pub(super) fn or(self, reason: Reason) -> Decision {
+        match self {
+            Self::Decided(decision) => decision,
+            Self::Continue => Decision::without_rule(reason),
+        }
+    }
+}
+
 /// A part of the judgement that the kernel verifies by itself, so that the ways through one don't
 /// multiply with those through the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Is the quoted packet that of an allowed flow? [`Reason::Related`] or [`Reason::NoRule`].
+    /// Does the packet that an ICMP error quotes belong to an allowed flow?
     Related,
-    /// What does a known flow say? [`Reason::NoFlow`] when none is known; [`Reason::TableFull`] when
-    /// the flow has been seen from both sides, until [`Stage::Assure`] has found room for it.
+    /// What does a known flow say of the packet?
     Flow,
-    /// Moves the flow that [`Stage::Flow`] has found to where it is never forgotten.
-    Assure,
-    /// Is it of no tracked flow, by rules open to everyone? Otherwise [`Reason::NoFlow`].
+    /// Does it belong to no tracked flow, because rules open to everyone allow both ways?
     Untracked,
-    /// Does a SYN that no rule admits answer another? Otherwise [`Reason::NoRule`].
+    /// Does a SYN that no rule admits answer another one?
     CrossingSyn,
     /// Which rule admits it as the first packet of a flow? [`Reason::Rule`] or [`Reason::Untracked`].
     Admit,
     /// Opens a flow that this rule admits.
     Open(RuleSlot),
-    /// What of its link layer does a guest not send or get, and is ARP about it? Otherwise
-    /// [`Reason::NoRule`].
+    /// May a guest send or get the frame by its link layer, and is ARP about the guest?
     Link,
-    /// What does a guest not send or get, because of its addresses? Otherwise [`Reason::NoRule`].
+    /// May a guest send or get the packet by its addresses?
     Guard,
-    /// Neighbor discovery, DHCP and others that groups never filter; otherwise [`Reason::NoRule`].
+    /// Is it of neighbor discovery, DHCP or others that groups never filter?
     Exempt,
-    /// What became of the first fragment? Of the first one itself: [`Reason::FragmentOverlap`] when it
-    /// reaches into one that came earlier, otherwise [`Reason::NoRule`].
+    /// What became of the first fragment? For a first fragment: does it reach into one that came
+    /// earlier?
     Fragment,
     /// May any packet of this protocol go between the two, by the rules of this direction or because
-    /// the other is a service? [`Reason::Rule`] or [`Reason::NoRule`].
+    /// the other is a service? [`Reason::Rule`] if it may.
     Carried(Direction),
-    /// Lets a later fragment pass before its first one, if there is room: [`Reason::EarlyFragment`] or
-    /// [`Reason::FragmentUnknown`].
+    /// Lets a later fragment pass before its first one, if there is room.
     Await,
     /// Remembers what became of a first fragment.
     Remember(Decision),
@@ -59,7 +82,7 @@ pub trait Stages: Tables {
         direction: Direction,
         interface: &Interface,
         trace: &R,
-    ) -> Decision
+    ) -> Outcome
     where
         Self: Sized,
     {
@@ -76,7 +99,7 @@ pub fn run_stage<T: Tables, R: Trace>(
     interface: &Interface,
     tables: &T,
     trace: &R,
-) -> Decision {
+) -> Outcome {
     let question = Question {
         direction,
         interface,
@@ -85,43 +108,46 @@ pub fn run_stage<T: Tables, R: Trace>(
     };
     let mut rule = RuleSlot::NONE;
     let reason = match stage {
-        Stage::Related if question.is_related(scratch) => Reason::Related,
-        Stage::Related => Reason::NoRule,
+        Stage::Related => question.is_related(scratch).then_some(Reason::Related),
         Stage::Flow => question.by_flow(scratch, &mut rule),
-        Stage::Assure => question.assure(scratch, &mut rule),
-        Stage::Untracked if question.is_untracked(&scratch.headers, direction, &mut rule) => {
-            Reason::Untracked
+        Stage::Untracked => {
+            let is_untracked = question.is_untracked(&scratch.headers, direction, &mut rule);
+            is_untracked.then_some(Reason::Untracked)
         }
-        Stage::Untracked => Reason::NoFlow,
-        Stage::CrossingSyn if question.joins_crossing_syn(scratch, &mut rule) => Reason::Tracked,
-        Stage::CrossingSyn => Reason::NoRule,
+        Stage::CrossingSyn => {
+            let joins = question.joins_crossing_syn(scratch, &mut rule);
+            joins.then_some(Reason::Tracked)
+        }
         Stage::Admit => match question.admitted(&scratch.headers, direction) {
             Ok(admitted) => {
                 rule = admitted.rule;
-                if admitted.untracked {
+                Some(if admitted.untracked {
                     Reason::Untracked
                 } else {
                     Reason::Rule
-                }
+                })
             }
-            Err(refusal) => refusal,
+            Err(Reason::NoRule) => None,
+            Err(refusal) => Some(refusal),
         },
         Stage::Open(admitted) => {
             rule = admitted;
-            question.open(scratch, &mut rule)
+            Some(question.open(scratch, &mut rule))
         }
         Stage::Link => question.link(&scratch.headers),
-        Stage::Guard if question.is_guarded(&scratch.headers) => Reason::NoRule,
-        Stage::Guard => question.guard_reason(&scratch.headers),
+        Stage::Guard if question.is_guarded(&scratch.headers) => None,
+        Stage::Guard => Some(question.guard_reason(&scratch.headers)),
         Stage::Exempt => question.exempt(&scratch.headers),
-        Stage::Carried(way) if question.is_carried(&scratch.headers, way) => Reason::Rule,
-        Stage::Carried(_) => Reason::NoRule,
-        Stage::Await => question.await_first(&scratch.headers),
+        Stage::Carried(way) => {
+            let may_go = question.is_carried(&scratch.headers, way);
+            may_go.then_some(Reason::Rule)
+        }
+        Stage::Await => Some(question.await_first(&scratch.headers)),
         Stage::Fragment => question.fragment(&scratch.headers, &mut rule),
         Stage::Remember(decision) => {
             question.remember(&scratch.headers, decision);
-            decision.reason
+            None
         }
     };
-    Decision { reason, rule }
+    Outcome::of(reason, rule)
 }

@@ -13,18 +13,16 @@ use crate::tables::Tables;
 
 /// Where a flow was found.
 pub(super) struct Found<F> {
-    table: FlowKind,
+    kind: FlowKind,
     flow: F,
 }
 
 impl<T: Tables, R: Trace> Question<'_, T, R> {
-    /// A packet that is not a plain SYN, if a flow knows it; otherwise [`Reason::NoFlow`].
+    /// What a known flow says of a packet that is not a plain SYN. `None`: there is no such flow.
     #[inline(always)]
-    pub(super) fn by_flow(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> Reason {
+    pub(super) fn by_flow(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> Option<Reason> {
         scratch.name_flow(self.direction, self.interface.zone);
-        let Some(found) = self.find_either(scratch) else {
-            return Reason::NoFlow;
-        };
+        let found = self.find(scratch)?;
         *rule = scratch.state.rule;
         let owns = self.owns(&scratch.state);
         let is_judged = if owns {
@@ -38,14 +36,14 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         if is_judged {
             *rule = self.judge_flow(scratch, found.flow, owns);
             if !rule.is_some() {
-                return if owns {
+                return Some(if owns {
                     Reason::Terminated
                 } else {
                     Reason::NoRule
-                };
+                });
             }
         }
-        self.go_on(scratch, found, rule)
+        Some(self.go_on(scratch, found, rule))
     }
 
     /// Whether this interface has admitted the flow.
@@ -92,34 +90,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         rule
     }
 
-    /// Looks into both tables.
     #[inline(always)]
-    pub(super) fn find_either(&self, scratch: &mut Scratch) -> Option<Found<T::Flow>> {
-        let found = self.tables.find_either(&scratch.key, &mut scratch.state);
-        for table in [FlowKind::Assured, FlowKind::Embryonic] {
-            let is_there = matches!(found, Some((of, _)) if of == table);
-            self.trace.step(Step::Flow {
-                table,
-                state: is_there.then_some(scratch.state),
-            });
-            if is_there {
-                break;
-            }
-        }
-        let (table, flow) = found?;
-        Some(Found { table, flow })
-    }
-
-    #[inline(always)]
-    pub(super) fn find(&self, table: FlowKind, scratch: &mut Scratch) -> Option<T::Flow> {
-        let found = self
-            .tables
-            .find_flow(table, &scratch.key, &mut scratch.state);
-        self.trace.step(Step::Flow {
-            table,
-            state: found.map(|_| scratch.state),
-        });
-        found
+    fn find(&self, scratch: &mut Scratch) -> Option<Found<T::Flow>> {
+        let found = self.tables.find_flow(&scratch.key, &mut scratch.state);
+        self.trace
+            .step(Step::Flow(found.map(|(kind, _)| (kind, scratch.state))));
+        let (kind, flow) = found?;
+        Some(Found { kind, flow })
     }
 
     /// Whether a TCP packet that no flow knows may be the first that is seen of one.
@@ -140,12 +117,13 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         found: Found<T::Flow>,
         rule: &mut RuleSlot,
     ) -> Reason {
-        if let FlowKind::Assured = found.table {
+        if let FlowKind::Assured = found.kind {
             self.update_assured(found.flow, scratch);
             return Reason::Tracked;
         }
         let Scratch { headers, state, .. } = scratch;
         match state.grow(headers, self.direction) {
+            Growth::Assure => self.assure(scratch, found.flow, rule),
             Growth::Refuse => {
                 *rule = RuleSlot::NONE;
                 Reason::ImplausibleReply
@@ -158,7 +136,6 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
                 self.tables.remove_flow(found.flow, state.owner);
                 Reason::Tracked
             }
-            Growth::Assure => Reason::TableFull,
         }
     }
 
@@ -169,7 +146,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         self.write_change_out_of_line(flow, scratch, change);
     }
 
-    /// The same as [`Question::keep`], as a function of its own in the kernel: its stack is then free
+    /// The same as [`Question::write_change`], as a function of its own in the kernel: its stack is then free
     /// for the others.
     #[cfg_attr(target_arch = "bpf", inline(never))]
     pub(super) fn write_change_out_of_line(
@@ -203,41 +180,21 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         self.count(flow, headers);
     }
 
-    /// Moves a flow that was seen from both sides to where it is never forgotten.
+    /// Assures a flow that was seen from both sides: from here on it is never forgotten.
     #[inline(always)]
-    pub(super) fn assure(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> Reason {
-        let grown = scratch.state;
-        let Some(embryo) = self.find(FlowKind::Embryonic, scratch) else {
-            // Another CPU has moved it since.
-            let Some(flow) = self.find(FlowKind::Assured, scratch) else {
-                return Reason::NoFlow;
-            };
-            *rule = scratch.state.rule;
-            self.update_assured(flow, scratch);
-            return Reason::Tracked;
-        };
-        let Scratch {
-            headers,
-            key,
-            state,
-            ..
-        } = scratch;
-        *state = grown;
+    fn assure(&self, scratch: &mut Scratch, flow: T::Flow, rule: &mut RuleSlot) -> Reason {
+        let Scratch { headers, state, .. } = scratch;
         if self.tables.flows_of(state.owner) >= self.interface.max_flows {
             self.tables.reclaim_flows();
+            *rule = RuleSlot::NONE;
             return Reason::QuotaFull;
         }
         let deadline = self.deadline(state.phase);
-        let assured = self
-            .tables
-            .insert_flow(FlowKind::Assured, key, state, deadline);
-        let Some(assured) = assured else {
+        let Some(assured) = self.tables.assure_flow(flow, state, deadline) else {
+            *rule = RuleSlot::NONE;
             return Reason::TableFull;
         };
-        self.tables.carry_counts(embryo, assured);
-        self.tables.remove_flow(embryo, state.owner);
         self.count(assured, headers);
-        *rule = state.rule;
         Reason::Tracked
     }
 
@@ -245,7 +202,11 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
     #[inline(always)]
     pub(super) fn joins_crossing_syn(&self, scratch: &mut Scratch, rule: &mut RuleSlot) -> bool {
         scratch.name_flow(self.direction, self.interface.zone);
-        let Some(flow) = self.find(FlowKind::Embryonic, scratch) else {
+        let Some(Found {
+            kind: FlowKind::Embryonic,
+            flow,
+        }) = self.find(scratch)
+        else {
             return false;
         };
         let Scratch { headers, state, .. } = scratch;
@@ -268,7 +229,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         if is_syn {
             self.tables.note_syn(self.direction);
         }
-        if is_syn && let Some(found) = self.find_either(scratch) {
+        if is_syn && let Some(found) = self.find(scratch) {
             if !scratch.state.phase.may_reopen() {
                 if self.owns(&scratch.state) {
                     *rule = scratch.state.rule;
@@ -288,10 +249,7 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         state.generation = self.tables.generation();
         state.owner = self.interface.slot;
         let deadline = self.deadline(state.phase);
-        match self
-            .tables
-            .insert_flow(FlowKind::Embryonic, key, state, deadline)
-        {
+        match self.tables.open_flow(key, state, deadline) {
             Some(flow) => {
                 self.count(flow, headers);
                 Reason::Rule
@@ -344,7 +302,6 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
         let direction = self.direction.opposite();
         scratch.name_quoted_flow(direction, self.interface.zone);
         let mut rule = RuleSlot::NONE;
-        self.find_either(scratch).is_some()
-            || self.is_untracked(&scratch.other, direction, &mut rule)
+        self.find(scratch).is_some() || self.is_untracked(&scratch.other, direction, &mut rule)
     }
 }

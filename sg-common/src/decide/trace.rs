@@ -21,13 +21,8 @@ impl Trace for () {
 pub enum Step {
     /// The packet was read.
     Parsed(Headers),
-    /// A flow table was asked.
-    Flow {
-        /// Which one.
-        table: FlowKind,
-        /// What was found.
-        state: Option<FlowState>,
-    },
+    /// A flow was looked for: of which kind it is, and its state.
+    Flow(Option<(FlowKind, FlowState)>),
     /// A port table was searched.
     Rules {
         /// Whose rules.

@@ -1,6 +1,6 @@
 //! Embryonic and assured flows.
 
-/// The two tables.
+/// The two kinds of flows, which share one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowKind {
     /// Seen from one side, or mid-handshake; may be forgotten.
@@ -10,10 +10,10 @@ pub enum FlowKind {
 }
 
 impl FlowKind {
-    /// The bit of a tag that says in which table the place's flow is.
+    /// The bit of a tag that says of which kind the flow of a slot is.
     pub(super) const ASSURED_TAG: u16 = 2;
 
-    /// The tag of a flow in this table.
+    /// The tag of a flow of this kind.
     #[inline(always)]
     pub const fn tag(self, tag: u16) -> u16 {
         match self {
@@ -22,7 +22,7 @@ impl FlowKind {
         }
     }
 
-    /// The table of the flow with this tag, if it is not that of a free place.
+    /// The kind of the flow with this tag, if it is not that of a free slot.
     #[inline(always)]
     pub const fn of_tag(tag: u16) -> Option<Self> {
         match tag {
@@ -30,5 +30,11 @@ impl FlowKind {
             _ if tag & Self::ASSURED_TAG == 0 => Some(Self::Embryonic),
             _ => Some(Self::Assured),
         }
+    }
+
+    /// Whether a slot with this tag holds a flow of this kind: the tag of each flow is odd.
+    #[inline(always)]
+    pub const fn is_tag(self, tag: u16) -> bool {
+        tag & (Self::ASSURED_TAG | 1) == self.tag(1)
     }
 }

@@ -11,6 +11,7 @@ mod bucket;
 mod key;
 mod kind;
 mod phase;
+pub mod slot;
 mod state;
 mod tcp;
 

@@ -1,8 +1,7 @@
 //! The host's answers to the decision's questions: an image, and flows in plain maps.
 //!
 //! The verdicts are those of the kernel, since the decision is the same. What differs is where
-//! flows are kept: the host's tables are full when they are full, the kernel's when two buckets
-//! are.
+//! flows are kept: the host's table is full when all of it is, the kernel's when two buckets are.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,15 +13,16 @@ use sg_common::abi::{
 };
 use sg_common::addr::Addr;
 use sg_common::decide::{
-    FastDecision, Scratch, Stage, Stages, Trace, decide, decide_fast, decide_fast_v4, direction_of,
+    FastDecision, Outcome, Scratch, Stage, Stages, Trace, decide, decide_fast, decide_fast_v4,
+    direction_of,
 };
 use sg_common::flow::{FlowKey, FlowKind, FlowState, Leg};
 use sg_common::ids::{Generation, Identity, Ticks};
 use sg_common::packet::{Framing, Packet};
 use sg_common::ports::{PortEntry, PortTable, Ports};
 use sg_common::ranges::search_ranges;
-use sg_common::report::Decision;
-use sg_common::tables::Tables;
+use sg_common::report::{Decision, Reason};
+use sg_common::tables::{Flows, Fragments, Policies};
 
 use super::host_flows::HostFlows;
 use super::image::{Image, ScopedPrefix};
@@ -39,21 +39,13 @@ pub struct HostTables<'a> {
     set_lengths: Lengths,
     devices: HashMap<(u32, u32), u32>,
     now: Cell<Ticks>,
-    embryonic: RefCell<HostFlows>,
-    assured: RefCell<HostFlows>,
+    flows: RefCell<HostFlows>,
     fragments: RefCell<HashMap<FragmentKey, FragmentVerdict>>,
     awaiting: RefCell<HashMap<u32, Awaiting>>,
 }
 
-/// Where a flow was found.
-#[derive(Clone, Copy, Debug)]
-pub struct FoundFlow {
-    table: FlowKind,
-    key: FlowKey,
-}
-
 impl<'a> HostTables<'a> {
-    /// The image in force, and no flows yet; each flow table has room for `capacity`.
+    /// The image in force, and no flows yet; the flow table has room for `capacity`.
     pub fn new(image: &'a Image, generation: Generation, capacity: usize) -> Self {
         let mut tables = Self {
             image,
@@ -61,8 +53,7 @@ impl<'a> HostTables<'a> {
             set_lengths: Lengths::default(),
             devices: HashMap::new(),
             now: Cell::default(),
-            embryonic: RefCell::new(HostFlows::new(capacity)),
-            assured: RefCell::new(HostFlows::new(capacity)),
+            flows: RefCell::new(HostFlows::new(capacity)),
             fragments: RefCell::default(),
             awaiting: RefCell::default(),
         };
@@ -166,30 +157,17 @@ impl<'a> HostTables<'a> {
             FastDecision::Admitted(rule) => {
                 scratch.read(packet, Framing::Ethernet);
                 let direction = direction_of(interface, received);
-                self.stage(Stage::Open(rule), scratch, direction, interface, &())
+                match self.stage(Stage::Open(rule), scratch, direction, interface, &()) {
+                    Outcome::Decided(decision) => decision,
+                    Outcome::Continue => Decision::without_rule(Reason::TableFull),
+                }
             }
         }
     }
 
-    /// The flows that are alive, with the table each is in.
+    /// The flows that are alive.
     pub fn flows_alive(&self) -> Vec<(FlowKey, FlowKind, FlowState)> {
-        let mut alive = Vec::new();
-        for table in [FlowKind::Embryonic, FlowKind::Assured] {
-            let flows = self.flows(table).borrow();
-            alive.extend(
-                flows
-                    .alive(self.now())
-                    .map(|(key, state)| (*key, table, *state)),
-            );
-        }
-        alive
-    }
-
-    fn flows(&self, table: FlowKind) -> &RefCell<HostFlows> {
-        match table {
-            FlowKind::Embryonic => &self.embryonic,
-            FlowKind::Assured => &self.assured,
-        }
+        self.flows.borrow().alive(self.now()).collect()
     }
 }
 
@@ -239,13 +217,7 @@ impl Ports for HostTables<'_> {
 
 impl Stages for HostTables<'_> {}
 
-impl Tables for HostTables<'_> {
-    type Flow = FoundFlow;
-
-    fn now(&self) -> Ticks {
-        self.now.get()
-    }
-
+impl Policies for HostTables<'_> {
     fn generation(&self) -> Generation {
         self.generation
     }
@@ -288,75 +260,64 @@ impl Tables for HostTables<'_> {
             .get(key)
             .map_or(PortTable::EMPTY, |grant| grant.table)
     }
+}
 
-    fn find_flow(
-        &self,
-        table: FlowKind,
-        key: &FlowKey,
-        state: &mut FlowState,
-    ) -> Option<FoundFlow> {
-        *state = self.flows(table).borrow().find(key, self.now())?;
-        Some(FoundFlow { table, key: *key })
+impl Flows for HostTables<'_> {
+    type Flow = FlowKey;
+
+    fn now(&self) -> Ticks {
+        self.now.get()
     }
 
-    fn insert_flow(
-        &self,
-        table: FlowKind,
-        key: &FlowKey,
-        state: &FlowState,
-        deadline: Ticks,
-    ) -> Option<FoundFlow> {
-        let mut flows = self.flows(table).borrow_mut();
-        let forget = table == FlowKind::Embryonic;
-        let inserted = flows.insert(key, state, deadline, self.now(), forget);
-        inserted.then_some(FoundFlow { table, key: *key })
+    fn find_flow(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowKind, FlowKey)> {
+        let (kind, found) = self.flows.borrow().find(key, self.now())?;
+        *state = found;
+        Some((kind, *key))
     }
 
-    fn update_flow(&self, flow: FoundFlow, state: &FlowState) {
-        self.flows(flow.table)
+    fn open_flow(&self, key: &FlowKey, state: &FlowState, deadline: Ticks) -> Option<FlowKey> {
+        let opened = self
+            .flows
             .borrow_mut()
-            .change(&flow.key, |held| held.state = *state);
+            .open(key, state, deadline, self.now());
+        opened.then_some(*key)
     }
 
-    fn extend_flow(&self, flow: FoundFlow, deadline: Ticks) {
-        self.flows(flow.table)
-            .borrow_mut()
-            .change(&flow.key, |held| {
-                if held.deadline.is_worth_moving_to(deadline) {
-                    held.deadline = deadline;
-                }
-            });
+    fn assure_flow(&self, flow: FlowKey, state: &FlowState, deadline: Ticks) -> Option<FlowKey> {
+        let mut flows = self.flows.borrow_mut();
+        flows.assure(&flow, state, deadline).then_some(flow)
     }
 
-    fn count_flow(&self, flow: FoundFlow, leg: Leg, packets: u32, bytes: u32) {
-        self.flows(flow.table)
-            .borrow_mut()
-            .change(&flow.key, |held| {
-                held.count(leg, u64::from(packets), u64::from(bytes));
-            });
+    fn update_flow(&self, flow: FlowKey, state: &FlowState) {
+        let mut flows = self.flows.borrow_mut();
+        flows.change(&flow, |held| held.state = *state);
     }
 
-    fn carry_counts(&self, from: FoundFlow, to: FoundFlow) {
-        let Some(old) = self.flows(from.table).borrow().held(&from.key).copied() else {
-            return;
-        };
-        self.flows(to.table).borrow_mut().change(&to.key, |held| {
-            (held.packets, held.bytes, held.opened) = (old.packets, old.bytes, old.opened);
+    fn extend_flow(&self, flow: FlowKey, deadline: Ticks) {
+        self.flows.borrow_mut().change(&flow, |held| {
+            if held.deadline.is_worth_moving_to(deadline) {
+                held.deadline = deadline;
+            }
         });
     }
 
-    fn remove_flow(&self, flow: FoundFlow, _owner: u32) {
-        self.flows(flow.table).borrow_mut().remove(&flow.key);
+    /// Nobody reads what the host would count.
+    fn count_flow(&self, _flow: FlowKey, _leg: Leg, _packets: u32, _bytes: u32) {}
+
+    fn remove_flow(&self, flow: FlowKey, _owner: u32) {
+        self.flows.borrow_mut().remove(&flow);
     }
 
     fn reclaim_flows(&self) {
-        self.assured.borrow_mut().forget_expired(self.now());
+        self.flows.borrow_mut().forget_expired(self.now());
     }
 
     fn flows_of(&self, owner: u32) -> u32 {
-        self.assured.borrow().owned_by(owner)
+        self.flows.borrow().owned_by(owner)
     }
+}
 
+impl Fragments for HostTables<'_> {
     fn remember_fragment(&self, key: &FragmentKey, verdict: &FragmentVerdict) {
         let mut fragments = self.fragments.borrow_mut();
         if fragments.len() >= FRAGMENTS {

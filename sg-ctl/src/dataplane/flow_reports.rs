@@ -46,8 +46,8 @@ pub(super) fn flows(
     let clock = Clock::read(bpffs, record)?;
     let names = FlowNames::of(image);
     each_bucket(bpffs, record, |bucket| {
-        for (lane, table) in live(bucket, clock.now) {
-            each(flow_report(bucket, lane, table, &clock, &names));
+        for (place, table) in live(bucket, clock.now) {
+            each(flow_report(bucket, place, table, &clock, &names));
         }
     })
 }
@@ -108,9 +108,9 @@ pub(super) fn full_rooms(
     let clock = Clock::read(bpffs, record)?;
     flows.clear();
     each_bucket(bpffs, record, |bucket| {
-        for (lane, table) in live(bucket, clock.now) {
+        for (place, table) in live(bucket, clock.now) {
             if table == FlowKind::Assured {
-                *flows.entry(bucket.slots[lane].state.owner).or_default() += 1;
+                *flows.entry(bucket.slots[place].state.owner).or_default() += 1;
             }
         }
     })?;
@@ -141,7 +141,7 @@ fn is_audited(installed: &InstalledInterface) -> bool {
     installed.interface.flags.has(InterfaceFlags::AUDIT)
 }
 
-/// Calls `each` with every bucket. A flow that is carried over meanwhile may be met twice.
+/// Calls `each` with every bucket. A flow that is migrated meanwhile may be met twice.
 fn each_bucket(
     bpffs: &Path,
     record: &Record,
@@ -181,21 +181,21 @@ fn each_bucket(
 /// The places of a bucket that hold flows, and in which table those are.
 fn live(bucket: &FlowBucket, now: Ticks) -> impl Iterator<Item = (usize, FlowKind)> {
     let places = bucket.tags.iter().zip(&bucket.deadlines).enumerate();
-    places.filter_map(move |(lane, (tag, deadline))| {
+    places.filter_map(move |(place, (tag, deadline))| {
         let table = FlowKind::of_tag(*tag)?;
-        (!deadline.has_passed(now)).then_some((lane, table))
+        (!deadline.has_passed(now)).then_some((place, table))
     })
 }
 
 pub(super) fn flow_report(
     bucket: &FlowBucket,
-    lane: usize,
+    place: usize,
     table: FlowKind,
     clock: &Clock,
     names: &FlowNames<'_>,
 ) -> FlowReport {
-    let slot = &bucket.slots[lane];
-    let left = bucket.deadlines[lane].until(clock.now);
+    let slot = &bucket.slots[place];
+    let left = bucket.deadlines[place].until(clock.now);
     let owner = names.interfaces.get(&slot.state.owner);
     let lifetime = owner.map_or(left, |owner| {
         slot.state.phase.timeout(&owner.interface.timeouts)

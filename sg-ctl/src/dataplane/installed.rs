@@ -24,7 +24,7 @@ use sg_common::parse::Headers;
 use sg_common::ports::{PortEntry, PortTable, Ports};
 use sg_common::ranges::{IntervalV4, IntervalV6, RangeSlot, RangeTable, Ranges, search_ranges};
 use sg_common::report::Decision;
-use sg_common::tables::Tables;
+use sg_common::tables::{Flows, Fragments, Policies};
 
 use super::clock::Clock;
 use super::flow_reports::{FlowNames, flow_report};
@@ -75,7 +75,7 @@ pub struct Judged {
 #[derive(Clone, Copy, Debug)]
 pub struct FlowPlace {
     bucket: u32,
-    lane: usize,
+    slot: usize,
 }
 
 impl Dataplane {
@@ -210,17 +210,14 @@ impl Standpoint<'_> {
     /// The flow of this key, if it is alive.
     pub fn flow(&self, key: &FlowKey) -> Result<Option<(FlowState, FlowReport)>, Error> {
         let names = FlowNames::of(self.installed.image);
-        for table in [FlowKind::Assured, FlowKind::Embryonic] {
-            let mut state = FlowState::default();
-            let found = self.find_flow(table, key, &mut state);
-            let bucket = found.and_then(|place| Some((place, self.bucket(place.bucket)?)));
-            self.check()?;
-            if let Some((place, bucket)) = bucket {
-                let report = flow_report(&bucket, place.lane, table, &self.clock, &names);
-                return Ok(Some((state, report)));
-            }
-        }
-        Ok(None)
+        let mut state = FlowState::default();
+        let found = self.find_flow(key, &mut state);
+        let found = found.and_then(|(kind, place)| Some((kind, place, self.bucket(place.bucket)?)));
+        self.check()?;
+        Ok(found.map(|(kind, place, bucket)| {
+            let report = flow_report(&bucket, place.slot, kind, &self.clock, &names);
+            (state, report)
+        }))
     }
 
     /// Whether everything that was looked at belonged to one policy.
@@ -252,12 +249,12 @@ impl Standpoint<'_> {
         Some(bucket)
     }
 
-    /// The tag of a key in a table, and its two buckets.
-    fn places(&self, table: FlowKind, key: &FlowKey) -> (u16, [u32; 2]) {
+    /// The tag of a key's flow while it is embryonic, and its two buckets.
+    fn places(&self, key: &FlowKey) -> (u16, [u32; 2]) {
         let mask = self.globals.flow_mask;
         let places = key.places(&self.globals.hash_key);
         let indexes = [places.first & mask, places.second & mask];
-        (table.tag(places.tag), indexes)
+        (places.tag, indexes)
     }
 }
 
@@ -315,13 +312,7 @@ impl Stages for Standpoint<'_> {}
 
 /// Flows are read where they are. What would be written is not, and what would be put into a table
 /// gets a place if there is one.
-impl Tables for Standpoint<'_> {
-    type Flow = FlowPlace;
-
-    fn now(&self) -> Ticks {
-        self.clock.now
-    }
-
+impl Policies for Standpoint<'_> {
     fn generation(&self) -> Generation {
         self.globals.generation
     }
@@ -370,49 +361,58 @@ impl Tables for Standpoint<'_> {
             *buffers.at(self.globals.generation)
         })
     }
+}
 
-    fn find_flow(
-        &self,
-        table: FlowKind,
-        key: &FlowKey,
-        state: &mut FlowState,
-    ) -> Option<FlowPlace> {
-        let (tag, indexes) = self.places(table, key);
+impl Flows for Standpoint<'_> {
+    type Flow = FlowPlace;
+
+    fn now(&self) -> Ticks {
+        self.clock.now
+    }
+
+    fn find_flow(&self, key: &FlowKey, state: &mut FlowState) -> Option<(FlowKind, FlowPlace)> {
+        let (tag, indexes) = self.places(key);
         indexes.into_iter().find_map(|index| {
             let bucket = self.bucket(index)?;
-            let lanes = bucket.tags.iter().zip(&bucket.deadlines).zip(&bucket.slots);
-            let held = lanes.enumerate().find(|(_, ((known, deadline), slot))| {
-                **known == tag && !deadline.has_passed(self.now()) && slot.key == *key
+            let slots = bucket.tags.iter().zip(&bucket.deadlines).zip(&bucket.slots);
+            let held = slots.enumerate().find(|(_, ((known, deadline), slot))| {
+                FlowKind::Embryonic.tag(**known) == tag
+                    && !deadline.has_passed(self.now())
+                    && slot.key == *key
             });
-            let (lane, (_, slot)) = held?;
-            *state = slot.state;
-            Some(FlowPlace {
+            let (slot, ((known, _), held)) = held?;
+            *state = held.state;
+            let place = FlowPlace {
                 bucket: index,
-                lane,
-            })
+                slot,
+            };
+            Some((FlowKind::of_tag(*known)?, place))
         })
     }
 
-    fn insert_flow(
-        &self,
-        table: FlowKind,
-        key: &FlowKey,
-        _state: &FlowState,
-        _deadline: Ticks,
-    ) -> Option<FlowPlace> {
-        let (_, indexes) = self.places(table, key);
+    fn open_flow(&self, key: &FlowKey, _state: &FlowState, _deadline: Ticks) -> Option<FlowPlace> {
+        let (_, indexes) = self.places(key);
         indexes.into_iter().find_map(|index| {
             let bucket = self.bucket(index)?;
             let mut places = bucket.tags.iter().zip(&bucket.deadlines);
             // An embryonic flow gives way.
-            let lane = places.position(|(tag, deadline)| {
+            let slot = places.position(|(tag, deadline)| {
                 FlowKind::of_tag(*tag) != Some(FlowKind::Assured) || deadline.has_passed(self.now())
             })?;
             Some(FlowPlace {
                 bucket: index,
-                lane,
+                slot,
             })
         })
+    }
+
+    fn assure_flow(
+        &self,
+        flow: FlowPlace,
+        _state: &FlowState,
+        _deadline: Ticks,
+    ) -> Option<FlowPlace> {
+        Some(flow)
     }
 
     fn flows_of(&self, owner: u32) -> u32 {
@@ -426,12 +426,12 @@ impl Tables for Standpoint<'_> {
 
     fn count_flow(&self, _flow: FlowPlace, _leg: Leg, _packets: u32, _bytes: u32) {}
 
-    fn carry_counts(&self, _from: FlowPlace, _to: FlowPlace) {}
-
     fn remove_flow(&self, _flow: FlowPlace, _owner: u32) {}
 
     fn reclaim_flows(&self) {}
+}
 
+impl Fragments for Standpoint<'_> {
     fn remember_fragment(&self, _key: &FragmentKey, _verdict: &FragmentVerdict) {}
 
     fn recall_fragment(&self, _key: &FragmentKey) -> Option<FragmentVerdict> {

@@ -10,11 +10,11 @@ use sg_common::flow::FlowKind;
 pub enum StepReport {
     /// The packet was read.
     Parsed,
-    /// A flow table was asked.
+    /// A flow was looked for.
     Flow {
-        /// `assured` or `embryonic`.
-        table: &'static str,
-        /// The state of the flow that was found.
+        /// `assured` or `embryonic`, if one was found.
+        table: Option<&'static str>,
+        /// Its state.
         state: Option<&'static str>,
     },
     /// Rules were asked.
@@ -30,12 +30,12 @@ impl From<&Step> for StepReport {
     fn from(step: &Step) -> Self {
         match step {
             Step::Parsed(_) => Self::Parsed,
-            Step::Flow { table, state } => Self::Flow {
-                table: match table {
+            Step::Flow(found) => Self::Flow {
+                table: found.map(|(kind, _)| match kind {
                     FlowKind::Embryonic => "embryonic",
                     FlowKind::Assured => "assured",
-                },
-                state: state.map(|state| state.phase.name()),
+                }),
+                state: found.map(|(_, state)| state.phase.name()),
             },
             Step::Rules { source, rule, .. } => Self::Rules {
                 source: match source {

@@ -2,9 +2,14 @@
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::Array;
+use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
-use sg_common::flow::{FlowBucket, FlowKind, FlowSlot};
+use sg_common::flow::slot::SlotMemory;
+use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowSlot, FlowState};
 use sg_common::ids::Ticks;
+
+use super::order::keep_order;
+use crate::words;
 
 /// Begins at a page, as an array that can be mapped does: a bucket then never lies on two, and what is
 /// read of it first is one cache line.
@@ -18,40 +23,32 @@ pub(super) static OTHER_FLOWS: Array<FlowBucket, 1, PAGED> = Array::new();
 
 pub(super) const SLOTS: u32 = FlowBucket::SLOTS as u32;
 
-/// The stamp after a flow has moved in, or gone.
-#[inline(always)]
-pub(super) fn next_stamp(stamp: u32) -> u32 {
-    stamp.wrapping_add(2)
-}
-
-/// Whether a flow is moving into the place with this stamp: what is read there may be of two flows.
-#[inline(always)]
-pub(super) fn is_moving_in(stamp: u32) -> bool {
-    stamp & 1 == 1
-}
-
-/// The tables as [`FlowSearch::table`] numbers them: a bit tells assured flows from embryonic ones,
-/// another the buckets that flows are migrated from, and a search may be for either kind of flow.
+/// The tables as [`FlowSearch::table`](sg_common::flow::FlowSearch) numbers them: a bit tells assured
+/// flows from embryonic ones, another the buckets that flows are migrated from.
 pub(super) const EMBRYONIC_FLOWS: u32 = 0;
 pub(super) const ASSURED_FLOWS: u32 = 1;
 pub(super) const OTHER: u32 = 2;
-pub(super) const EITHER: u32 = 4;
 
-#[inline(always)]
-pub(super) fn number(table: FlowKind) -> u32 {
-    match table {
-        FlowKind::Embryonic => EMBRYONIC_FLOWS,
-        FlowKind::Assured => ASSURED_FLOWS,
-    }
-}
-
-/// The number of the table that a flow with this tag is in.
+/// The bit for the kind of the flow with this tag.
 #[inline(always)]
 pub(super) fn table_of(tag: u16) -> u32 {
     u32::from(tag >> 1) & ASSURED_FLOWS
 }
 
-/// The tag of a flow in the table with this number.
+/// The kind of flows that a table with this number is for.
+#[inline(always)]
+pub(super) fn kind_of(table: u32) -> FlowKind {
+    if holds_assured(table) {
+        FlowKind::Assured
+    } else {
+        FlowKind::Embryonic
+    }
+}
+
+/// The bit of a tag that says that its flow is assured.
+pub(super) const ASSURED_BIT: u16 = FlowKind::Assured.tag(0);
+
+/// The tag of a flow of this kind.
 #[inline(always)]
 pub(super) fn tag_in(table: u32, tag: u32) -> u16 {
     (tag | (table & ASSURED_FLOWS) << 1) as u16
@@ -132,15 +129,134 @@ impl Slot {
                 .add(self.index())
         }
     }
+}
 
-    /// Whether the flow that was found here under this stamp is here, and in the same table.
-    ///
-    /// # Safety
-    /// The bucket's lock must be held.
+/// A slot for those who share it with other CPUs.
+#[derive(Clone, Copy)]
+pub(super) struct SharedSlot {
+    slot: Slot,
+    /// A word of this CPU's, which keeps the order of memory on some processors.
+    own: *mut u32,
+}
+
+impl Slot {
+    /// The slot for one who reads or writes more than one thing of it. `own` is a word of this CPU's.
     #[inline(always)]
-    pub(super) unsafe fn holds(self, table: u32, stamp: u32) -> bool {
-        // SAFETY: the pointers lie in the bucket.
-        unsafe { (*self.entry()).stamp == stamp && table_of(*self.tag()) == table & ASSURED_FLOWS }
+    pub(super) fn shared(self, own: *mut u32) -> SharedSlot {
+        SharedSlot { slot: self, own }
+    }
+
+    /// The slot for one who needs no order of memory but the lock's.
+    #[inline(always)]
+    pub(super) fn locked(self) -> SharedSlot {
+        self.shared(core::ptr::null_mut())
+    }
+}
+
+/// The pointers lie in the bucket, which lives as long as the program. What is read may change
+/// meanwhile, so everything is read and written as single words.
+impl SlotMemory for SharedSlot {
+    type Key = FlowKey;
+    type State = FlowState;
+
+    #[inline(always)]
+    fn tag(self) -> u16 {
+        // SAFETY: as above.
+        unsafe { self.slot.tag().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_tag(self, tag: u16) {
+        // SAFETY: as above.
+        unsafe { self.slot.tag().write_volatile(tag) };
+    }
+
+    #[inline(always)]
+    fn stamp(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (&raw const (*self.slot.entry()).stamp).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_stamp(self, stamp: u32) {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*self.slot.entry()).stamp).write_volatile(stamp) };
+    }
+
+    #[inline(always)]
+    fn deadline(self) -> Ticks {
+        // SAFETY: as above.
+        unsafe { self.slot.deadline().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn set_deadline(self, deadline: Ticks) {
+        // SAFETY: as above.
+        unsafe { self.slot.deadline().write_volatile(deadline) };
+    }
+
+    #[inline(always)]
+    fn is_keyed(self, key: &FlowKey) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.slot.entry()).key.is(key) }
+    }
+
+    #[inline(always)]
+    fn read_key(self, to: &mut FlowKey) {
+        // SAFETY: as above.
+        unsafe { words::copy(&raw const (*self.slot.entry()).key, to) };
+    }
+
+    #[inline(always)]
+    fn set_key(self, key: &FlowKey) {
+        // SAFETY: as above.
+        unsafe { words::copy(key, &raw mut (*self.slot.entry()).key) };
+    }
+
+    #[inline(always)]
+    fn read_state(self, to: &mut FlowState) {
+        // SAFETY: as above.
+        unsafe { words::copy(&raw const (*self.slot.entry()).state, to) };
+    }
+
+    #[inline(always)]
+    fn write_state(self, state: &FlowState) {
+        // SAFETY: as above.
+        unsafe { words::copy(state, &raw mut (*self.slot.entry()).state) };
+    }
+
+    #[inline(always)]
+    fn owner(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.slot.entry()).state.owner }
+    }
+
+    #[inline(always)]
+    fn clear_counts(self, now: Ticks) {
+        let entry = self.slot.entry();
+        // SAFETY: as above.
+        unsafe {
+            words::clear(&raw mut (*entry).packets);
+            words::clear(&raw mut (*entry).bytes);
+            (*entry).opened = now;
+        }
+    }
+
+    #[inline(always)]
+    fn keep_order(self) {
+        keep_order(self.own);
+    }
+
+    #[inline(always)]
+    fn lock(self) {
+        // SAFETY: the lock lies in the same value of a map as the slot.
+        unsafe { bpf_spin_lock((&raw mut (*self.slot.bucket).lock).cast()) };
+    }
+
+    #[inline(always)]
+    fn unlock(self) {
+        // SAFETY: as in `lock`.
+        unsafe { bpf_spin_unlock((&raw mut (*self.slot.bucket).lock).cast()) };
     }
 }
 

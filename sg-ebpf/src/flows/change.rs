@@ -2,12 +2,12 @@
 
 use core::intrinsics::{self, AtomicOrdering};
 
-use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
+use sg_common::flow::slot::{self, NO_OWNER};
 use sg_common::flow::{FlowBucket, FlowSlot, FlowState, Leg};
 use sg_common::ids::Ticks;
 
-use super::bucket::{EMBRYONIC_FLOWS, FoundFlow, OTHER, Slot, holds_assured, next_stamp};
-use super::owners::{NO_OWNER, count_owned};
+use super::bucket::{FoundFlow, Slot, holds_assured, kind_of};
+use super::owners::count_owned;
 use crate::opaque::in_register;
 use crate::words;
 
@@ -71,15 +71,7 @@ pub(super) fn write_state(
     state: &FlowState,
 ) -> u32 {
     let slot = Slot { bucket, slot };
-    // SAFETY: lock and entry lie in one map value; between lock and unlock are plain stores.
-    unsafe {
-        let lock = &raw mut (*bucket).lock;
-        bpf_spin_lock(lock.cast());
-        if slot.holds(table, stamp) {
-            words::copy(state, &raw mut (*slot.entry()).state);
-        }
-        bpf_spin_unlock(lock.cast());
-    }
+    slot::update(slot.locked(), kind_of(table), stamp, state);
     0
 }
 
@@ -116,18 +108,11 @@ pub(super) fn write_deadline(
     deadline: Ticks,
 ) -> u32 {
     let slot = Slot { bucket, slot };
-    // SAFETY: as in `write_state`.
-    unsafe {
-        if !(*slot.deadline()).is_worth_moving_to(deadline) {
-            return 0;
-        }
-        let lock = &raw mut (*bucket).lock;
-        bpf_spin_lock(lock.cast());
-        if slot.holds(EMBRYONIC_FLOWS, stamp) {
-            slot.deadline().write_volatile(deadline);
-        }
-        bpf_spin_unlock(lock.cast());
+    // SAFETY: an aligned word in a map value.
+    if unsafe { !(*slot.deadline()).is_worth_moving_to(deadline) } {
+        return 0;
     }
+    slot::extend(slot.locked(), stamp, deadline);
     0
 }
 
@@ -163,19 +148,6 @@ pub(super) unsafe fn add(to: *mut u64, value: u64) {
     unsafe { intrinsics::atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(to, value) };
 }
 
-#[inline(always)]
-pub(crate) fn carry_counts(from: FoundFlow, to: FoundFlow) {
-    // A flow that was assured where it was has them.
-    if from.bucket == to.bucket && from.slot == to.slot && (from.table ^ to.table) & OTHER == 0 {
-        return;
-    }
-    let (Some(from), Some(to)) = (from.slot(), to.slot()) else {
-        return;
-    };
-    // SAFETY: both lie in their buckets.
-    unsafe { copy_counts(from.entry(), to.entry()) };
-}
-
 /// # Safety
 /// Both must lie in buckets.
 #[inline(always)]
@@ -198,18 +170,7 @@ pub(crate) fn remove(flow: FoundFlow) {
 #[inline(never)]
 pub(super) fn clear(bucket: *mut FlowBucket, slot: u32, table: u32, stamp: u32) -> u32 {
     let slot = Slot { bucket, slot };
-    let mut owner = NO_OWNER;
-    // SAFETY: as in `write_state`.
-    unsafe {
-        let lock = &raw mut (*bucket).lock;
-        bpf_spin_lock(lock.cast());
-        if slot.holds(table, stamp) {
-            slot.tag().write_volatile(0);
-            (&raw mut (*slot.entry()).stamp).write_volatile(next_stamp(stamp));
-            owner = (*slot.entry()).state.owner;
-        }
-        bpf_spin_unlock(lock.cast());
-    }
+    let owner = slot::clear(slot.locked(), kind_of(table), stamp);
     if owner != NO_OWNER && holds_assured(table) {
         count_owned(owner, NO_OWNER);
     }

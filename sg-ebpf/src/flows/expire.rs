@@ -3,12 +3,12 @@
 use core::intrinsics::{self, AtomicOrdering};
 
 use aya_ebpf::btf_maps::Array;
-use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
+use sg_common::flow::slot::{self, NO_OWNER};
 use sg_common::ids::Ticks;
 
-use super::bucket::{FLOWS, SLOTS, Slot, holds_assured, next_stamp, table_of};
-use super::owners::{NO_OWNER, count_owned};
+use super::bucket::{FLOWS, SLOTS, Slot};
+use super::owners::count_owned;
 use crate::globals::GLOBALS;
 
 /// The next bucket to sweep.
@@ -41,26 +41,12 @@ pub(super) extern "C" fn sg_sweep_flows(now: u32) -> u32 {
     for slot in 0..SLOTS {
         let slot = Slot { bucket, slot };
         // SAFETY: the pointers lie in the bucket; looked at again under the lock.
-        unsafe {
-            if *slot.tag() == 0 || !(*slot.deadline()).has_passed(now) {
-                continue;
-            }
-            let entry = slot.entry();
-            let mut owner = NO_OWNER;
-            let lock = &raw mut (*bucket).lock;
-            bpf_spin_lock(lock.cast());
-            let tag = *slot.tag();
-            if tag != 0 && (*slot.deadline()).has_passed(now) {
-                if holds_assured(table_of(tag)) {
-                    owner = (*entry).state.owner;
-                }
-                (*entry).stamp = next_stamp((*entry).stamp);
-                slot.tag().write_volatile(0);
-            }
-            bpf_spin_unlock(lock.cast());
-            if owner != NO_OWNER {
-                count_owned(owner, NO_OWNER);
-            }
+        if unsafe { *slot.tag() == 0 || !(*slot.deadline()).has_passed(now) } {
+            continue;
+        }
+        let owner = slot::expire(slot.locked(), now);
+        if owner != NO_OWNER {
+            count_owned(owner, NO_OWNER);
         }
     }
     0

@@ -1,13 +1,13 @@
 //! The look for a flow where it most likely is.
 
 use sg_common::abi::Globals;
+use sg_common::flow::slot;
 use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowSlot, FlowState};
 use sg_common::ids::RuleSlot;
 use sg_common::tables::{FastFind, FastPacket};
 
 use super::bucket::{
-    ASSURED_FLOWS, FLOWS, NOWHERE, ONES, SLOTS, Slot, bit_number, is_moving_in, matching,
-    place_number, tag_in,
+    ASSURED_FLOWS, FLOWS, NOWHERE, ONES, SLOTS, Slot, bit_number, matching, place_number, tag_in,
 };
 use super::change::{advance_entry, count_entry, extend_slot};
 use super::order::keep_order;
@@ -58,10 +58,10 @@ pub(crate) fn find_fast<P: FastPacket>(
     let key = if P::KEY_IN_MEMORY { hidden(key) } else { key };
     // SAFETY: as in `sg_search_flow`.
     unsafe {
-        let stamp = (&raw const (*entry).stamp).read_volatile();
-        keep_order(own);
+        let shared = slot.shared(own);
+        let stamp = slot::begin_read(shared);
         if slot.tag().read_volatile() != tag
-            || is_moving_in(stamp)
+            || slot::is_moving_in(stamp)
             || slot.deadline().read_volatile().has_passed(now)
             || !is_keyed(entry, key)
         {
@@ -83,8 +83,7 @@ pub(crate) fn find_fast<P: FastPacket>(
         state.scales = (&raw const (*held).scales).read_volatile();
         let fast_update = packet.fast_update(state);
         let rule = (&raw const (*held).rule).read_volatile();
-        keep_order(own);
-        if (&raw const (*entry).stamp).read_volatile() != stamp {
+        if !slot::is_same(shared, stamp) {
             return FastFind::Unsure;
         }
         if fast_update.has_moved {

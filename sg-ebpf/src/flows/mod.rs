@@ -35,11 +35,11 @@ mod resize;
 mod search;
 
 pub(crate) use bucket::FoundFlow;
-pub(crate) use change::{advance, carry_counts, count, extend, remove, update};
+pub(crate) use change::{advance, count, extend, remove, update};
 pub(crate) use expire::sweep;
 pub(crate) use fast::find_fast;
 pub(crate) use openings::{may_cross_syn, note_syn};
 pub(crate) use owners::owned;
-pub(crate) use place::insert;
+pub(crate) use place::{assure, open};
 pub(crate) use resize::migrate;
-pub(crate) use search::{find, find_either};
+pub(crate) use search::find;

@@ -4,13 +4,11 @@ use core::intrinsics::{self, AtomicOrdering};
 
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
+use sg_common::flow::slot::NO_OWNER;
 
 /// Assured flows by owner.
 #[btf_map]
 static OWNED: Array<u32, 1> = Array::new();
-
-/// No owner.
-pub(super) const NO_OWNER: u32 = u32::MAX;
 
 /// Adds to an owner's flows; [`NO_OWNER`] takes one away.
 #[inline(always)]

@@ -1,41 +1,48 @@
 //! How a flow gets a place, and is assured there.
 
 use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
-use sg_common::flow::{FlowBucket, FlowKey, FlowKind, FlowSearch, FlowState};
+use sg_common::flow::slot::{self, Assured, NO_OWNER, gives_way};
+use sg_common::flow::{FlowBucket, FlowKey, FlowSearch, FlowState};
 use sg_common::ids::Ticks;
 
 use super::bucket::{
-    ASSURED_FLOWS, EITHER, EMBRYONIC_FLOWS, FLOWS, FoundFlow, NOWHERE, SLOTS, Slot, holds_assured,
-    live_bit, next_stamp, number, place_number, table_of, tag_in,
+    ASSURED_FLOWS, EMBRYONIC_FLOWS, FLOWS, FoundFlow, NOWHERE, SLOTS, Slot, bucket, holds_assured,
+    kind_of, live_bit, place_number, table_of, tag_in,
 };
 use super::change::remove;
 use super::expire::sweep;
-use super::order::{full_barrier, keep_order};
-use super::owners::{NO_OWNER, count_owned};
-use super::search::{begin_search, found, is_migrating, mask, sg_search_flow};
+use super::order::full_barrier;
+use super::owners::count_owned;
+use super::search::{SEARCHES, begin_search, found, is_migrating, mask, sg_search_flow};
 use crate::words;
 
-/// Puts a flow into one of its two buckets, or assures it where it is.
+/// Opens an embryonic flow in one of its two buckets.
 #[inline(always)]
-pub(crate) fn insert(
-    table: FlowKind,
+pub(crate) fn open(
     key: &FlowKey,
     state: &FlowState,
     deadline: Ticks,
     now: Ticks,
 ) -> Option<FoundFlow> {
-    let search = begin_search(number(table), key, now)?;
+    let search = begin_search(key, now)?;
     // SAFETY: both are references.
     unsafe { words::copy(state, &raw mut search.state) };
     search.deadline = deadline;
-    if let FlowKind::Assured = table {
-        sweep(now);
-        if sg_assure_flow(search) != 0 {
-            return Some(found(search));
-        }
-    }
     place(search)?;
     Some(found(search))
+}
+
+/// Assures the flow that this CPU's search has found last, where it is.
+#[inline(always)]
+pub(crate) fn assure(state: &FlowState, deadline: Ticks, now: Ticks) -> Option<FoundFlow> {
+    let search = SEARCHES.get_ptr_mut(0)?;
+    // SAFETY: one program at a time runs on a CPU, and the search is over.
+    let search = unsafe { &mut *search };
+    // SAFETY: both are references.
+    unsafe { words::copy(state, &raw mut search.state) };
+    search.deadline = deadline;
+    sweep(now);
+    (sg_assure_flow(search) != 0).then_some(found(search))
 }
 
 /// Puts a flow into one place. `None`: there is no room.
@@ -67,7 +74,7 @@ pub(super) fn begin_duplicate_search(search: &mut FlowSearch) {
     search.except = place_number(search.bucket, search.slot);
     search.except_stamp = search.stamp;
     search.except_table = search.table;
-    search.table = EITHER;
+    search.table = EMBRYONIC_FLOWS;
     // What is read from here on is read after what was written.
     full_barrier(&raw mut search.stamp);
 }
@@ -97,43 +104,30 @@ pub(super) extern "C" fn sg_assure_flow(search: *mut FlowSearch) -> u32 {
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
     let owner = search.state.owner;
-    let Some(bucket) = FLOWS.get_ptr_mut(search.bucket) else {
+    let Some(bucket) = bucket(search.table, search.bucket) else {
         return 0;
     };
     let slot = Slot {
         bucket,
         slot: search.slot,
     };
-    let entry = slot.entry();
     // Counted before anybody can find it and end it.
     count_owned(owner, 1);
-    let mut was_embryonic = false;
-    let mut is_assured = false;
-    // SAFETY: lock and entry lie in one map value; between lock and unlock are plain loads and stores.
-    unsafe {
-        let lock = &raw mut (*bucket).lock;
-        bpf_spin_lock(lock.cast());
-        let tag = *slot.tag();
-        if tag != 0 && (*entry).key.is(&search.key) {
-            is_assured = true;
-            was_embryonic = table_of(tag) == EMBRYONIC_FLOWS;
-            if was_embryonic {
-                // The stamp stays, so that whoever reads meanwhile finds the flow in one table or the
-                // other.
-                words::copy(&raw const search.state, &raw mut (*entry).state);
-                slot.deadline().write_volatile(search.deadline);
-                keep_order(&raw mut search.stamp);
-                slot.tag()
-                    .write_volatile(tag_in(ASSURED_FLOWS, u32::from(tag)));
-            }
-            search.stamp = (*entry).stamp;
+    let memory = slot.shared(&raw mut search.stamp);
+    let (stamp, is_new) = match slot::assure(memory, &search.key, &search.state, search.deadline) {
+        Assured::Now(stamp) => (stamp, true),
+        Assured::Before(stamp) => (stamp, false),
+        Assured::Gone => {
+            count_owned(owner, NO_OWNER);
+            return 0;
         }
-        bpf_spin_unlock(lock.cast());
-    }
-    if !was_embryonic {
+    };
+    if !is_new {
         count_owned(owner, NO_OWNER);
     }
-    u32::from(is_assured)
+    search.stamp = stamp;
+    search.table |= ASSURED_FLOWS;
+    1
 }
 
 /// Turns to the first of a flow's buckets, or where that is not half free to the emptier one.
@@ -240,23 +234,18 @@ pub(super) extern "C" fn sg_place_flow(search: *mut FlowSearch) -> u32 {
                 bucket,
                 slot: least as u32 ^ home,
             };
-            let entry = slot.entry();
             if holds_assured(table_of(*slot.tag())) {
-                expired_owner = (*entry).state.owner;
+                expired_owner = (*slot.entry()).state.owner;
             }
-            slot.tag().write_volatile(0);
-            let stamp = next_stamp((*entry).stamp);
-            (&raw mut (*entry).stamp).write_volatile(stamp.wrapping_sub(1));
-            keep_order(&raw mut search.stamp);
-            words::copy(&raw const search.key, &raw mut (*entry).key);
-            words::copy(&raw const search.state, &raw mut (*entry).state);
-            words::clear(&raw mut (*entry).packets);
-            words::clear(&raw mut (*entry).bytes);
-            (*entry).opened = search.now;
-            slot.deadline().write_volatile(search.deadline);
-            keep_order(&raw mut search.stamp);
-            (&raw mut (*entry).stamp).write_volatile(stamp);
-            slot.tag().write_volatile(tag);
+            let memory = slot.shared(&raw mut search.stamp);
+            let stamp = slot::fill(
+                memory,
+                tag,
+                &search.key,
+                &search.state,
+                search.deadline,
+                search.now,
+            );
             search.slot = slot.index() as u32;
             search.stamp = stamp;
             placed = 1;
@@ -303,11 +292,10 @@ pub(super) extern "C" fn sg_drop_duplicate(search: *mut FlowSearch) -> u32 {
         return 0;
     };
     let first = search.first & mask;
-    let own_goes = if own.table == duplicate.table {
-        rank(duplicate, first) < rank(own, first)
-    } else {
-        holds_assured(duplicate.table)
-    };
+    let own_goes = gives_way(
+        (kind_of(own.table), rank(own, first)),
+        (kind_of(duplicate.table), rank(duplicate, first)),
+    );
     if own_goes {
         remove(own);
         (search.bucket, search.slot) = (duplicate.bucket, duplicate.slot);

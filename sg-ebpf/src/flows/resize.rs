@@ -1,19 +1,16 @@
 //! Flows move from a table of one size to a table of another.
 
 use aya_ebpf::btf_maps::Array;
-use aya_ebpf::helpers::{bpf_spin_lock, bpf_spin_unlock};
 use aya_ebpf::macros::btf_map;
+use sg_common::flow::slot::{self, Content, NO_OWNER};
 use sg_common::flow::{FlowSearch, Migration};
 
-use super::bucket::{
-    ASSURED_FLOWS, EMBRYONIC_FLOWS, OTHER_FLOWS, SLOTS, Slot, holds_assured, next_stamp, table_of,
-};
+use super::bucket::{OTHER_FLOWS, SLOTS, Slot, holds_assured, table_of};
 use super::change::{copy_counts, remove, write_state};
-use super::owners::{NO_OWNER, count_owned};
-use super::place::place;
+use super::owners::count_owned;
+use super::place::{place, sg_assure_flow};
 use super::search::{SEARCHES, found, sg_set_places};
 use crate::globals::{self, GLOBALS};
-use crate::words;
 
 /// How far the migration has come.
 #[btf_map]
@@ -46,7 +43,7 @@ pub(crate) fn migrate() {
 /// A global function: the verifier checks it once and not at every call.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub(super) extern "C" fn sg_migrate_flow(index: u32, slot: u32) -> u32 {
+pub(super) extern "C" fn sg_migrate_flow(index: u32, number: u32) -> u32 {
     let Some(search) = SEARCHES.get_ptr_mut(0) else {
         return 0;
     };
@@ -58,83 +55,52 @@ pub(super) extern "C" fn sg_migrate_flow(index: u32, slot: u32) -> u32 {
     let now = globals::now();
     let old = Slot {
         bucket: old_bucket,
-        slot,
+        slot: number,
     };
-    let mut is_live = false;
-    let mut expired_owner = NO_OWNER;
-    let mut table = EMBRYONIC_FLOWS;
-    let entry = old.entry();
-    let stamp;
-    // SAFETY: lock and entry lie in one map value; between lock and unlock are plain loads and
-    // stores.
-    unsafe {
-        let lock = &raw mut (*old_bucket).lock;
-        bpf_spin_lock(lock.cast());
-        stamp = (*entry).stamp;
-        let tag = *old.tag();
-        if tag != 0 {
-            table = table_of(tag);
-            if (*old.deadline()).has_passed(now) {
-                expired_owner = (*entry).state.owner;
-                (*entry).stamp = next_stamp(stamp);
-                old.tag().write_volatile(0);
-            } else {
-                words::copy(&raw const (*entry).key, &raw mut search.key);
-                words::copy(&raw const (*entry).state, &raw mut search.state);
-                search.deadline = *old.deadline();
-                is_live = true;
-            }
+    let (seen, deadline) = match slot::copy(old.locked(), now, &mut search.key, &mut search.state) {
+        Content::Free | Content::Expired(NO_OWNER) => return 0,
+        Content::Expired(owner) => {
+            count_owned(owner, NO_OWNER);
+            return 0;
         }
-        bpf_spin_unlock(lock.cast());
-    }
-    if expired_owner != NO_OWNER && holds_assured(table) {
-        count_owned(expired_owner, NO_OWNER);
-    }
-    if !is_live {
-        return 0;
-    }
+        Content::Live(seen, deadline) => (seen, deadline),
+    };
+    let table = table_of(seen.tag);
+    search.deadline = deadline;
     search.now = now;
     search.table = table;
     sg_set_places(search);
     if place(search).is_none() {
-        return table & ASSURED_FLOWS;
+        // SAFETY: an aligned word in a map value.
+        return table_of(unsafe { old.tag().read_volatile() });
     }
-    leave(old, table, stamp, search);
+    leave(old, table, seen.stamp, search);
     0
 }
 
-/// Ends a flow that was migrated, in its old place; what happened to it meanwhile happens to it where it is
-/// now.
+/// Ends a flow in its old place, when it has been migrated; what happened to it meanwhile happens to it in
+/// its new place: it may have ended, been assured, or have another state.
 #[inline(always)]
-pub(super) fn leave(old: Slot, table: u32, stamp: u32, search: &FlowSearch) {
+fn leave(old: Slot, table: u32, stamp: u32, search: &mut FlowSearch) {
     let new = found(search);
     let Some(new_slot) = new.slot() else { return };
-    let entry = old.entry();
-    let owner = search.state.owner;
-    let mut has_left = false;
     let mut last = search.state;
-    // SAFETY: both lie in their buckets; lock and entry as in `write_state`.
-    unsafe {
-        copy_counts(entry, new_slot.entry());
-        let lock = &raw mut (*old.bucket).lock;
-        bpf_spin_lock(lock.cast());
-        if old.holds(table, stamp) {
-            words::copy(&raw const (*entry).state, &raw mut last);
-            old.tag().write_volatile(0);
-            (*entry).stamp = next_stamp(stamp);
-            has_left = true;
-        }
-        bpf_spin_unlock(lock.cast());
-    }
-    if !has_left {
-        // It ended while it was migrated.
+    let own = &raw mut search.stamp;
+    // SAFETY: both lie in their buckets.
+    unsafe { copy_counts(old.entry(), new_slot.entry()) };
+    let Some((tag, deadline)) = slot::leave(old.shared(own), stamp, &mut last) else {
         remove(new);
         return;
+    };
+    let last_table = table_of(tag);
+    search.deadline = deadline;
+    if holds_assured(last_table) {
+        count_owned(search.state.owner, NO_OWNER);
     }
-    if holds_assured(table) {
-        count_owned(owner, NO_OWNER);
-    }
-    if last != search.state {
+    if last_table != table {
+        search.state = last;
+        sg_assure_flow(search);
+    } else if last != search.state {
         write_state(new_slot.bucket, new_slot.slot, new.table, new.stamp, &last);
     }
 }

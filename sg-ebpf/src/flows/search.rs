@@ -2,12 +2,13 @@
 
 use aya_ebpf::btf_maps::PerCpuArray;
 use aya_ebpf::macros::btf_map;
+use sg_common::flow::slot::{self, Wanted};
 use sg_common::flow::{FlowKey, FlowKind, FlowSearch, FlowState};
 use sg_common::ids::Ticks;
 
 use super::bucket::{
-    EITHER, FoundFlow, NOWHERE, ONES, OTHER, SLOTS, Slot, bit_number, bucket, holds_assured,
-    is_moving_in, matching, number, place_number, table_of, tag_in,
+    ASSURED_BIT, EMBRYONIC_FLOWS, FoundFlow, NOWHERE, ONES, OTHER, SLOTS, Slot, bit_number, bucket,
+    holds_assured, matching, place_number, table_of,
 };
 use super::order::keep_order;
 use crate::globals::GLOBALS;
@@ -19,17 +20,13 @@ use crate::words;
 pub(super) static SEARCHES: PerCpuArray<FlowSearch, 1> = PerCpuArray::new();
 
 #[inline(always)]
-pub(super) fn begin_search(
-    table: u32,
-    key: &FlowKey,
-    now: Ticks,
-) -> Option<&'static mut FlowSearch> {
+pub(super) fn begin_search(key: &FlowKey, now: Ticks) -> Option<&'static mut FlowSearch> {
     let search = SEARCHES.get_ptr_mut(0)?;
     // SAFETY: one program at a time runs on a CPU, and begins a search when the last one is over.
     let search = unsafe { &mut *search };
     // SAFETY: both are references.
     unsafe { words::copy(key, &raw mut search.key) };
-    search.table = table;
+    search.table = EMBRYONIC_FLOWS;
     search.now = now;
     search.except = NOWHERE;
     sg_set_places(search);
@@ -72,6 +69,32 @@ pub(super) fn mask(table: u32) -> Option<u32> {
     Some(if table & OTHER == 0 { current } else { other })
 }
 
+/// What is looked for in the place with this number. All of it is read anew from memory: it would
+/// otherwise be kept on the stack.
+struct Searched<'a> {
+    search: &'a FlowSearch,
+    number: u32,
+}
+
+impl Wanted<FlowKey> for Searched<'_> {
+    #[inline(always)]
+    fn key(&self) -> &FlowKey {
+        hidden(&self.search.key)
+    }
+
+    #[inline(always)]
+    fn now(&self) -> Ticks {
+        // SAFETY: a reference is good to read from.
+        unsafe { (&raw const self.search.now).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn leaves_out(&self) -> bool {
+        // SAFETY: as in `now`.
+        self.number == unsafe { (&raw const self.search.except).read_volatile() }
+    }
+}
+
 /// Finds a live flow. Returns 1 when there is one.
 ///
 /// A global function: the verifier checks it once and not at every call.
@@ -84,10 +107,9 @@ pub(super) extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     // SAFETY: not null, and the verifier has checked its size at the call.
     let search = unsafe { &mut *search };
     let own = &raw mut search.stamp;
-    // Who searches either table does not see the bit that tells them apart.
-    let unseen = (search.table & EITHER) >> 1;
-    let tag = tag_in(search.table, search.tag) | unseen as u16;
-    let unseen = u64::from(unseen) * ONES;
+    // The bit that tells the kinds apart is set in all tags, so that flows of both match.
+    const KIND: u64 = ASSURED_BIT as u64 * ONES;
+    let tag = search.tag as u16 | ASSURED_BIT;
     for round in 0..2 {
         // Worked out anew: what is kept from round to round is kept on the stack.
         let Some(mask) = mask(search.table) else {
@@ -105,8 +127,8 @@ pub(super) extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
         // and is compared again below.
         unsafe {
             let words = (&raw const (*bucket).tags).cast::<u64>();
-            let mut slots = matching(words.read_volatile() | unseen, tag)
-                | matching(words.add(1).read_volatile() | unseen, tag) << 4;
+            let mut slots = matching(words.read_volatile() | KIND, tag)
+                | matching(words.add(1).read_volatile() | KIND, tag) << 4;
             for _ in 0..SLOTS {
                 if slots == 0 {
                     break;
@@ -117,32 +139,17 @@ pub(super) extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
                     bucket,
                     slot: bit_number(bit),
                 };
-                let entry = slot.entry();
-                // Before the state: who finds a flow assured finds the state of an assured one.
-                let table = table_of(slot.tag().read_volatile());
-                let stamp = (&raw const (*entry).stamp).read_volatile();
-                keep_order(own);
-                // What is read anew here would otherwise be kept on the stack; of the key, that is so as in
-                // `find_fast`.
-                let except = (&raw const search.except).read_volatile();
-                let now = (&raw const search.now).read_volatile();
-                if is_moving_in(stamp)
-                    || place_number(index, slot.slot) == except
-                    || slot.deadline().read_volatile().has_passed(now)
-                    || !(*entry).key.is(hidden(&search.key))
-                {
+                let memory = slot.shared(own);
+                let number = place_number(index, slot.slot);
+                let Some(seen) = slot::look(memory, &Searched { search, number }) else {
                     continue;
-                }
-                words::copy(&raw const (*entry).state, &raw mut search.state);
+                };
                 search.bucket = index;
                 search.slot = slot.slot;
-                search.stamp = stamp;
-                keep_order(own);
-                if (&raw const (*entry).stamp).read_volatile() == stamp {
+                search.stamp = seen.stamp;
+                if slot::read_state(memory, seen, &mut search.state) {
                     let searched = (&raw const search.table).read_volatile();
-                    if searched & EITHER != 0 {
-                        search.table = table | searched & OTHER;
-                    }
+                    search.table = table_of(seen.tag) | searched & OTHER;
                     return 1;
                 }
             }
@@ -151,46 +158,25 @@ pub(super) extern "C" fn sg_search_flow(search: *mut FlowSearch) -> u32 {
     0
 }
 
+/// Finds a live flow of either kind.
 #[inline(always)]
 pub(crate) fn find(
-    table: FlowKind,
-    key: &FlowKey,
-    now: Ticks,
-    state: &mut FlowState,
-) -> Option<FoundFlow> {
-    find_in(number(table), key, now, state)
-}
-
-/// The same in both tables, by one search: a flow is assured where it is.
-#[inline(always)]
-pub(crate) fn find_either(
     key: &FlowKey,
     now: Ticks,
     state: &mut FlowState,
 ) -> Option<(FlowKind, FoundFlow)> {
-    let flow = find_in(EITHER, key, now, state)?;
-    let table = if holds_assured(flow.table) {
-        FlowKind::Assured
-    } else {
-        FlowKind::Embryonic
-    };
-    Some((table, flow))
-}
-
-#[inline(always)]
-pub(super) fn find_in(
-    table: u32,
-    key: &FlowKey,
-    now: Ticks,
-    state: &mut FlowState,
-) -> Option<FoundFlow> {
-    let search = begin_search(table, key, now)?;
+    let search = begin_search(key, now)?;
     if !search_both(search) {
         return None;
     }
     // SAFETY: both are references.
     unsafe { words::copy(&raw const search.state, state) };
-    Some(found(search))
+    let kind = if holds_assured(search.table) {
+        FlowKind::Assured
+    } else {
+        FlowKind::Embryonic
+    };
+    Some((kind, found(search)))
 }
 
 /// Whether a flow may be in the other table.
@@ -213,11 +199,11 @@ pub(super) fn search_both(search: &mut FlowSearch) -> bool {
     if !is_migrating() {
         return false;
     }
-    search.table |= OTHER;
+    search.table = OTHER;
     if sg_search_flow(search) != 0 {
         return true;
     }
-    search.table &= !OTHER;
+    search.table = EMBRYONIC_FLOWS;
     keep_order(&raw mut search.stamp);
     sg_search_flow(search) != 0
 }

@@ -36,7 +36,7 @@ const ALL: &[Layers] = &[
     Layers {
         folder: "sg-common/src/flow",
         prefix: "super::",
-        lines: &["kind phase", "key state", "tcp bucket"],
+        lines: &["kind phase", "key slot state", "tcp bucket"],
     },
     Layers {
         folder: "sg-common/src/abi",
