@@ -16,7 +16,7 @@ use crate::protocol::{TCP, UDP};
 
 /// More steps than any decision takes: two looks at flows and one at rules for a packet that is about
 /// another, two at flows and one at rules for its own, one for the flow that it opens; each look at
-/// flows is two steps, each at rules up to four.
+/// rules is up to four steps.
 pub const TRACE_STEPS: usize = 20;
 
 /// Which packets are told, and until when. Written by the command that traces.
@@ -109,16 +109,13 @@ impl TraceStep {
     pub const fn of(step: &Step) -> Self {
         match step {
             Step::Parsed(_) => Self::about(Self::PARSED, 0, 0, RuleSlot::NONE, Identity::NONE),
-            Step::Flow { table, state } => {
-                let phase = match state {
-                    Some(state) => state.phase.0 as u32,
-                    None => 0,
+            Step::Flow(found) => {
+                let (kind, phase) = match found {
+                    None => (0, 0),
+                    Some((FlowKind::Embryonic, state)) => (0, state.phase.0 as u32),
+                    Some((FlowKind::Assured, state)) => (1, state.phase.0 as u32),
                 };
-                let table = match table {
-                    FlowKind::Embryonic => 0,
-                    FlowKind::Assured => 1,
-                };
-                Self::about(Self::FLOW, table, phase, RuleSlot::NONE, Identity::NONE)
+                Self::about(Self::FLOW, kind, phase, RuleSlot::NONE, Identity::NONE)
             }
             Step::Rules { source, rule, .. } => {
                 let (source, identity) = match source {
@@ -147,16 +144,17 @@ impl TraceStep {
         let [kind, place, found, _] = self.what.to_le_bytes();
         match (u32::from(kind), place) {
             (Self::PARSED, _) => Some(Step::Parsed(*headers)),
-            (Self::FLOW, 0 | 1) => Some(Step::Flow {
-                table: match place {
+            (Self::FLOW, 0 | 1) => Some(Step::Flow((found != 0).then(|| {
+                let kind = match place {
                     0 => FlowKind::Embryonic,
                     _ => FlowKind::Assured,
-                },
-                state: (found != 0).then(|| FlowState {
+                };
+                let state = FlowState {
                     phase: Phase(found),
                     ..FlowState::default()
-                }),
-            }),
+                };
+                (kind, state)
+            }))),
             (Self::RULES, 0..=3) => Some(Step::Rules {
                 source: match place {
                     0 => RuleSource::Open,
@@ -291,8 +289,8 @@ mod tests {
             phase: Phase::ESTABLISHED,
             ..FlowState::default()
         };
-        let flows = [FlowKind::Embryonic, FlowKind::Assured]
-            .map(|table| [None, Some(state)].map(|state| Step::Flow { table, state }));
+        let found = [FlowKind::Embryonic, FlowKind::Assured].map(|kind| Some((kind, state)));
+        let flows = [None].into_iter().chain(found).map(Step::Flow);
         let sources = [
             RuleSource::Open,
             RuleSource::Prefix,
@@ -307,7 +305,7 @@ mod tests {
             })
         });
         let steps = [Step::Parsed(headers)].into_iter();
-        let steps = steps.chain(flows.into_iter().flatten());
+        let steps = steps.chain(flows);
         for step in steps.chain(rules.into_iter().flatten()) {
             let read = TraceStep::of(&step).step(&headers, service);
             assert_eq!(read, Some(step));
