@@ -5,6 +5,7 @@ pub mod cli;
 pub mod compile;
 pub mod consequences;
 pub mod controller;
+pub mod crash;
 pub mod daemon;
 pub mod dataplane;
 pub mod diagnose;

@@ -123,10 +123,22 @@ impl Sg {
         self.start(Command::new(program), arguments)
     }
 
+    /// Runs a build of `sg-ctl` that dies at a point (see `sg_ctl::crash`), and reports how it ended.
+    pub fn run_to(&self, point: &str, program: &Path, arguments: &[&str]) -> Result<Ran> {
+        let mut command = Command::new(program);
+        command.env("SG_CRASH_AT", point);
+        Self::finish(self.start(command, arguments)?, arguments)
+    }
+
     /// Makes a copy of `sg-ctl` that differs as another build does: in its programs for the
     /// kernel, which compare equal only to themselves.
     pub fn another_build(&self) -> Result<PathBuf> {
-        let mut bytes = fs::read(sg_ctl()?).context("reading sg-ctl")?;
+        self.another_build_of(sg_ctl()?)
+    }
+
+    /// The same of a build.
+    pub fn another_build_of(&self, program: &Path) -> Result<PathBuf> {
+        let mut bytes = fs::read(program).context("reading sg-ctl")?;
         // The ELF header of a little-endian object for machine 247, BPF. There may be several.
         let is_object = |window: &[u8]| {
             window.starts_with(b"\x7fELF\x02\x01\x01") && window[18..20] == [247, 0]
@@ -136,8 +148,8 @@ impl Sg {
         let objects: Vec<usize> = objects.collect();
         ensure!(!objects.is_empty(), "sg-ctl has no object inside");
         for object in objects {
-            // A byte of the entry point, which no loader of eBPF looks at.
-            bytes[object + 24] ^= 1;
+            // The last byte of padding in the header, which nobody reads.
+            bytes[object + 15] = 1;
         }
         let path = self.folder.path().join("another-sg-ctl");
         fs::write(&path, bytes).with_context(|| format!("writing {}", path.display()))?;
@@ -356,16 +368,32 @@ pub fn sg_ctl() -> Result<&'static Path> {
     }
 }
 
+/// The `sg-ctl` that can be had die after each step of a change. Cargo builds it with the tests; it may
+/// also lie beside them.
+pub fn crashing_sg_ctl() -> Result<PathBuf> {
+    const NAME: &str = "sg-ctl-crashing";
+    let beside = env::current_exe()
+        .context("the path of this test")?
+        .with_file_name(NAME);
+    let built = profile_dir()?.join(NAME);
+    let found = [beside, built].into_iter().find(|path| path.exists());
+    found.with_context(|| format!("no {NAME}: build the tests"))
+}
+
+/// `<target>/<profile>` of `<target>/<profile>/deps/<test>`.
+fn profile_dir() -> Result<PathBuf> {
+    let test = env::current_exe().context("the path of this test")?;
+    let folder = test.ancestors().nth(2);
+    folder
+        .map(Path::to_owned)
+        .context("a test outside of a target folder")
+}
+
 fn find_sg_ctl() -> Result<PathBuf> {
     if let Some(path) = env::var_os("SG_CTL") {
         return Ok(path.into());
     }
-    // <target>/<profile>/deps/<test>
-    let test = env::current_exe().context("the path of this test")?;
-    let profile_dir = test
-        .ancestors()
-        .nth(2)
-        .context("a test outside of a target folder")?;
+    let profile_dir = profile_dir()?;
     let target_dir = profile_dir
         .parent()
         .context("a test outside of a target folder")?;

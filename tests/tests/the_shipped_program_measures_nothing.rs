@@ -24,11 +24,14 @@ fn found(path: &Path, texts: &[&str]) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn no_program_to_measure_by_is_embedded() -> Result<()> {
+fn it_has_no_program_to_measure_by_and_no_crash_point() -> Result<()> {
     let path = sg_ctl()?;
     let unwanted = programs_to_measure_by()?;
     ensure!(!unwanted.is_empty());
-    let unwanted = unwanted.iter().map(String::as_str).chain(["SCATTER"]);
+    let unwanted = unwanted
+        .iter()
+        .map(String::as_str)
+        .chain(["SCATTER", "SG_CRASH_AT"]);
     // What is embedded can be seen like this.
     let embedded = ["sg_xdp_receive"];
     let texts: Vec<&str> = unwanted.chain(embedded).collect();

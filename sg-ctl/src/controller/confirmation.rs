@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
 use super::{Controller, Needed, Plan};
+use crate::crash::{self, Point};
 use crate::dirs::{DirOptions, Dirs};
 use crate::policy::model::Policy;
 use crate::store::{SqliteStore, Store, StoreError, remove_copy};
@@ -140,11 +141,14 @@ pub(super) fn begin(
     };
     unconfirmed.expire_in(within);
     store.copy_to(&copy(dirs))?;
+    crash::at(Point::WayBackCopied);
     unconfirmed.store(store)?;
+    crash::at(Point::WayBackNoted);
     if let Err(error) = start_waiter(dirs) {
         end(store, dirs)?;
         return Err(error);
     }
+    crash::at(Point::WaiterStarted);
     Ok(unconfirmed)
 }
 
@@ -161,6 +165,7 @@ pub(super) fn restart(
 /// Gives up the way back.
 pub(super) fn end(store: &mut dyn Store, dirs: &Dirs) -> Result<()> {
     write::<Unconfirmed>(store, UNCONFIRMED, None)?;
+    crash::at(Point::WayBackForgotten);
     Ok(remove_copy(&copy(dirs))?)
 }
 
@@ -207,6 +212,7 @@ impl Controller {
             terminate: false,
         };
         let done = self.install(plan)?;
+        crash::at(Point::RolledBack);
         let taken_back = TakenBack {
             before: unconfirmed.before,
             revision: done.revision.number(),
@@ -215,6 +221,7 @@ impl Controller {
                 .map_or(0, |since| since.as_secs()),
         };
         write(&mut *self.store, TAKEN_BACK, Some(&taken_back))?;
+        crash::at(Point::RollbackNoted);
         end(&mut *self.store, &self.dirs)?;
         Ok(taken_back)
     }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use crate::crash::{self, Point};
 use crate::dataplane::{self, Attachment, Dataplane, Outcome, Prepared, Wanted};
 use crate::dirs::{DirOptions, Dirs, Lock, Place};
 use crate::limits::Limits;
@@ -327,6 +328,7 @@ impl Controller {
         }
         let before = mem::replace(&mut self.limits, limits);
         self.limits.write(&mut *self.store)?;
+        crash::at(Point::LimitsStored);
         let as_it_is = |controller: &mut Self| {
             let policy = controller.policy.clone();
             controller.install(Plan {
@@ -542,6 +544,7 @@ impl Controller {
         let mut back = || -> Result<()> {
             let changes = diff(refused, &self.policy);
             self.revision = self.store.commit(self.revision, &changes)?;
+            crash::at(Point::UndoStored);
             let Devices { found, .. } =
                 Devices::find(&self.policy, &Needed::None, &self.attached()?)?;
             let prepared = kernel.prepare(&Wanted {

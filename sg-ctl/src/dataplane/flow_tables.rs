@@ -27,6 +27,7 @@ use super::object::{self, MIGRATE};
 use super::state::Record;
 use super::wire::Wire;
 use super::{Error, sys};
+use crate::crash::{self, Point};
 
 /// Buckets migrated by one system call, during which a CPU handles no interrupts' packets.
 const AT_ONCE: u32 = 64;
@@ -116,5 +117,6 @@ pub(super) fn migrate(bpffs: &Path, record: &Record) -> Result<u32, Error> {
             ..TestRunOptions::default()
         };
         program.test_run(options).map_err(wrong)?;
+        crash::at(Point::FlowsMigrating);
     }
 }

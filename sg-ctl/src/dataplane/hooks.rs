@@ -25,6 +25,7 @@ use super::report::{ReceiveHook, TcHook};
 use super::state::{DeviceRecord, FilterMark};
 use super::verify::Way;
 use super::{Error, object, probe, sys};
+use crate::crash::{self, Point};
 use crate::interfaces::{Kind, Link, Netns};
 use crate::policy::model::Hook;
 
@@ -200,19 +201,23 @@ fn ensure_filter(
     }
     // Each mark is made before what it marks: a killed command leaves nothing that detaching misses.
     mark(&folder.join(device.link(way)))?;
+    crash::at(Point::FilterMarked);
     let own = folder.join(device.filter_mark(FilterMark::Clsact));
     let is_ours = own.exists();
     mark(&own)?;
     if !place.add_clsact().map_err(wrong)? && !is_ours {
         unmark(&own)?;
     }
+    crash::at(Point::ClsactAdded);
     let opened = sys::open_pin(program).map_err(|source| Error::Folder {
         path: program.to_path_buf(),
         source,
     })?;
     place
         .put(way, handle, tc_program(way), opened.as_fd())
-        .map_err(wrong)
+        .map_err(wrong)?;
+    crash::at(Point::FilterPut);
+    Ok(())
 }
 
 fn mark(path: &Path) -> Result<(), Error> {
@@ -279,10 +284,13 @@ pub(super) fn put(
 }
 
 pub(super) fn pin(link: FdLink, path: &Path) -> Result<(), Error> {
+    crash::at(Point::LinkMade);
     link.pin(path).map(drop).map_err(|source| Error::Pin {
         path: path.to_path_buf(),
         source,
-    })
+    })?;
+    crash::at(Point::LinkPinned);
+    Ok(())
 }
 
 fn open_tc(program: &Path, device: &DeviceRecord) -> Result<SchedClassifier, Error> {
@@ -371,7 +379,9 @@ fn replace_tc(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(), 
         source,
     })?;
     // The pin keeps the link when this descriptor closes.
-    program.attach_to_link(held).map(drop).map_err(wrong)
+    program.attach_to_link(held).map_err(wrong)?;
+    crash::at(Point::LinkReplaced);
+    Ok(())
 }
 
 fn replace_xdp(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(), Error> {
@@ -385,7 +395,9 @@ fn replace_xdp(link: &Path, program: &Path, device: &DeviceRecord) -> Result<(),
         path: link.to_path_buf(),
         source,
     })?;
-    program.attach_to_link(held).map(drop).map_err(wrong)
+    program.attach_to_link(held).map_err(wrong)?;
+    crash::at(Point::LinkReplaced);
+    Ok(())
 }
 
 /// Takes away every link and filter for whose name `is_wanted` says no.
@@ -422,6 +434,7 @@ pub(super) fn remove_links(
                 FilterMark::Clsact => place.remove_unused_clsact(),
             };
             removed.map_err(|failure| Error::filter_left(ifindex, failure))?;
+            crash::at(Point::FilterRemoved);
         }
         unmark(&path)?;
     }
@@ -436,7 +449,12 @@ pub(super) fn remove_links(
 /// <https://github.com/torvalds/linux/blob/v6.18/kernel/bpf/>).
 pub(super) fn unpin(path: &Path) -> Result<(), Error> {
     // A link whose device is gone cannot be detached, and need not be.
-    let _ = sys::open_pin(path).and_then(|link| sys::detach(&link));
+    if sys::open_pin(path)
+        .and_then(|link| sys::detach(&link))
+        .is_ok()
+    {
+        crash::at(Point::LinkDetached);
+    }
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder {
             path: path.to_path_buf(),

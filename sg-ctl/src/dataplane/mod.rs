@@ -92,6 +92,7 @@ pub use self::verify::{Difference, Way};
 use self::wire::Wire;
 use crate::compile::image::Image;
 use crate::compile::{AttachedInterface, CompileError, Limits, Live, Settings, compile};
+use crate::crash::{self, Point};
 use crate::interfaces::{self, Link, LinkLayer, Netns, NetnsId};
 use crate::policy::mac::MacAddress;
 use crate::policy::model::{self, OnRuleRemoval, Policy, Side};
@@ -995,13 +996,16 @@ impl Dataplane {
         }
         let fits = self.fits(&prepared);
         self.files.mark()?;
+        crash::at(Point::Marked);
         // Behind the mark: an owner without a record is one whose record was lost.
         if let Some(owner) = &self.owner {
             self.files.write_owner(owner)?;
+            crash::at(Point::OwnerWritten);
         }
         for device in &prepared.devices {
             if let Some(from) = &device.moved_from {
                 hooks::rename_links(&self.bpffs, from, &device.record.link_prefix())?;
+                crash::at(Point::LinksRenamed);
             }
         }
         let records = prepared.devices.iter().map(|device| &device.record);
@@ -1014,6 +1018,7 @@ impl Dataplane {
                 .iter()
                 .any(|prefix| link.starts_with(prefix.as_str()))
         })?;
+        crash::at(Point::UnwantedRemoved);
         self.mark_audited(&prepared.image)?;
         // What is known of the kernel stays known until something newer is.
         let rest = prepared.rest.take();
@@ -1026,8 +1031,11 @@ impl Dataplane {
             None => self.lay_out_anew(&mut prepared)?,
         };
         self.files.write_record(&record)?;
+        crash::at(Point::RecordWritten);
         self.files.unmark()?;
+        crash::at(Point::Unmarked);
         self.remove_unused(&record)?;
+        crash::at(Point::UnusedRemoved);
         let generation = record.generation;
         self.hold(&record, prepared.live)?;
         self.installed = Some(match self.keeps {
@@ -1055,7 +1063,11 @@ impl Dataplane {
         };
         match marks == before {
             true => Ok(()),
-            false => self.files.write_audit_marks(&marks),
+            false => {
+                self.files.write_audit_marks(&marks)?;
+                crash::at(Point::AuditNoted);
+                Ok(())
+            }
         }
     }
 
@@ -1153,7 +1165,9 @@ impl Dataplane {
         let record = self.lay_out(Some(before), flows, other, prepared)?;
         self.files.write_record(&record)?;
         self.installed = Some(InForce::recorded(&self.bpffs, record.clone()));
+        crash::at(Point::BothTablesRead);
         let left = flow_tables::migrate(&self.bpffs, &record)?;
+        crash::at(Point::FlowsMigrated);
         Ok((record, left))
     }
 
@@ -1162,6 +1176,7 @@ impl Dataplane {
         if let Some(InForce { record, .. }) = &mut self.installed {
             (record.flows, record.other_flows) = (flows, other);
             self.files.write_record(record)?;
+            crash::at(Point::TablesNamed);
         }
         Ok(())
     }
@@ -1205,6 +1220,7 @@ impl Dataplane {
         let mut object = object::load(&self.bpffs, &record, 0)?;
         object::pin_clock(&mut object, &folder)?;
         drop(object);
+        crash::at(Point::LayoutMade);
         let mut maps = LayoutMaps::open(&folder)?;
         let nothing = Image {
             ids: prepared.image.ids.clone(),
@@ -1213,9 +1229,11 @@ impl Dataplane {
         let globals = Self::globals(&record);
         let (after, ()) = update::update(&mut maps, &globals, &nothing, &prepared.image, |_| ())?;
         record.generation = after.0;
+        crash::at(Point::LayoutFilled);
         for device in &prepared.devices {
             self.pin_programs(&record, &device.record)?;
         }
+        crash::at(Point::LayoutLoaded);
         Ok(Staged {
             record,
             folder,
@@ -1239,6 +1257,7 @@ impl Dataplane {
             sys::wait_for_readers().map_err(Error::Grace)?;
             let maps = LayoutMaps::open(&staged.folder)?;
             self.carry_counts(before, &maps, &prepared.image)?;
+            crash::at(Point::CountsContinued);
         }
         Ok(record)
     }
@@ -1293,6 +1312,7 @@ impl Dataplane {
             for hook in hooks {
                 wanted.hook = hook;
                 self.pin_programs(record, &wanted)?;
+                crash::at(Point::ProgramsPinned);
                 if device.replace_xdp && hook != ReceiveHook::Tc {
                     foreign::remove_xdp(&device.netns, wanted.ifindex)?;
                 }
@@ -1393,10 +1413,12 @@ impl Dataplane {
     fn remove_everything(&mut self) -> Result<(), Error> {
         hooks::remove_links(self.instance(), |_| false)?;
         remove_folder(&hooks::links_folder(&self.bpffs))?;
+        crash::at(Point::AllLinksRemoved);
         for layout in layouts(&self.bpffs) {
             remove_folder(&layout_folder(&self.bpffs, layout))?;
         }
         self.remove_flows()?;
+        crash::at(Point::AllMapsRemoved);
         self.installed = None;
         self.files.clear()
     }

@@ -22,6 +22,7 @@ use super::report::{ReceiveHook, TcHook};
 use super::state::{DeviceRecord, Record};
 use super::verify::Way;
 use super::{Device, Error, Wanted, hooks, object, unfit};
+use crate::crash::{self, Point};
 use crate::interfaces::Netns;
 use crate::policy::model::Side;
 
@@ -149,6 +150,7 @@ fn place(
             if !path.exists() {
                 hooks::pin(hooks::attach_tc(program, netns, device, way)?, &path)?;
                 placed.push(path);
+                crash::at(Point::LinkPlaced);
             }
         }
     }

@@ -21,6 +21,7 @@ use super::seal::{self, Opened};
 use super::sizes::Sizes;
 use super::verify::Way;
 use super::{Error, former};
+use crate::crash::{self, Point};
 use crate::dirs::create_file;
 use crate::interfaces::NetnsId;
 use crate::policy::model::Side;
@@ -362,6 +363,7 @@ impl Files {
     /// Forgets everything but whose policy is installed.
     pub(super) fn forget(&self) -> Result<(), Error> {
         remove(&self.record)?;
+        crash::at(Point::RecordRemoved);
         self.former.remove()?;
         remove(&self.audited)?;
         self.unmark()

@@ -36,6 +36,7 @@ use super::sys::MappedArray;
 use super::wire::{Entry, Wire, bytes_of};
 use super::{Error, per_cpu};
 use crate::compile::image::{Arena, Image, ScopedPrefix, Slice};
+use crate::crash::{self, Point};
 
 /// Replaces one image by another. `globals` is what the maps hold, but for the generation. `meanwhile`
 /// is done while the grace period passes.
@@ -51,9 +52,13 @@ pub(super) fn update<T>(
     let changes = Changes::between(old, new);
 
     write_arenas(maps, old, new)?;
+    crash::at(Point::ArenasWritten);
     changes.clear_new_counters(maps, old, new)?;
+    crash::at(Point::CountersCleared);
     changes.write(maps, Pass::Prepare(after))?;
+    crash::at(Point::FacesPrepared);
     write_new_keys(maps, old, new)?;
+    crash::at(Point::KeysWritten);
     maps.globals
         .set(
             0,
@@ -64,11 +69,15 @@ pub(super) fn update<T>(
             0,
         )
         .map_err(Error::Write)?;
+    crash::at(Point::GenerationRaised);
     let grace = Grace::begin();
     let done = meanwhile(after);
     grace.end()?;
+    crash::at(Point::ReadersGone);
     changes.write(maps, Pass::Mirror)?;
+    crash::at(Point::FacesMirrored);
     delete_gone_keys(maps, old, new)?;
+    crash::at(Point::KeysDeleted);
     Ok((after, done))
 }
 

@@ -132,8 +132,8 @@ const PROTECTS: &[Listed] = &[
     ),
     test(
         "kills",
-        "a_killed_apply_leaves_old_or_new",
-        "a killed apply leaves old or new",
+        "a_killed_command_leaves_old_or_new",
+        "a killed command leaves old or new",
     ),
     test(
         "upgrade",

@@ -19,6 +19,7 @@ use rusqlite::{
 };
 
 use super::{Revision, Store, StoreError, StoreId};
+use crate::crash::{self, Point};
 use crate::dirs::open_file;
 use crate::policy::change::Change;
 use crate::policy::defaults::create_vpc;
@@ -296,7 +297,9 @@ impl Store for SqliteStore {
         edit::make(&transaction, changes)
             .map_err(|failure| explain_failure(&self.path, failure))?;
         let revision = count_up(&transaction).map_err(&writing)?;
+        crash::at(Point::StoreWritten);
         transaction.commit().map_err(&writing)?;
+        crash::at(Point::StoreCommitted);
         Ok(revision)
     }
 
