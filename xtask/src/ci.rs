@@ -19,7 +19,7 @@ const STEPS: [&str; 4] = ["programs", "tour", "demo", "machine"];
 pub(crate) fn run() -> Result<()> {
     tidy::run()?;
     lint::run()?;
-    test::run(&[])?;
+    test::run(false, &[])?;
     budget::run(false)?;
     kernels::run(&kernels::Arguments::gate(&[OLDEST], &OLDEST_STEPS))?;
     kernels::run(&kernels::Arguments::gate(&KERNELS, &STEPS))

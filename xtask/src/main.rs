@@ -68,8 +68,15 @@ enum Task {
     },
     /// Runs everything that must hold
     Test {
+        /// Unit tests and a few promises, for between two edits; says how much it leaves out
+        #[arg(long)]
+        quick: bool,
         /// What cargo test gets, such as `--package sg-common` or `-- NAME`
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        #[arg(
+            trailing_var_arg = true,
+            allow_hyphen_values = true,
+            conflicts_with = "quick"
+        )]
         arguments: Vec<String>,
     },
     /// Measures what fast means, beside nftables and beside nothing
@@ -109,7 +116,7 @@ fn main() -> ExitCode {
             package::run(arch, program, output).map(|packages| packages.iter().for_each(show))
         }
         Task::Demo { program } => demo::run(program),
-        Task::Test { arguments } => test::run(&arguments),
+        Task::Test { quick, arguments } => test::run(quick, &arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Budget { json } => budget::run(json),
         Task::Kernels(arguments) => kernels::run(&arguments),

@@ -1,31 +1,130 @@
 //! `cargo xtask test`: everything that must hold, with real interfaces and the real kernel.
 //!
+//! Each test makes network namespaces and folders of its own, so that several programs run at once; those
+//! that need the machine for themselves run after the others. What a program prints is shown when it has
+//! ended.
+//!
 //! A test that can't prove its fact here prints a line that begins with `skipped` and says what
 //! was not proven. Those lines are repeated at the end, where nobody can miss them.
 
+mod programs;
+
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::thread;
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
+use self::programs::Program;
 use crate::{setup, workspace};
 
-/// Runs `cargo test` with the arguments.
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    setup::for_live_traffic()?;
-    setup::for_packages()?;
-    setup::for_building()?;
+/// How many programs run at once. Most wait most of the time, for packets that must not come.
+const AT_ONCE: usize = 4;
 
+/// Runs everything, or a short part of it, or `cargo test` with the arguments.
+pub(crate) fn run(is_quick: bool, arguments: &[String]) -> Result<()> {
+    setup::for_live_traffic()?;
+    if !is_quick {
+        setup::for_packages()?;
+    }
+    setup::for_building()?;
+    match arguments {
+        [] => run_programs(is_quick),
+        _ => run_cargo(arguments),
+    }
+}
+
+/// Runs the programs, several at once, and at last the examples in the documentation.
+fn run_programs(is_quick: bool) -> Result<()> {
+    let (programs, sg_ctl) = programs::build(is_quick)?;
+    let (alone, together): (Vec<_>, Vec<_>) = programs.into_iter().partition(Program::runs_alone);
+    let mut summary = run_at_once(&together, &sg_ctl, AT_ONCE)?;
+    summary.add(run_at_once(&alone, &sg_ctl, 1)?);
+    let mut passed = summary.broken.is_empty();
+    if is_quick {
+        println!(
+            "\nleft out: {} promises; `cargo xtask test` proves all of them",
+            programs::left_out()?
+        );
+    } else {
+        let mut cargo = workspace::command("cargo");
+        let (examples, all_passed) = stream(cargo.args(["test", "--locked", "--doc"]))?;
+        summary.add(examples);
+        passed &= all_passed;
+    }
+    report(&summary);
+    ensure!(passed, "the tests did not pass");
+    Ok(())
+}
+
+/// Runs programs, so many at once, in order.
+fn run_at_once(programs: &[Program], sg_ctl: &Path, at_once: usize) -> Result<Summary> {
+    let left = Mutex::new(programs.iter());
+    let shown = Mutex::new(Summary::default());
+    let work = || -> Result<()> {
+        loop {
+            let next = left
+                .lock()
+                .map_err(|_| anyhow!("a thread panicked"))?
+                .next();
+            let Some(program) = next else { return Ok(()) };
+            let begin = Instant::now();
+            let mut command = program.command(sg_ctl);
+            let output = command
+                .output()
+                .with_context(|| format!("cannot run {}", workspace::shown(&command)))?;
+            let mut summary = shown.lock().map_err(|_| anyhow!("a thread panicked"))?;
+            println!("── {} ({:.0?})", program.name, begin.elapsed());
+            for line in String::from_utf8_lossy(&output.stdout).lines() {
+                if summary.read(line) {
+                    println!("{line}");
+                }
+            }
+            if !output.status.success() {
+                print!("{}", String::from_utf8_lossy(&output.stderr));
+                println!("{} ended with {}", program.name, output.status);
+                summary.broken.push(program.name.clone());
+            }
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..at_once).map(|_| scope.spawn(work)).collect();
+        let ended = threads.into_iter().map(|thread| {
+            let ended = thread.join();
+            ended.unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+        });
+        // All of them are waited for.
+        ended
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect::<Result<()>>()
+    })?;
+    shown.into_inner().map_err(|_| anyhow!("a thread panicked"))
+}
+
+/// Runs `cargo test` with the arguments.
+fn run_cargo(arguments: &[String]) -> Result<()> {
     let mut cargo = workspace::command("cargo");
     // sg-ebpf is no default member: it is compiled for the kernel, by sg-ctl's build script.
     cargo
         .args(["test", "--locked", "--no-fail-fast"])
         .args(with_shown_output(arguments));
     let (summary, passed) = stream(&mut cargo)?;
+    report(&summary);
+    ensure!(passed, "the tests did not pass");
+    Ok(())
+}
 
+fn report(summary: &Summary) {
     println!("\nproven: {} tests passed", summary.passed);
     if summary.failed > 0 {
         println!("broken: {} tests failed", summary.failed);
+    }
+    if !summary.broken.is_empty() {
+        println!("in: {}", summary.broken.join(", "));
     }
     if summary.skipped.is_empty() && summary.ignored == 0 {
         println!("skipped: none");
@@ -36,8 +135,6 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if summary.ignored > 0 {
         println!("skipped: {} tests are marked as ignored", summary.ignored);
     }
-    ensure!(passed, "the tests did not pass");
-    Ok(())
 }
 
 /// Passing tests keep what they print to themselves, and skips with it, unless asked.
@@ -57,10 +154,20 @@ struct Summary {
     failed: u64,
     ignored: u64,
     skipped: Vec<String>,
+    /// Programs that failed.
+    broken: Vec<String>,
     in_output_of_passed_tests: bool,
 }
 
 impl Summary {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.skipped.extend(other.skipped);
+        self.broken.extend(other.broken);
+    }
+
     /// Reads one line and tells whether to show it: the output of passing tests is not shown.
     fn read(&mut self, line: &str) -> bool {
         if line.starts_with("skipped") {
