@@ -1,27 +1,27 @@
 //! Flows in buckets of eight, in one array.
 //!
-//! Embryonic and assured flows share it: a bit of a place's tag says which its flow is, so that a flow
-//! is assured where it is, and what is not assured gives way to what comes.
+//! Embryonic and assured flows share it. A bit of a slot's tag says of which kind the flow is, so a flow
+//! is assured where it is, and an embryonic flow gives its slot to a new one when room is short.
 //!
-//! Readers take no lock: they compare tags, then the key, and look at the stamp again after copying;
-//! it is odd while a flow moves in, and another one afterwards. Writers of one bucket are
-//! serialised by its spin lock, under which the verifier allows no call; so time and places are
-//! computed before. Two CPUs that place one flow at once may choose different places: each looks for
-//! another one when it has written its own, and one stays.
+//! Readers take no lock: they compare tags, then the key, and look at the stamp again after copying.
+//! Writers of one bucket are serialised by its spin lock. The verifier allows no call while it is held,
+//! so time and places are computed before. What happens in a slot is
+//! [`sg_common::flow::slot`]; this module chooses the slots. Two CPUs that place one flow at once may
+//! choose different slots: each searches for a duplicate after it has written its own, and one stays.
 //!
-//! A packet of a flow that is known waits for memory once: the first bucket is taken as long as half
-//! of it is free, and in it the place that the tag names. So the processor, which expects what
-//! mostly is, reads tags and flow at the same time.
+//! A lookup of a known flow costs one cache miss: a flow goes into its first bucket as long as half of
+//! that is free, and there into the slot that its tag names. So the processor reads the tags and the
+//! flow at the same time.
 //!
-//! Expired flows are no flows: their places are reused by whoever needs one, and each new assured
-//! flow sweeps one more bucket, so that quotas become true again without any process.
+//! Expired flows count as free: a new flow reuses their slots, and each new assured flow sweeps one more
+//! bucket, so quotas become true again without any process.
 //!
-//! While the table changes its size there are two, and a flow is in one of them: what the current one
-//! does not have is looked for in the *other* one, used there in place, and migrated by a
-//! program that the controller runs.
+//! While the table changes its size there are two, and a flow is in one of them. A search looks into the
+//! current table and then into the *other* one. A flow is used where it is found, until a program that
+//! the controller runs has migrated it.
 //!
-//! What is called from several places is a function of its own in the kernel too: a call costs less
-//! than the instructions and the stack of another copy.
+//! A function that several places call is a function in the kernel too: a call costs less than the
+//! instructions and the stack of another copy.
 
 mod bucket;
 mod change;
