@@ -1,7 +1,7 @@
 //! A change that takes itself back unless somebody says in time that it did no harm.
 //!
-//! What is to be returned to is stored before the change is, as a copy of the whole policy beside
-//! the store, and the change is not made before a process of its own waits for the deadline. Should
+//! What is to be returned to is kept by the store before the change is made, as a copy of the whole
+//! policy, and the change is not made before a process of its own waits for the deadline. Should
 //! that process die too, the next command that changes anything completes what it was to do, and
 //! so does `restore` at the next boot: a machine that was restarted has lost whoever would have
 //! confirmed. Time is counted on the clock that goes on while the machine sleeps and that nobody
@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,11 +21,7 @@ use super::error::{Error, Result};
 use super::{Controller, Needed, Plan};
 use crate::crash::{self, Point};
 use crate::dirs::{DirOptions, Dirs};
-use crate::policy::model::Policy;
-use crate::store::{SqliteStore, Store, StoreError, remove_copy};
-
-/// The policy to return to, in the state folder.
-const COPY: &str = "before-unconfirmed.db";
+use crate::store::{SqliteStore, Store};
 
 /// The settings of the store that hold the two records.
 const UNCONFIRMED: &str = "unconfirmed";
@@ -140,12 +136,12 @@ pub(super) fn begin(
         failure: None,
     };
     unconfirmed.expire_in(within);
-    store.copy_to(&copy(dirs))?;
+    store.keep_draft()?;
     crash::at(Point::WayBackCopied);
     unconfirmed.store(store)?;
     crash::at(Point::WayBackNoted);
     if let Err(error) = start_waiter(dirs) {
-        end(store, dirs)?;
+        end(store)?;
         return Err(error);
     }
     crash::at(Point::WaiterStarted);
@@ -163,23 +159,10 @@ pub(super) fn restart(
 }
 
 /// Gives up the way back.
-pub(super) fn end(store: &mut dyn Store, dirs: &Dirs) -> Result<()> {
+pub(super) fn end(store: &mut dyn Store) -> Result<()> {
     write::<Unconfirmed>(store, UNCONFIRMED, None)?;
     crash::at(Point::WayBackForgotten);
-    Ok(remove_copy(&copy(dirs))?)
-}
-
-/// The policy to return to; `None` when somebody has removed it.
-fn policy_before(dirs: &Dirs) -> Result<Option<Policy>, StoreError> {
-    let copy = copy(dirs);
-    match fs::exists(&copy) {
-        Ok(false) => Ok(None),
-        _ => SqliteStore::read_copy(&copy).map(Some),
-    }
-}
-
-fn copy(dirs: &Dirs) -> PathBuf {
-    dirs.state().join(COPY)
+    Ok(store.drop_draft()?)
 }
 
 impl Controller {
@@ -196,14 +179,15 @@ impl Controller {
     /// Keeps the change that waits.
     pub fn confirm(&mut self) -> Result<()> {
         self.take_unconfirmed()?;
-        end(&mut *self.store, &self.dirs)
+        end(&mut *self.store)
     }
 
     /// Makes the policy and the kernel what they were before the change that waits.
     pub fn take_back(&mut self) -> Result<TakenBack> {
         let unconfirmed = self.take_unconfirmed()?;
-        let Some(policy) = policy_before(&self.dirs)? else {
-            end(&mut *self.store, &self.dirs)?;
+        // None when somebody has removed it.
+        let Some(policy) = self.store.draft()? else {
+            end(&mut *self.store)?;
             return Err(Error::NothingToReturnTo);
         };
         let plan = Plan {
@@ -222,7 +206,7 @@ impl Controller {
         };
         write(&mut *self.store, TAKEN_BACK, Some(&taken_back))?;
         crash::at(Point::RollbackNoted);
-        end(&mut *self.store, &self.dirs)?;
+        end(&mut *self.store)?;
         Ok(taken_back)
     }
 

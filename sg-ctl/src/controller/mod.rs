@@ -481,7 +481,7 @@ impl Controller {
             Err(error) => {
                 let told = self.undo(kernel, wanted.policy, error);
                 if matches!(told, Error::TakenBack { .. }) && self.unconfirmed.take().is_some() {
-                    confirmation::end(&mut *self.store, &self.dirs)?;
+                    confirmation::end(&mut *self.store)?;
                 }
                 Err(told)
             }

@@ -4,19 +4,23 @@
 //! [`Policy::apply`], that changes are sound. It does make sure that they were made against the
 //! revision that is replaced, whole, and for good.
 
+#[cfg(test)]
+mod contract;
 mod sqlite;
 
 use std::fmt;
 use std::num::ParseIntError;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::policy::change::Change;
-use crate::policy::model::Policy;
+use crate::policy::model::{Group, Policy, Rule};
+use crate::policy::names::{GroupName, RuleId, VpcName};
 
-pub use sqlite::{SqliteStore, remove_copy};
+pub use sqlite::SqliteStore;
 
 /// Keeps one policy, revision by revision, and the settings of the machine. The controller needs
 /// nothing else of the place where a policy is kept.
@@ -27,6 +31,21 @@ pub trait Store {
     /// Makes the changes, all or none, if nobody else has changed anything since `expected`.
     /// When this returns, they survive a loss of power. Without changes nothing is written.
     fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError>;
+
+    /// One group with its rules and static members, without the rest of the policy; none where there
+    /// is none.
+    fn group(
+        &self,
+        vpc: &VpcName,
+        group: &GroupName,
+    ) -> Result<(Revision, Option<Group>), StoreError>;
+
+    /// One rule, and the VPC and the group that it is of; none where there is none.
+    fn rule(&self, rule: RuleId) -> Result<(Revision, Option<Owned>), StoreError>;
+
+    /// Waits until the revision is another than the one that was seen, or so long, and returns the
+    /// revision there is then.
+    fn watch(&self, seen: Revision, within: Duration) -> Result<Revision, StoreError>;
 
     /// A setting of this machine, which is not part of the policy and of no revision.
     fn setting(&self, name: &str) -> Result<Option<String>, StoreError>;
@@ -44,9 +63,26 @@ pub trait Store {
     /// Why it cannot be written to, where it can only be read.
     fn read_only(&self) -> Option<&str>;
 
-    /// Writes the policy as it is into a file of its own, durably, for [`SqliteStore::read_copy`]. A
-    /// copy that is there is replaced.
-    fn copy_to(&self, path: &Path) -> Result<(), StoreError>;
+    /// Keeps the policy as it is beside the store, durably, whatever is committed later. One that is
+    /// kept is replaced.
+    fn keep_draft(&mut self) -> Result<(), StoreError>;
+
+    /// The policy that is kept; none where there is none.
+    fn draft(&self) -> Result<Option<Policy>, StoreError>;
+
+    /// Forgets the policy that is kept, if there is one.
+    fn drop_draft(&mut self) -> Result<(), StoreError>;
+}
+
+/// A rule of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owned {
+    /// The group's VPC.
+    pub vpc: VpcName,
+    /// The group.
+    pub group: GroupName,
+    /// The rule.
+    pub rule: Rule,
 }
 
 /// The number of a stored state of the policy; each commit counts one up.

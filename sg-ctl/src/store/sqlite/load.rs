@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 
 use rusqlite::types::FromSqlError;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::column::{Address, Code, Mac, Text, TrafficColumns, prefix};
+use crate::policy::change;
 use crate::policy::model::{Group, Interface, Macs, Peer, Permission, Policy, Rule, Timeouts, Vpc};
-use crate::policy::names::{GroupName, InterfaceName, PrefixListName, VpcName};
+use crate::policy::names::{GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
+use crate::store::Owned;
 
 pub(super) fn policy(db: &Connection) -> rusqlite::Result<Policy> {
     let mut vpcs = vpcs(db)?;
@@ -128,8 +130,7 @@ fn groups(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
     })?;
     each(
         db,
-        "SELECT security_group, rule_id, direction, protocol, low, high, peer_address, peer_length, \
-         peer_prefix_list, peer_group, description FROM rule ORDER BY security_group",
+        &format!("SELECT {RULE} FROM rule ORDER BY security_group"),
         |row| {
             let at = find(&mut groups, row.get(0)?)?;
             groups[at].3.rules.push(rule(row)?);
@@ -141,6 +142,56 @@ fn groups(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
         vpc.groups.insert(name, group);
     }
     Ok(())
+}
+
+/// What [`rule`] reads.
+const RULE: &str = "rule.security_group, rule_id, direction, protocol, low, high, peer_address, \
+    peer_length, peer_prefix_list, peer_group, rule.description";
+
+/// One group of a VPC, with its rules as a policy has them.
+pub(super) fn group(
+    db: &Connection,
+    vpc: &VpcName,
+    name: &GroupName,
+) -> rusqlite::Result<Option<Group>> {
+    let sql = "SELECT security_group.id, group_id, security_group.description FROM security_group \
+        JOIN vpc ON vpc.id = security_group.vpc WHERE vpc.name = ? AND security_group.name = ?";
+    let mut found = db.prepare_cached(sql)?;
+    let found = found.query_row((vpc.as_str(), name.as_str()), |row| {
+        let group = Group::bare(row.get::<_, Text<_>>(1)?.0, row.get(2)?);
+        Ok((row.get::<_, i64>(0)?, group))
+    });
+    let Some((id, mut group)) = found.optional()? else {
+        return Ok(None);
+    };
+    let mut members = db.prepare_cached("SELECT address FROM member WHERE security_group = ?")?;
+    let members = members.query_map([id], |row| Ok(row.get::<_, Address>(0)?.0))?;
+    group.members = members.collect::<rusqlite::Result<_>>()?;
+    let sql = format!("SELECT {RULE} FROM rule WHERE security_group = ?");
+    let mut rules = db.prepare_cached(&sql)?;
+    let rules = rules.query_map([id], rule)?;
+    group.rules = rules.collect::<rusqlite::Result<_>>()?;
+    change::sort(&mut group.rules);
+    Ok(Some(group))
+}
+
+/// One rule with where it is. Each group is asked by the key of its rules, and there are far fewer
+/// groups than rules.
+pub(super) fn owned_rule(db: &Connection, id: RuleId) -> rusqlite::Result<Option<Owned>> {
+    let sql = format!(
+        "SELECT {RULE}, vpc.name, security_group.name FROM security_group \
+         CROSS JOIN rule ON rule.security_group = security_group.id AND rule_id = ? \
+         JOIN vpc ON vpc.id = security_group.vpc"
+    );
+    let mut found = db.prepare_cached(&sql)?;
+    let found = found.query_row([Text(id)], |row| {
+        Ok(Owned {
+            vpc: row.get::<_, Text<VpcName>>(11)?.0,
+            group: row.get::<_, Text<GroupName>>(12)?.0,
+            rule: rule(row)?,
+        })
+    });
+    found.optional()
 }
 
 fn rule(row: &Row<'_>) -> rusqlite::Result<Rule> {

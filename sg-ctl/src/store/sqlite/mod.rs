@@ -4,10 +4,12 @@
 //! writes; what they read is one revision, never a mixture.
 
 mod column;
+mod draft;
 mod edit;
 mod load;
 mod reading;
 mod rule_rows;
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,13 +20,13 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, ffi,
 };
 
-use super::{Revision, Store, StoreError, StoreId};
+use super::{Owned, Revision, Store, StoreError, StoreId};
 use crate::crash::{self, Point};
 use crate::dirs::open_file;
 use crate::policy::change::Change;
 use crate::policy::defaults::create_vpc;
-use crate::policy::model::Policy;
-use crate::policy::names::VpcName;
+use crate::policy::model::{Group, Policy};
+use crate::policy::names::{GroupName, RuleId, VpcName};
 use edit::Failure;
 
 /// Marks the file as this program's: "sgst" in ASCII.
@@ -123,11 +125,6 @@ impl SqliteStore {
             }),
             None => Ok(()),
         }
-    }
-
-    /// Reads what [`Store::copy_to`] has written.
-    pub fn read_copy(path: &Path) -> Result<Policy, StoreError> {
-        Ok(Self::open_file(path.to_owned())?.snapshot()?.1)
     }
 
     fn set_up(&mut self) -> Result<(), StoreError> {
@@ -303,6 +300,28 @@ impl Store for SqliteStore {
         Ok(revision)
     }
 
+    fn group(
+        &self,
+        vpc: &VpcName,
+        group: &GroupName,
+    ) -> Result<(Revision, Option<Group>), StoreError> {
+        let transaction = self.db.unchecked_transaction().map_err(self.reading())?;
+        let revision = revision(&transaction).map_err(self.reading())?;
+        let found = load::group(&transaction, vpc, group).map_err(self.reading())?;
+        Ok((revision, found))
+    }
+
+    fn rule(&self, rule: RuleId) -> Result<(Revision, Option<Owned>), StoreError> {
+        let transaction = self.db.unchecked_transaction().map_err(self.reading())?;
+        let revision = revision(&transaction).map_err(self.reading())?;
+        let found = load::owned_rule(&transaction, rule).map_err(self.reading())?;
+        Ok((revision, found))
+    }
+
+    fn watch(&self, seen: Revision, within: Duration) -> Result<Revision, StoreError> {
+        watch::until(self, seen, within)
+    }
+
     fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.db
             .query_row("SELECT value FROM setting WHERE name = ?", [name], |row| {
@@ -355,27 +374,16 @@ impl Store for SqliteStore {
         self.read_only.as_deref()
     }
 
-    fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
-        remove_copy(path)?;
-        let failed = |source: std::io::Error| StoreError::System {
-            doing: "copy the policy to",
-            path: path.to_owned(),
-            source: source.into(),
-        };
-        // SQLite fills an empty file and leaves its mode as it is.
-        open_file(path).map_err(failed)?;
-        let name = path
-            .to_str()
-            .ok_or_else(|| failed(std::io::Error::other("the path is not UTF-8")))?;
-        self.db
-            .execute("VACUUM INTO ?", [name])
-            .map_err(self.reading())?;
-        // What SQLite writes there it does not wait for.
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        fs::File::open(path)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::File::open(folder)?.sync_all())
-            .map_err(failed)
+    fn keep_draft(&mut self) -> Result<(), StoreError> {
+        draft::keep(self)
+    }
+
+    fn draft(&self) -> Result<Option<Policy>, StoreError> {
+        draft::read(self)
+    }
+
+    fn drop_draft(&mut self) -> Result<(), StoreError> {
+        draft::remove(&draft::path(self))
     }
 }
 
@@ -388,26 +396,6 @@ fn revision(db: &Transaction<'_>) -> rusqlite::Result<Revision> {
     let number: i64 = db.query_row("SELECT number FROM revision", [], |row| row.get(0))?;
     let number = u64::try_from(number).map_err(|_| FromSqlError::OutOfRange(number))?;
     Ok(Revision(number))
-}
-
-/// Removes what [`Store::copy_to`] has written, if it is there.
-pub fn remove_copy(path: &Path) -> Result<(), StoreError> {
-    // A log that an interrupted command left would be taken for one of the next copy.
-    for suffix in ["", "-wal", "-shm"] {
-        let mut file = path.as_os_str().to_owned();
-        file.push(suffix);
-        match fs::remove_file(&file) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::System {
-                    doing: "remove",
-                    path: file.into(),
-                    source: source.into(),
-                });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 fn explain_failure(path: &Path, failure: Failure) -> StoreError {

@@ -21,6 +21,7 @@ use crate::policy::model::{
     Rule, Side, Timeouts, Traffic,
 };
 use crate::policy::names::{GroupId, GroupName, InterfaceName, NameError, RuleId};
+use crate::store::contract;
 
 fn name<T: FromStr<Err = NameError>>(text: &str) -> T {
     text.parse().unwrap()
@@ -281,44 +282,33 @@ fn one_prefix_more_in_a_long_list_is_one_row() {
 }
 
 #[test]
-fn settings_are_kept_apart_from_the_policy() {
+fn it_is_a_store() {
     let (folder, mut store) = new_store();
-    let before = store.snapshot().unwrap();
-    assert_eq!(store.setting("flows").unwrap(), None);
-    store.set_setting("flows", Some("1000")).unwrap();
-    store.set_setting("flows", Some("2000")).unwrap();
-    drop(store);
-    let mut store = open(&folder);
-    assert_eq!(store.setting("flows").unwrap().as_deref(), Some("2000"));
-    store.set_setting("flows", None).unwrap();
-    assert_eq!(store.setting("flows").unwrap(), None);
-    assert_eq!(store.snapshot().unwrap(), before);
+    contract::holds(&mut store, || open(&folder));
 }
 
 #[test]
-fn a_copy_holds_the_policy_of_its_moment_and_leaves_nothing_when_removed() {
+fn a_draft_is_private_and_leaves_nothing_when_it_goes() {
     let (folder, mut store) = new_store();
-    let path = folder.path().join("copy.db");
+    let path = draft::path(&store);
     commit(&mut store, &[create_group("before")]);
-    let (_, before) = store.snapshot().unwrap();
-    store.copy_to(&path).unwrap();
-    commit(&mut store, &[create_group("after")]);
-    assert_eq!(SqliteStore::read_copy(&path).unwrap(), before);
+    store.keep_draft().unwrap();
     assert_eq!(
         fs::metadata(&path).unwrap().permissions().mode() & 0o777,
         0o600
     );
-
     // Another takes its place, whatever an interrupted command has left beside it.
-    fs::write(folder.path().join("copy.db-wal"), b"left").unwrap();
-    store.copy_to(&path).unwrap();
+    let mut log = path.clone().into_os_string();
+    log.push("-wal");
+    fs::write(log, b"left").unwrap();
+    commit(&mut store, &[create_group("after")]);
+    store.keep_draft().unwrap();
     let (_, after) = store.snapshot().unwrap();
-    assert_eq!(SqliteStore::read_copy(&path).unwrap(), after);
-    remove_copy(&path).unwrap();
+    assert_eq!(store.draft().unwrap(), Some(after));
+    store.drop_draft().unwrap();
     let left = fs::read_dir(folder.path()).unwrap().flatten();
-    let left = left.filter(|file| file.file_name().to_string_lossy().starts_with("copy"));
+    let left = left.filter(|file| !file.file_name().to_string_lossy().starts_with("policy"));
     assert_eq!(left.count(), 0);
-    remove_copy(&path).unwrap();
 }
 
 fn refusal(folder: &TempDir) -> StoreError {
