@@ -54,8 +54,11 @@ fn by_ports(image: &Image, value: u32) -> &[PortEntry] {
     table.map_or(&[], |table| ports(image, *table))
 }
 
-/// Flags, and what is open to everyone, by policy, direction and family.
-fn policies(image: &Image) -> BTreeMap<u32, Vec<(u32, [&[PortEntry]; 2])>> {
+/// The flags of a policy's direction, and what it opens to everyone by family.
+type Opened<'i> = (u32, [&'i [PortEntry]; 2]);
+
+/// What policies say in both directions.
+fn policies(image: &Image) -> BTreeMap<u32, Vec<Opened<'_>>> {
     let policies = image.policies.iter().map(|(id, policy)| {
         let directions = policy.directions.iter().map(|direction| {
             let open = direction.open.map(|table| ports(image, table));
