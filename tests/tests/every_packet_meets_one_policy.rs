@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use sg_common::report::Verdict;
+use sg_ctl::crash::Point;
 use sg_ctl::dataplane::Dataplane;
 use sg_ctl::dataplane::measure::{Replay, ReplayHook};
 use tests::lab::{Host, Lab};
 use tests::packets::words::frame;
-use tests::sg::Sg;
+use tests::sg::{Sg, crashing_sg_ctl};
 
 /// Every way in is there at the start; the edits take one away when another one stays.
 const POLICY: &str = "
@@ -145,6 +146,24 @@ const EDITS: [&str; 14] = [
     "rule remove g --ingress --protocol tcp --ports 1-100 --from 0.0.0.0/1",
 ];
 
+/// Where each of them is killed.
+const POINTS: [Point; EDITS.len()] = [
+    Point::StoreWritten,
+    Point::StoreCommitted,
+    Point::Marked,
+    Point::UnwantedRemoved,
+    Point::ArenasWritten,
+    Point::CountersCleared,
+    Point::FacesPrepared,
+    Point::KeysWritten,
+    Point::GenerationRaised,
+    Point::ReadersGone,
+    Point::FacesMirrored,
+    Point::KeysDeleted,
+    Point::RecordWritten,
+    Point::Unmarked,
+];
+
 fn words(edit: &str) -> Vec<&str> {
     edit.split_whitespace().collect()
 }
@@ -163,12 +182,12 @@ fn while_edits_follow_each_other() -> Result<()> {
 
 #[test]
 fn while_each_edit_is_killed_and_made_again() -> Result<()> {
+    let program = crashing_sg_ctl()?;
     every_verdict_is_right_during(|sg| {
         for (number, edit) in EDITS.iter().enumerate() {
-            let mut child = sg.spawn(&words(edit))?;
-            thread::sleep(Duration::from_millis(3 * number as u64));
-            child.kill()?;
-            child.wait()?;
+            let point = POINTS[number].name();
+            let killed = sg.run_to(point, &program, &words(edit))?;
+            ensure!(killed.code.is_none(), "{point} was not reached: {killed}");
             // Whichever it left, the next command completes it.
             sg.run(&["restore"])?.succeeded()?;
             // A rule that was added already, or removed, is an error.
