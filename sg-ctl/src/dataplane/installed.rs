@@ -376,7 +376,8 @@ impl Flows for Standpoint<'_> {
             let bucket = self.bucket(index)?;
             let slots = bucket.tags.iter().zip(&bucket.deadlines).zip(&bucket.slots);
             let held = slots.enumerate().find(|(_, ((known, deadline), slot))| {
-                FlowKind::Embryonic.tag(**known) == tag
+                // Of either kind.
+                FlowKind::Assured.tag(**known) == FlowKind::Assured.tag(tag)
                     && !deadline.has_passed(self.now())
                     && slot.key == *key
             });

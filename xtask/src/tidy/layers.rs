@@ -26,6 +26,7 @@ const ALL: &[Layers] = &[
             "abi",
             "tables event",
             "decide",
+            "trace",
         ],
     },
     Layers {
@@ -62,7 +63,7 @@ const ALL: &[Layers] = &[
             "opaque registers words",
             "frame globals",
             "context maps",
-            "counters events flows",
+            "counters events flows trace untraced",
             "tables",
             "stages measure",
         ],
@@ -71,7 +72,8 @@ const ALL: &[Layers] = &[
         folder: "sg-ebpf/src/flows",
         prefix: "super::",
         lines: &[
-            "bucket openings order owners",
+            "openings order owners",
+            "bucket",
             "change search expire",
             "fast place",
             "resize",
