@@ -190,11 +190,11 @@ impl<T: Tables, R: Trace> Question<'_, T, R> {
             return Reason::QuotaFull;
         }
         let deadline = self.deadline(state.phase);
-        let Some(assured) = self.tables.assure_flow(flow, state, deadline) else {
-            *rule = RuleSlot::NONE;
-            return Reason::TableFull;
-        };
-        self.count(assured, headers);
+        // One that was forgotten or migrated since it was found is assured by its next packet, if it is
+        // still there: this packet is one of a live flow.
+        if let Some(assured) = self.tables.assure_flow(flow, state, deadline) {
+            self.count(assured, headers);
+        }
         Reason::Tracked
     }
 
