@@ -13,11 +13,11 @@ pub struct FragmentKey {
     pub destination: Addr,
     /// The packet's identification.
     pub id: u32,
-    /// [`Interface::slot`].
+    /// `Interface::slot`.
     pub interface: u32,
     /// The protocol, or the next header after the fragment header.
     pub protocol: u8,
-    /// [`Direction::number`].
+    /// `Direction::number`.
     pub direction: u8,
     /// Always zero.
     pub padding: [u8; 2],

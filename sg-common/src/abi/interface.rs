@@ -63,7 +63,7 @@ pub struct Interface {
 }
 
 impl Interface {
-    /// The number of one direction of its policy, as [`Scope`] and [`GrantKey`] use it. It is reckoned
+    /// The number of one direction of its policy, as `Scope` and `GrantKey` use it. It is reckoned
     /// and not looked up, so that tables by this number are read while the policy is still coming.
     #[inline(always)]
     pub const fn direction_policy(&self, direction: Direction) -> u32 {

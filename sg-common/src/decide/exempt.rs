@@ -216,7 +216,7 @@ const fn is_dhcp_port(port: u16) -> bool {
     matches!(port, 67 | 68 | 546 | 547)
 }
 
-/// Whether [`Stage::Exempt`] could find anything.
+/// Whether `Stage::Exempt` could find anything.
 #[inline(always)]
 pub(super) const fn may_be_exempt(headers: &Headers) -> bool {
     if let Part::Later = headers.part {

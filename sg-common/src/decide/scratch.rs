@@ -37,7 +37,7 @@ impl Scratch {
         self.key = FlowKey::of(&self.other, direction, zone);
     }
 
-    /// Reads a packet. The returned reason is for [`judge`].
+    /// Reads a packet. The returned reason is for `judge`.
     #[inline(always)]
     pub fn read<P: Packet + ?Sized>(&mut self, packet: &P, framing: Framing) -> Reason {
         self.read_by(|scratch, part| scratch.read_part(part, packet, framing))

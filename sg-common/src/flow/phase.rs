@@ -74,7 +74,7 @@ impl Phase {
     }
 }
 
-/// Idle timeouts in [`Ticks`].
+/// Idle timeouts in ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]

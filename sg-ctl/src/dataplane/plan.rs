@@ -51,7 +51,7 @@ pub struct Wanted<'a> {
     pub devices: Vec<Device>,
     /// Judge every flow again by this policy.
     pub terminate: bool,
-    /// The most assured flows, see [`room_for_flows`].
+    /// The most assured flows, see `room_for_flows`.
     pub capacity: u32,
     /// How much a policy may need.
     pub limits: Limits,
