@@ -85,6 +85,8 @@ impl Controller {
         inverse: &[Change],
     ) -> Result<Edited> {
         if let Err(error) = self.store(changes, &super::Care::none()) {
+            // What is kept compiled has the edit already, and the kernel has not.
+            self.held = None;
             self.read_policy()?;
             return Err(error);
         }

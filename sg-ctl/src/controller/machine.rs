@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::devices::namespace;
+use super::devices::{Devices, Needed, namespace};
 use super::error::Result;
-use super::view::{InterfaceState, View};
+use super::view::{InterfaceState, InterfaceStates, View};
 use crate::interfaces::{Link, Netns, NetnsId};
 use crate::policy::names::{InterfaceName, VpcName};
 
@@ -41,8 +41,26 @@ impl Machine {
                     .map(move |(name, entry)| (vpc, name, entry))
             })
         };
-        let found = view.devices()?;
-        let states = view.interface_states()?;
+        let attachments = view.attachments()?;
+        let is_idle = interfaces().next().is_none() && attachments.is_empty();
+        let found = Devices::find(&view.policy, &Needed::None, &attachments)?;
+        let mut namespaces: Vec<Netns> = Vec::new();
+        let mut devices = Vec::new();
+        for device in &found.found {
+            namespaces.push(device.netns.clone());
+            devices.push(Seen {
+                vpc: device.vpc.clone(),
+                name: device.name.clone(),
+                netns: device.netns.id(),
+                link: Link {
+                    xdp_program: None,
+                    is_up: false,
+                    mtu: 0,
+                    ..device.link.clone()
+                },
+            });
+        }
+        let states = InterfaceStates::of(found, attachments);
         let open = interfaces()
             .filter(|(vpc, name, _)| states.of_interface(vpc, name) == InterfaceState::Open)
             .map(|(vpc, name, _)| (vpc.clone(), name.clone()));
@@ -53,24 +71,11 @@ impl Machine {
         let named = recorded
             .into_iter()
             .filter_map(|recorded| namespace(recorded).ok());
-        let mut namespaces: Vec<Netns> = named.collect();
-        namespaces.extend(found.iter().map(|device| device.netns.clone()));
+        namespaces.extend(named);
         namespaces.sort_by_key(Netns::id);
         namespaces.dedup_by_key(|netns| netns.id());
-        let is_idle = interfaces().next().is_none() && view.attachments()?.is_empty();
-        let devices = found.into_iter().map(|device| Seen {
-            vpc: device.vpc,
-            name: device.name,
-            netns: device.netns.id(),
-            link: Link {
-                xdp_program: None,
-                is_up: false,
-                mtu: 0,
-                ..device.link
-            },
-        });
         Ok(Self {
-            devices: devices.collect(),
+            devices,
             open: open.collect(),
             namespaces,
             is_idle,

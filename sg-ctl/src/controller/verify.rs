@@ -81,7 +81,7 @@ impl Controller {
         match Dataplane::open(self.dirs.run(), &bpffs.path) {
             Ok(dataplane) => dataplane.distrust_changed_maps()?,
             Err(dataplane::Error::Damaged { path }) => self.replace(&path),
-            Err(dataplane::Error::RecordGone { run }) => self.replace(&run.join("installed")),
+            Err(dataplane::Error::RecordGone { run }) => self.replace(&run.join(Dataplane::RECORD)),
             Err(error) => return Err(error.into()),
         }
         Ok(())

@@ -141,16 +141,13 @@ pub(super) fn attachments(dirs: &Dirs) -> Result<Vec<Attachment>> {
 
 /// What is installed at one moment, to tell whether it was replaced since.
 #[derive(Debug)]
-pub struct Installation(Vec<Option<(u64, SystemTime)>>);
+pub struct Installation(Option<(u64, SystemTime)>);
 
 impl Installation {
     /// As it is now.
     pub fn of(options: &DirOptions) -> Self {
-        let records = Dataplane::RECORDS.iter().map(|name| {
-            let metadata = fs::metadata(options.run_dir.join(name)).ok()?;
-            Some((metadata.ino(), metadata.modified().ok()?))
-        });
-        Self(records.collect())
+        let record = fs::metadata(options.run_dir.join(Dataplane::RECORD)).ok();
+        Self(record.and_then(|record| Some((record.ino(), record.modified().ok()?))))
     }
 
     /// Waits until nobody replaces it, and says whether it was replaced.
@@ -182,7 +179,7 @@ pub enum InterfaceState<'a> {
 }
 
 impl InterfaceStates {
-    fn of(devices: Devices, attachments: Vec<Attachment>) -> Self {
+    pub(super) fn of(devices: Devices, attachments: Vec<Attachment>) -> Self {
         let strayed = &devices.strayed;
         let is_named = |device: &&Device| {
             !strayed.iter().any(|strayed| {

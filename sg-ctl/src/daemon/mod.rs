@@ -77,7 +77,7 @@ async fn serve(
     listeners.listen(&config).await?;
     let folders = [
         (options.state_dir.as_path(), SqliteStore::FILES),
-        (options.run_dir.as_path(), Dataplane::RECORDS),
+        (options.run_dir.as_path(), &[Dataplane::RECORD]),
     ];
     let (watches, stop) = Watches::new(&folders)?;
     let follower = Follower::new(Arc::clone(&state));

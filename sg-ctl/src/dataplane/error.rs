@@ -13,8 +13,8 @@ use thiserror::Error;
 
 use super::filters::{Failure, Refused};
 use super::fitness::Unfit;
-use super::refusal;
 use super::report::ReceiveHook;
+use super::{Dataplane, refusal};
 use crate::compile::CompileError;
 use crate::interfaces;
 use crate::policy::names::{InterfaceName, VpcName};
@@ -162,7 +162,7 @@ pub enum Error {
         "{0} is gone; what was installed stays in force. `sg-ctl restore` installs what is stored \
          anew without a gap, but forgets which flows are tracked: they go on where the rules allow \
          them",
-        run.join("installed").display()
+        run.join(Dataplane::RECORD).display()
     )]
     RecordGone {
         /// The run folder.

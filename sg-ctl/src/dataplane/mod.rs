@@ -120,8 +120,8 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// The files of the run folder that an installation writes.
-    pub const RECORDS: &[&str] = &["installed"];
+    /// The file of the run folder that says what is installed.
+    pub const RECORD: &str = "installed";
 
     /// Reads what was installed. Writers hold the run folder's lock.
     pub fn open(run: &Path, bpffs: &Path) -> Result<Self, Error> {

@@ -20,7 +20,7 @@ use super::report::{ReceiveHook, TcHook};
 use super::seal::{self, Opened};
 use super::sizes::Sizes;
 use super::verify::Way;
-use super::{Error, former};
+use super::{Dataplane, Error, former};
 use crate::crash::{self, Point};
 use crate::dirs::create_file;
 use crate::interfaces::NetnsId;
@@ -216,7 +216,7 @@ pub struct Owner {
 impl Files {
     pub(super) fn in_folder(run: &Path) -> Self {
         Self {
-            record: run.join("installed"),
+            record: run.join(Dataplane::RECORD),
             former: former::Files::in_folder(run),
             mark: run.join("updating"),
             owner: run.join("owner"),
