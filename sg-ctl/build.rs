@@ -173,8 +173,8 @@ fn build(object: &Object, workspace: &Path, out_dir: &Path, path: &OsString) -> 
     std::fs::write(out_dir.join(object.name), kept).map_err(copy)
 }
 
-/// The kernel reads BTF alone, and the DWARF that BTF was made of is four fifths of an object. What BTF
-/// says of places in sections is there already, so that nobody applies its relocations.
+/// The kernel reads BTF alone, and the DWARF that BTF was made of is four fifths of an object. The
+/// relocations of BTF go too: the linker has already written the offsets that they stand for.
 fn without_dwarf(whole: &[u8]) -> Result<Vec<u8>, object::build::Error> {
     let mut object = object::build::elf::Builder::read(whole)?;
     for section in &mut object.sections {

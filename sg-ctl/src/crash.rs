@@ -66,16 +66,16 @@ points! {
     ArenasWritten = "arenas-written",
     /// Counters of new rules and interfaces are zero.
     CountersCleared = "counters-cleared",
-    /// The faces are written that no packet looks at.
-    FacesPrepared = "faces-prepared",
+    /// The buffers that no packet reads are written.
+    BuffersPrepared = "buffers-prepared",
     /// New keys lead to what is new.
     KeysWritten = "keys-written",
     /// Packets see the new policy.
     GenerationRaised = "generation-raised",
     /// No packet is left that saw the old one.
     ReadersGone = "readers-gone",
-    /// The other faces are equal.
-    FacesMirrored = "faces-mirrored",
+    /// The other buffers are made equal.
+    BuffersMirrored = "buffers-mirrored",
     /// Keys that lead to nothing are gone.
     KeysDeleted = "keys-deleted",
     /// A device's programs are loaded.

@@ -40,7 +40,7 @@ pub struct Globals {
     pub flow_mask: u32,
     /// The same for the buckets that flows are migrated from; zero when there are none.
     pub other_flow_mask: u32,
-    /// A random key, so that nobody outside can aim at a bucket.
+    /// A random key: a peer cannot choose addresses and ports that fall into one bucket.
     pub hash_key: HashKey,
     /// The layout these maps have: [`ABI`].
     pub abi: u32,

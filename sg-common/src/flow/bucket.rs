@@ -49,8 +49,8 @@ impl FlowBucket {
     /// Flows a bucket holds.
     pub const SLOTS: usize = 8;
 
-    /// The place that a flow with this tag takes if it is free. Whoever looks there first need not
-    /// wait for the tags before it reads the flow.
+    /// The slot that a flow with this tag takes if it is free. A search that begins there reads the flow
+    /// without waiting for the tags.
     #[inline(always)]
     pub const fn home(tag: u16) -> u32 {
         (tag >> 13) as u32

@@ -76,9 +76,8 @@ impl FlowKey {
 
     /// Two buckets (before the mask) and a tag, from a hash keyed with numbers drawn at load.
     ///
-    /// NH of UMAC (RFC 4418 §5.2): whoever does not know the key finds two flows that collide no
-    /// better than by chance, which is what keeps an attacker from aiming at a bucket. A finaliser
-    /// then spreads the sum over all bits.
+    /// NH of UMAC (RFC 4418 §5.2): without the key, an attacker finds two flows of one bucket only by
+    /// chance, and so cannot fill a bucket on purpose. A finaliser then spreads the sum over all bits.
     #[inline(always)]
     pub const fn places(&self, key: &HashKey) -> FlowPlaces {
         let [k0, k1, k2, k3, k4, k5, k6, k7, k8, k9] = key.0;

@@ -171,8 +171,8 @@ pub enum Assured {
     Now(u32),
 }
 
-/// Assures a flow where it is. The stamp stays, so that whoever reads meanwhile finds the flow, of one
-/// kind or the other.
+/// Assures a flow where it is. The stamp stays the same, so that a concurrent search finds the flow,
+/// either as embryonic or as assured.
 #[inline(always)]
 pub fn assure<M: SlotMemory>(slot: M, key: &M::Key, state: &M::State, deadline: Ticks) -> Assured {
     let mut outcome = Assured::Gone;

@@ -81,7 +81,7 @@ enum Ending {
     Policy,
     /// The process that would have ended it was killed.
     Guard,
-    /// Nobody reads any more.
+    /// The reader of the output has closed it.
     Reader,
 }
 

@@ -45,7 +45,7 @@ impl Dataplane {
     /// what no packet can tell from its not being there.
     pub fn stage(&self, mut prepared: Prepared) -> Result<Prepared, Error> {
         let flows = match self.record() {
-            // Flows have to be carried over step by step.
+            // Flows have to be migrated step by step.
             Some(record) if !has_flows_of(record, &prepared) => return Ok(prepared),
             Some(record) => record.flows,
             None => FlowRoom {
@@ -126,7 +126,7 @@ impl Dataplane {
         Ok((record, 0))
     }
 
-    /// Carries flows over, from the record's other tables to its current ones. Returns how many
+    /// Migrates flows from the record's other tables to its current ones. Returns how many
     /// found no room.
     pub(super) fn join_tables(
         &mut self,

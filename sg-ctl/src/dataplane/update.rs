@@ -56,7 +56,7 @@ pub(super) fn update<T>(
     changes.clear_new_counters(maps, old, new)?;
     crash::at(Point::CountersCleared);
     changes.write(maps, Pass::Prepare(after))?;
-    crash::at(Point::FacesPrepared);
+    crash::at(Point::BuffersPrepared);
     write_new_keys(maps, old, new)?;
     crash::at(Point::KeysWritten);
     maps.globals
@@ -75,7 +75,7 @@ pub(super) fn update<T>(
     grace.end()?;
     crash::at(Point::ReadersGone);
     changes.write(maps, Pass::Mirror)?;
-    crash::at(Point::FacesMirrored);
+    crash::at(Point::BuffersMirrored);
     delete_gone_keys(maps, old, new)?;
     crash::at(Point::KeysDeleted);
     Ok((after, done))
