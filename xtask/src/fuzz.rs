@@ -114,7 +114,7 @@ fn fuzz(name: &str, programs: &Path, seconds: u32) -> Result<()> {
     ensure!(
         status.success(),
         "{name} is broken ({status}): the input is in {}; make it a case of the corpus, or of \
-         tests/tests/any_bytes_are_survived.rs, and mend what it breaks",
+         tests/tests/packets/any_bytes_are_survived.rs, and mend what it breaks",
         broken.display()
     );
     Ok(())

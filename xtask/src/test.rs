@@ -9,6 +9,7 @@
 
 mod programs;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -39,15 +40,16 @@ pub(crate) fn run(is_quick: bool, arguments: &[String]) -> Result<()> {
 
 /// Runs the programs, several at once, and at last the examples in the documentation.
 fn run_programs(is_quick: bool) -> Result<()> {
-    let (programs, sg_ctl) = programs::build(is_quick)?;
-    let (alone, together): (Vec<_>, Vec<_>) = programs.into_iter().partition(Program::runs_alone);
-    let mut summary = run_at_once(&together, &sg_ctl, AT_ONCE)?;
-    summary.add(run_at_once(&alone, &sg_ctl, 1)?);
+    let built = programs::build(is_quick)?;
+    let (alone, together): (Vec<_>, Vec<_>) =
+        built.programs.into_iter().partition(Program::runs_alone);
+    let mut summary = run_at_once(&together, &built.sg_ctl, AT_ONCE)?;
+    summary.add(run_at_once(&alone, &built.sg_ctl, 1)?);
     let mut passed = summary.broken.is_empty();
     if is_quick {
         println!(
             "\nleft out: {} promises; `cargo xtask test` proves all of them",
-            programs::left_out()?
+            built.left_out
         );
     } else {
         let mut cargo = workspace::command("cargo");
@@ -60,7 +62,7 @@ fn run_programs(is_quick: bool) -> Result<()> {
     Ok(())
 }
 
-/// Runs programs, so many at once, in order.
+/// Runs programs in their order, several at once.
 fn run_at_once(programs: &[Program], sg_ctl: &Path, at_once: usize) -> Result<Summary> {
     let left = Mutex::new(programs.iter());
     let shown = Mutex::new(Summary::default());
@@ -76,8 +78,10 @@ fn run_at_once(programs: &[Program], sg_ctl: &Path, at_once: usize) -> Result<Su
             let output = command
                 .output()
                 .with_context(|| format!("cannot run {}", workspace::shown(&command)))?;
-            let mut summary = shown.lock().map_err(|_| anyhow!("a thread panicked"))?;
-            println!("── {} ({:.0?})", program.name, begin.elapsed());
+            let took = begin.elapsed();
+            let mut all = shown.lock().map_err(|_| anyhow!("a thread panicked"))?;
+            let mut summary = Summary::default();
+            println!("── {} ({took:.0?})", program.name);
             for line in String::from_utf8_lossy(&output.stdout).lines() {
                 if summary.read(line) {
                     println!("{line}");
@@ -88,6 +92,11 @@ fn run_at_once(programs: &[Program], sg_ctl: &Path, at_once: usize) -> Result<Su
                 println!("{} ended with {}", program.name, output.status);
                 summary.broken.push(program.name.clone());
             }
+            let outcome = format!("{} passed, {} failed", summary.passed, summary.failed);
+            summary
+                .programs
+                .insert(program.name.clone(), format!("{outcome} ({took:.0?})"));
+            all.add(summary);
         }
     };
     thread::scope(|scope| {
@@ -119,6 +128,7 @@ fn run_cargo(arguments: &[String]) -> Result<()> {
 }
 
 fn report(summary: &Summary) {
+    print!("{}", grouped(&summary.programs));
     println!("\nproven: {} tests passed", summary.passed);
     if summary.failed > 0 {
         println!("broken: {} tests failed", summary.failed);
@@ -135,6 +145,24 @@ fn report(summary: &Summary) {
     if summary.ignored > 0 {
         println!("skipped: {} tests are marked as ignored", summary.ignored);
     }
+}
+
+/// The promises by their groups; the other programs stand by themselves.
+fn grouped(programs: &BTreeMap<String, String>) -> String {
+    let mut text = String::new();
+    let mut last = "";
+    for (name, outcome) in programs {
+        let (group, indent, name) = match name.split_once('/') {
+            Some((group, promise)) => (group, "  ", promise),
+            None => ("", "", name.as_str()),
+        };
+        if group != last && !group.is_empty() {
+            text += &format!("{group}/\n");
+        }
+        text += &format!("{indent}{name}: {outcome}\n");
+        last = group;
+    }
+    text
 }
 
 /// Passing tests keep what they print to themselves, and skips with it, unless asked.
@@ -154,6 +182,8 @@ struct Summary {
     failed: u64,
     ignored: u64,
     skipped: Vec<String>,
+    /// What has become of each program.
+    programs: BTreeMap<String, String>,
     /// Programs that failed.
     broken: Vec<String>,
     in_output_of_passed_tests: bool,
@@ -165,6 +195,7 @@ impl Summary {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.skipped.extend(other.skipped);
+        self.programs.extend(other.programs);
         self.broken.extend(other.broken);
     }
 
@@ -273,6 +304,14 @@ test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
             shown.iter().any(|line| line.starts_with("test result: ok")),
             "{shown:#?}"
         );
+    }
+
+    #[test]
+    fn promises_are_listed_by_their_groups() {
+        let names = ["flows/one", "flows/two", "sg_common", "updates/three"];
+        let programs = names.map(|name| (name.to_owned(), "1 passed".to_owned()));
+        let expected = "flows/\n  one: 1 passed\n  two: 1 passed\nsg_common: 1 passed\nupdates/\n  three: 1 passed\n";
+        assert_eq!(grouped(&BTreeMap::from(programs)), expected);
     }
 
     #[test]

@@ -39,9 +39,12 @@ pub(super) fn build(
             ],
         )?);
     }
-    let tests = steps::tests(steps);
-    if !tests.is_empty() {
-        let names: Vec<String> = tests.iter().map(|test| format!("--test={test}")).collect();
+    let groups = steps::groups(steps);
+    if !groups.is_empty() {
+        let names: Vec<String> = groups
+            .iter()
+            .map(|group| format!("--test={group}"))
+            .collect();
         let mut arguments = vec!["test", "--no-run"];
         arguments.extend(names.iter().map(String::as_str));
         programs.extend(build::programs(arch, &arguments)?);

@@ -1,5 +1,7 @@
 //! What is proven on a booted kernel.
 
+use std::collections::BTreeSet;
+
 use super::fetch::Flavour;
 use super::image::STEPS;
 
@@ -25,7 +27,7 @@ pub(super) enum Promise {
 
 /// How a step proves it.
 enum Proof {
-    /// A test program of the project.
+    /// A promise of the project's tests, by its group and its own name.
     Test(&'static str),
     Script(&'static str),
 }
@@ -88,80 +90,92 @@ const PROTECTS: &[Listed] = &[
     ),
     quick(test(
         "hooks",
-        "every_hook_judges_alike",
+        "packets/every_hook_judges_alike",
         "the whole corpus at native XDP, generic XDP and TC",
     )),
     test(
         "decision",
-        "packets_are_judged_right",
+        "packets/packets_are_judged_right",
         "the whole corpus on the host's tables",
     ),
     test(
         "evaluators",
-        "three_evaluators_agree",
+        "packets/three_evaluators_agree",
         "specification, host and kernel agree at random",
     ),
     quick(test(
         "machine",
-        "groups_protect_a_machine",
+        "packets/groups_protect_a_machine",
         "real connections, both families, every hook",
     )),
     test(
         "guests",
-        "guests_are_protected_from_outside",
+        "packets/guests_are_protected_from_outside",
         "guests behind tap and veth",
     ),
     Listed {
         generic: true,
         ..test(
             "devices",
-            "every_device_is_judged_or_refused",
+            "packets/every_device_is_judged_or_refused",
             "every kind of device is judged or refused",
         )
     },
     test(
         "silence",
-        "egress_drops_are_silent",
+        "packets/egress_drops_are_silent",
         "a drop on the way out is silent to its sender",
     ),
-    test("changes", "changes_apply_live", "changes under traffic"),
+    test(
+        "changes",
+        "updates/changes_apply_live",
+        "changes under traffic",
+    ),
     test(
         "updates",
-        "every_packet_meets_one_policy",
+        "updates/every_packet_meets_one_policy",
         "each packet meets the old policy or the new one",
     ),
     test(
         "kills",
-        "a_killed_command_leaves_old_or_new",
+        "updates/a_killed_command_leaves_old_or_new",
         "a killed command leaves old or new",
     ),
     test(
         "upgrade",
-        "an_upgrade_cuts_nobody",
+        "lifecycle/an_upgrade_cuts_nobody",
         "another sg-ctl takes over under traffic",
     ),
     test(
         "flows",
-        "flows_stay_whole_in_parallel_traffic",
+        "flows/flows_stay_whole_in_parallel_traffic",
         "flows under traffic from several CPUs",
     ),
-    test("ends", "flows_can_be_ended", "flows are ended by hand"),
+    test(
+        "ends",
+        "flows/flows_can_be_ended",
+        "flows are ended by hand",
+    ),
     test(
         "room",
-        "room_for_flows_changes_live",
+        "flows/room_for_flows_changes_live",
         "the flow table changes its size under traffic",
     ),
     test(
         "no-process",
-        "enforcement_needs_no_process",
+        "lifecycle/enforcement_needs_no_process",
         "protection without a process, and its end",
     ),
     test(
         "verify",
-        "verify_finds_what_differs",
+        "operate/verify_finds_what_differs",
         "verify finds what somebody else has changed",
     ),
-    test("boot", "a_boot_restores_protection", "restore after a boot"),
+    test(
+        "boot",
+        "lifecycle/a_boot_restores_protection",
+        "restore after a boot",
+    ),
 ];
 
 const IS_REFUSED: &[Listed] = &[script(
@@ -205,21 +219,17 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     PROTECTS.iter().chain(IS_REFUSED).map(|step| step.name)
 }
 
-/// The test programs of these steps.
-pub(super) fn tests(steps: &[&Step]) -> Vec<&'static str> {
-    let mut tests: Vec<&str> = steps
+/// The groups of tests that these steps run.
+pub(super) fn groups(steps: &[&Step]) -> BTreeSet<&'static str> {
+    let listed = PROTECTS
         .iter()
-        .filter_map(|step| {
-            let mut listed = PROTECTS.iter().filter(|listed| listed.name == step.name);
-            match listed.next()?.proof {
-                Proof::Test(test) => Some(test),
-                Proof::Script(_) => None,
-            }
+        .filter(|listed| steps.iter().any(|step| step.name == listed.name));
+    listed
+        .filter_map(|listed| match listed.proof {
+            Proof::Test(test) => Some(test.split_once('/')?.0),
+            Proof::Script(_) => None,
         })
-        .collect();
-    tests.sort_unstable();
-    tests.dedup();
-    tests
+        .collect()
 }
 
 impl Listed {
@@ -227,7 +237,10 @@ impl Listed {
         let script = match self.proof {
             Proof::Script(script) => script.to_owned(),
             // Two at a time: each has machines of its own and mostly waits.
-            Proof::Test(test) => format!("exec {STEPS}/{test} --show-output --test-threads=2"),
+            Proof::Test(test) => {
+                let (group, promise) = test.split_once('/').unwrap_or((test, ""));
+                format!("exec {STEPS}/{group} {promise}:: --show-output --test-threads=2")
+            }
         };
         Step {
             name: self.name,

@@ -1,6 +1,7 @@
-//! The test programs: which there are, which of them `--quick` runs, and which need the machine for
-//! themselves.
+//! The test programs: which there are, which of their promises `--quick` runs, and which need the
+//! machine for themselves.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -9,35 +10,37 @@ use serde_json::Value;
 
 use crate::workspace;
 
-/// What `--quick` runs besides unit tests: a promise of each area.
+/// What `--quick` runs besides unit tests: promises of each area, and no long ones.
 const QUICK: [&str; 8] = [
-    "a_dry_run_tells_what_a_change_does",
-    "a_flow_opens_one_interface",
-    "attach_keeps_what_is_not_said",
-    "bad_input_changes_nothing",
-    "enforcement_needs_no_process",
-    "flows_can_be_ended",
-    "groups_protect_a_machine",
-    "packets_are_judged_right",
+    "flows/a_flow_opens_one_interface",
+    "flows/flows_can_be_ended",
+    "lifecycle/enforcement_needs_no_process",
+    "packets/groups_protect_a_machine",
+    "packets/packets_are_judged_right",
+    "policy/attach_keeps_what_is_not_said",
+    "policy/bad_input_changes_nothing",
+    "updates/a_dry_run_tells_what_a_change_does",
 ];
 
 /// They fill every CPU or much memory, or install packages: another program beside them would be cut
 /// short, or they by it.
 const ALONE: [&str; 4] = [
-    "flows_stay_whole_in_parallel_traffic",
-    "large_policies_fit",
-    "the_image_runs_alone",
-    "the_package_leaves_nothing",
+    "flows/flows_stay_whole_in_parallel_traffic",
+    "policy/large_policies_fit",
+    "lifecycle/the_image_runs_alone",
+    "lifecycle/the_package_leaves_nothing",
 ];
 
-/// A program that cargo has built from tests.
-#[derive(Debug, PartialEq, Eq)]
+/// A program that cargo has built from tests, or one promise of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Program {
-    /// The name of the crate or of the file.
+    /// The name of the crate, or of the group and its promise.
     pub(super) name: String,
     path: PathBuf,
     /// The package's folder, where cargo runs it.
     folder: PathBuf,
+    /// The module that is run, if not all of them are.
+    promise: Option<String>,
 }
 
 impl Program {
@@ -53,30 +56,69 @@ impl Program {
             .current_dir(&self.folder)
             .env("SG_CTL", sg_ctl)
             .env("CARGO_MANIFEST_DIR", &self.folder)
-            .arg("--show-output");
+            .arg("--show-output")
+            .args(self.promise.iter().map(|promise| format!("{promise}::")));
         command
+    }
+
+    /// A group of promises is run promise by promise, so that none waits for a long one of its group.
+    /// Other programs are left whole.
+    fn promises(self) -> Result<Vec<Self>> {
+        if !self.folder.join("tests").join(&self.name).is_dir() {
+            return Ok(vec![self]);
+        }
+        let mut list = workspace::command(&self.path.to_string_lossy());
+        let list = workspace::output(list.args(["--list", "--format=terse"]))?;
+        let promises = promises(&list).into_iter().map(|promise| Self {
+            name: format!("{}/{promise}", self.name),
+            promise: Some(promise.to_owned()),
+            ..self.clone()
+        });
+        Ok(promises.collect())
     }
 }
 
-/// Builds the programs, and `sg-ctl` as packages hold it.
-pub(super) fn build(is_quick: bool) -> Result<(Vec<Program>, PathBuf)> {
-    let mut arguments = vec!["test".to_owned(), "--no-run".to_owned()];
-    if is_quick {
-        arguments.extend(["--lib".to_owned(), "--bins".to_owned()]);
-        arguments.extend(QUICK.map(|name| format!("--test={name}")));
+/// The modules in a test program's list of its tests.
+fn promises(list: &str) -> BTreeSet<&str> {
+    let modules = list.lines().filter_map(|line| line.split_once("::"));
+    modules.map(|(module, _)| module).collect()
+}
+
+/// What cargo has built.
+pub(super) struct Built {
+    pub(super) programs: Vec<Program>,
+    /// How many promises were left out.
+    pub(super) left_out: usize,
+    /// `sg-ctl` as packages hold it.
+    pub(super) sg_ctl: PathBuf,
+}
+
+/// Builds the programs that are run.
+pub(super) fn build(is_quick: bool) -> Result<Built> {
+    let built = programs(&messages(&["test", "--no-run"])?);
+    ensure!(!built.is_empty(), "cargo has built no tests");
+    let mut programs = Vec::new();
+    for program in built {
+        programs.extend(program.promises()?);
     }
-    let programs = programs(&messages(&arguments)?);
-    ensure!(!programs.is_empty(), "cargo has built no tests");
-    let build = ["build", "--package=sg-ctl", "--bin=sg-ctl"].map(str::to_owned);
-    let built = messages(&build)?;
+    let all = programs.len();
+    if is_quick {
+        programs
+            .retain(|program| program.promise.is_none() || QUICK.contains(&program.name.as_str()));
+    }
+    let built = messages(&["build", "--package=sg-ctl", "--bin=sg-ctl"])?;
     let mut built = built.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    Ok((programs, built.next().context("cargo has built no sg-ctl")?))
+    Ok(Built {
+        left_out: all - programs.len(),
+        programs,
+        sg_ctl: built.next().context("cargo has built no sg-ctl")?,
+    })
 }
 
-fn messages(arguments: &[String]) -> Result<String> {
+fn messages(arguments: &[&str]) -> Result<String> {
     let mut cargo = workspace::command("cargo");
     cargo
         .args(arguments)
@@ -96,29 +138,50 @@ fn programs(messages: &str) -> Vec<Program> {
             name: message["target"]["name"].as_str()?.to_owned(),
             path: message["executable"].as_str()?.into(),
             folder: manifest.parent()?.to_owned(),
+            promise: None,
         })
     });
     programs.collect()
 }
 
-/// How many promises there are that `--quick` leaves out.
-pub(super) fn left_out() -> Result<usize> {
-    let folder = workspace::root().join("tests/tests");
-    let entries = folder.read_dir().context("listing tests/tests")?;
-    Ok(entries.count().saturating_sub(QUICK.len()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
-    fn every_program_that_is_named_is_there() {
+    fn every_promise_that_is_named_is_there() {
         let folder = workspace::root().join("tests/tests");
         for name in QUICK.iter().chain(&ALONE) {
-            let is_there = folder.join(format!("{name}.rs")).exists() || folder.join(name).exists();
-            assert!(is_there, "{name}");
+            assert!(folder.join(format!("{name}.rs")).is_file(), "{name}");
         }
+    }
+
+    /// Cargo says nothing of a file that no group mentions.
+    #[test]
+    fn every_file_is_a_promise_of_its_group() -> Result<()> {
+        for group in workspace::root().join("tests/tests").read_dir()? {
+            let group = group?.path();
+            let main = fs::read_to_string(group.join("main.rs"))?;
+            for file in group.read_dir()? {
+                let file = file?.path();
+                let promise = file.file_stem().context("a file has a name")?;
+                let module = format!("\nmod {};\n", promise.to_string_lossy());
+                let is_main = promise == "main";
+                assert!(is_main || main.contains(&module), "{}", file.display());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_group_has_the_promises_that_its_tests_are_in() {
+        let list = "one::a: test\ntwo::inner::b: test\none::c: test\n";
+        assert_eq!(
+            promises(list).into_iter().collect::<Vec<_>>(),
+            ["one", "two"]
+        );
     }
 
     #[test]
@@ -130,6 +193,7 @@ mod tests {
             name: "flows".to_owned(),
             path: "/there/deps/flows-1".into(),
             folder: "/there/tests".into(),
+            promise: None,
         };
         assert_eq!(programs(messages), [expected]);
     }

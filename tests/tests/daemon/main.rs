@@ -1,0 +1,3 @@
+//! The daemon, which follows the machine.
+
+mod the_daemon_follows_the_machine;
