@@ -22,7 +22,7 @@ use nix::mount::{MntFlags, umount2};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::lab::Host;
+use crate::lab::{Host, Lab, Pair};
 
 /// No command of sg takes this long; a hanging one must not hang the tests.
 const LONGEST_RUN: Duration = Duration::from_secs(180);
@@ -60,6 +60,14 @@ impl Sg {
             folder,
             uses_filters: AtomicBool::new(false),
         })
+    }
+
+    /// The usual two machines, one of which an instance protects by this policy.
+    pub fn protecting(policy: &str) -> Result<(Pair, Self)> {
+        let pair = Lab::pair()?;
+        let sg = Self::on(&pair.host)?;
+        sg.apply(policy)?;
+        Ok((pair, sg))
     }
 
     /// Has the commands from here on attach as on a kernel without TCX links, or not any more.
@@ -272,6 +280,22 @@ impl Sg {
         let ran = self.run(&arguments)?;
         ensure!(matches!(ran.code, Some(0 | 1)), "{ran}");
         serde_json::from_str(&ran.stdout).with_context(|| format!("not JSON: {ran}"))
+    }
+
+    /// How many packets of the first interface were counted for these reasons, as `stats` has them.
+    pub fn packets(&self, reasons: impl Fn(&Value) -> bool) -> Result<u64> {
+        let stats = self.json(&["stats"])?;
+        let counted = stats["interfaces"][0]["reasons"].as_array();
+        let counted = counted.context("no reasons")?.iter();
+        let packets = counted.filter(|reason| reasons(reason));
+        let packets = packets.map(|reason| reason["packets"].as_u64());
+        packets.sum::<Option<u64>>().context("no number")
+    }
+
+    /// Leaves what a reboot leaves: no pins, and an empty run folder.
+    pub fn reboot(&self) -> Result<()> {
+        umount2(&self.run_dir().join("bpf"), MntFlags::empty()).context("unmounting the pins")?;
+        fs::remove_dir_all(self.run_dir()).context("emptying the run folder")
     }
 
     fn detach_all(&self) -> Result<()> {

@@ -16,7 +16,7 @@ use anyhow::{Context, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::lab::Host;
+use crate::lab::{Host, Pair};
 use crate::packets::internet_checksum;
 
 /// How long to wait for an answer. On a veth the kernel hands a packet to the other end at once;
@@ -88,6 +88,14 @@ pub fn tcp_connects<'a>(from: impl Into<Origin<'a>>, to: &str) -> Result<Outcome
     // A reset frees the flow's ports on both machines at once, so that the next test may use them.
     socket.set_linger(Some(Duration::ZERO))?;
     Ok(outcome)
+}
+
+/// What becomes of connections to ports 80 and 81 of the usual protected machine.
+pub fn ports_80_and_81(pair: &Pair) -> Result<[Outcome; 2]> {
+    Ok([
+        tcp_connects(&pair.world, "10.0.0.10:80")?,
+        tcp_connects(&pair.world, "10.0.0.10:81")?,
+    ])
 }
 
 /// Whether one datagram reaches an [`UdpEcho`] and comes back.

@@ -56,9 +56,7 @@ struct Scene {
 
 /// More fields of the policy's interface, and more interfaces.
 fn scene(more: &str) -> Result<Scene> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&POLICY.replace("MORE", more))?;
+    let (pair, sg) = Sg::protecting(&POLICY.replace("MORE", more))?;
     let listener = TcpEcho::listen(&pair.host, ":22")?;
     let sessions: Result<_> = (0..SESSIONS)
         .map(|number| {

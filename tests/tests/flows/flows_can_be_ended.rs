@@ -1,7 +1,6 @@
 //! Flows are shown with their rules, and ended on request: exactly those that are asked for.
 
 use anyhow::{Result, ensure};
-use tests::lab::Lab;
 use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{Session, TcpEcho};
@@ -15,9 +14,7 @@ interfaces:
 
 #[test]
 fn ending_a_flow_cuts_a_connection_that_no_rule_allows_any_more() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut cut = Session::open(pair.world.at("203.0.113.5")?, "10.0.0.10:22")?;
     let mut kept = Session::open(pair.world.at("198.51.100.7")?, "10.0.0.10:22")?;
@@ -42,9 +39,8 @@ fn ending_a_flow_cuts_a_connection_that_no_rule_allows_any_more() -> Result<()> 
 
 #[test]
 fn ending_a_flow_leaves_room_for_another() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&POLICY.replace("groups: [ssh]}", "groups: [ssh], max_flows: 1}"))?;
+    let (pair, sg) =
+        Sg::protecting(&POLICY.replace("groups: [ssh]}", "groups: [ssh], max_flows: 1}"))?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let world = || pair.world.at("203.0.113.5");
     let mut first = Session::open(world()?, "10.0.0.10:22")?;
@@ -63,9 +59,7 @@ fn ending_a_flow_leaves_room_for_another() -> Result<()> {
 
 #[test]
 fn nothing_ends_unless_it_is_asked_for() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut session = Session::open(pair.world.at("203.0.113.5")?, "10.0.0.10:22")?;
     ensure!(session.echoes()? == Connected);
@@ -96,9 +90,7 @@ fn nothing_ends_unless_it_is_asked_for() -> Result<()> {
 
 #[test]
 fn a_flow_is_shown_with_its_rule() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut session = Session::open(pair.world.at("203.0.113.5")?, "10.0.0.10:22")?;
     ensure!(session.echoes()? == Connected);

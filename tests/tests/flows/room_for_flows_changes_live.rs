@@ -39,9 +39,7 @@ struct Scene {
 impl Scene {
     /// Open connections whose rule has gone.
     fn set() -> Result<Self> {
-        let pair = Lab::pair()?;
-        let sg = Sg::on(&pair.host)?;
-        sg.apply(OPEN)?;
+        let (pair, sg) = Sg::protecting(OPEN)?;
         let echo = TcpEcho::listen(&pair.host, ":7")?;
         let mut sessions = Vec::new();
         for _ in 0..SESSIONS {
@@ -177,9 +175,7 @@ fn the_room_that_was_asked_for_outlives_the_last_interface() -> Result<()> {
 
 #[test]
 fn a_policy_that_does_not_fit_names_the_setting_that_helps() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(OPEN)?;
+    let (_pair, sg) = Sg::protecting(OPEN)?;
     sg.run(&["limits", "set", "rules=2"])?.succeeded()?;
     let rule = |port: &str| {
         let words = [

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 use sg_ctl::store::{SqliteStore, Store as _};
-use tests::lab::{Lab, Pair};
+use tests::lab::Pair;
 use tests::sg::{Ran, Sg};
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{TcpEcho, tcp_connects};
@@ -21,9 +21,7 @@ struct Machine {
 
 impl Machine {
     fn protected() -> Result<Self> {
-        let pair = Lab::pair()?;
-        let sg = Sg::on(&pair.host)?;
-        sg.apply(POLICY)?;
+        let (pair, sg) = Sg::protecting(POLICY)?;
         let _listeners = [
             TcpEcho::listen(&pair.host, ":80")?,
             TcpEcho::listen(&pair.host, ":81")?,

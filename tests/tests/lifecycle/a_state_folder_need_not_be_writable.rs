@@ -26,12 +26,6 @@ const RULE: [&str; 9] = [
     "--from",
 ];
 
-/// What a reboot takes away: `/run`, with every program and map.
-fn reboot(sg: &Sg) -> Result<()> {
-    umount2(&sg.run_dir().join("bpf"), MntFlags::empty()).context("unmounting the pins")?;
-    fs::remove_dir_all(sg.run_dir()).context("emptying the run folder")
-}
-
 fn mount_on(path: &Path, kind: Option<&str>, flags: MsFlags, data: Option<&str>) -> Result<()> {
     mount(Some(path), path, kind, flags, data).with_context(|| format!("on {}", path.display()))
 }
@@ -104,7 +98,7 @@ fn a_read_only_folder_is_read_with_the_log_that_is_there() -> Result<()> {
     fs::remove_dir_all(&state)?;
     fs::rename(&copy, &state)?;
     fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
-    reboot(&sg)?;
+    sg.reboot()?;
     make_read_only(&state)?;
     boots_and_answers(&pair, &sg, "Read-only file system")?;
     umount2(&state, MntFlags::empty())?;
@@ -128,7 +122,7 @@ fn a_full_folder_is_read() -> Result<()> {
     sg.apply(POLICY)?;
     let words = [&RULE[..], &["::/0"]].concat();
     sg.run(&words)?.succeeded()?;
-    reboot(&sg)?;
+    sg.reboot()?;
     let filling = state.join("filling");
     let filled = fs::write(&filling, vec![0; 2 << 20]);
     ensure!(filled.is_err(), "it is not full");

@@ -201,9 +201,7 @@ fn upgrades_under_traffic(upgrades: usize, has_filters: impl Fn(usize) -> bool) 
 
 #[test]
 fn a_version_with_other_tables_is_refused_until_it_is_asked_to_take_over() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _listener = TcpEcho::listen(&pair.host, ":7")?;
     let is_protected = || -> Result<bool> {
         let open = tcp_connects(&pair.world, "10.0.0.10:7")?;
@@ -235,9 +233,7 @@ fn a_version_with_other_tables_is_refused_until_it_is_asked_to_take_over() -> Re
 /// Earlier versions had the counters of reasons beside the flows, where this one does not look.
 #[test]
 fn a_build_that_counts_elsewhere_is_taken_over_with_its_flows() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _listener = TcpEcho::listen(&pair.host, ":7")?;
     let mut session = Session::open(pair.world.at("10.0.0.1:40000")?, "10.0.0.10:7")?;
     ensure!(session.echoes()? == Connected);

@@ -4,19 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::{Lab, Pair};
+use tests::lab::Lab;
 use tests::sg::Sg;
-use tests::sockets::{Outcome, TcpEcho, tcp_connects};
+use tests::sockets::{Outcome, TcpEcho, ports_80_and_81};
 
 const POLICY: &str = "{groups: {web: {ingress: [{protocol: tcp, ports: 80, from: 0.0.0.0/0}]}}, \
                       interfaces: {eth0: {groups: [web]}}}";
-
-fn outcomes(pair: &Pair) -> Result<[Outcome; 2]> {
-    Ok([
-        tcp_connects(&pair.world, "10.0.0.10:80")?,
-        tcp_connects(&pair.world, "10.0.0.10:81")?,
-    ])
-}
 
 const ENFORCED: [Outcome; 2] = [Outcome::Connected, Outcome::TimedOut];
 const OPEN: [Outcome; 2] = [Outcome::Connected, Outcome::Refused];
@@ -45,13 +38,13 @@ fn it_enforces_while_no_process_runs_and_leaves_nothing_when_detached() -> Resul
     let pair = Lab::pair()?;
     let _web = TcpEcho::listen(&pair.host, ":80")?;
     let sg = Sg::on(&pair.host)?;
-    ensure!(outcomes(&pair)? == OPEN);
+    ensure!(ports_80_and_81(&pair)? == OPEN);
     sg.apply(POLICY)?;
     ensure!(processes_of(&sg) == 0, "a process of sg is left running");
-    ensure!(outcomes(&pair)? == ENFORCED);
+    ensure!(ports_80_and_81(&pair)? == ENFORCED);
     ensure!(mounts_below(&sg.run_dir())? == 1);
     sg.run(&["detach", "eth0"])?.succeeded()?;
-    ensure!(outcomes(&pair)? == OPEN);
+    ensure!(ports_80_and_81(&pair)? == OPEN);
     ensure!(mounts_below(&sg.run_dir())? == 0, "a mount is left");
     ensure!(
         !sg.run_dir().join("bpf").exists(),
@@ -79,6 +72,6 @@ fn an_interface_that_is_made_again_is_protected_after_restore() -> Result<()> {
     pair.world.add_addresses("eth0", &["10.0.0.1/24"])?;
     pair.host.add_addresses("eth0", &["10.0.0.10/24"])?;
     sg.run(&["restore"])?.succeeded()?;
-    ensure!(outcomes(&pair)? == ENFORCED);
+    ensure!(ports_80_and_81(&pair)? == ENFORCED);
     Ok(())
 }

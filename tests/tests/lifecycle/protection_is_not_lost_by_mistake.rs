@@ -31,9 +31,7 @@ fn rename(pair: &Pair, from: &str, to: &str) -> Result<()> {
 
 #[test]
 fn a_renamed_interface_stays_protected_and_follows_its_policy() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(CLOSED)?;
+    let (pair, sg) = Sg::protecting(CLOSED)?;
     let _listener = TcpEcho::listen(&pair.host, "10.0.0.10:80")?;
     rename(&pair, "eth0", "lan0")?;
     let connects = || tcp_connects(&pair.world, "10.0.0.10:80");
@@ -62,9 +60,7 @@ fn a_renamed_interface_stays_protected_and_follows_its_policy() -> Result<()> {
 
 #[test]
 fn where_another_device_takes_the_name_both_are_protected() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&CLOSED.replace("xdp", "tc"))?;
+    let (pair, sg) = Sg::protecting(&CLOSED.replace("xdp", "tc"))?;
     let _listener = TcpEcho::listen(&pair.host, ":80")?;
     rename(&pair, "eth0", "lan0")?;
     pair.lab.join((&pair.world, "eth1"), (&pair.host, "eth0"))?;
@@ -215,9 +211,7 @@ interfaces:
 
 #[test]
 fn an_interface_changes_its_side_and_hook_without_replacing_anything() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(CLOSED)?;
+    let (pair, sg) = Sg::protecting(CLOSED)?;
     let _listener = TcpEcho::listen(&pair.host, "10.0.0.10:80")?;
     for hook in ["tc", "xdp", "auto", "xdp"] {
         sg.run(&["attach", "eth0", "--group", "g", "--hook", hook])?

@@ -31,9 +31,7 @@ interfaces:
 ";
 
 fn protected(hook: &str) -> Result<(Pair, Sg, TcpEcho)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&POLICY.replace("HOOK", hook))?;
+    let (pair, sg) = Sg::protecting(&POLICY.replace("HOOK", hook))?;
     let ssh = TcpEcho::listen(&pair.host, ":22")?;
     Ok((pair, sg, ssh))
 }

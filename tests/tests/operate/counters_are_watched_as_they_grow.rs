@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::Pid;
 use tests::inject::Injector;
-use tests::lab::{Lab, Pair};
+use tests::lab::Pair;
 use tests::packets::words::frame;
 use tests::running::Running;
 use tests::sg::Sg;
@@ -22,13 +22,6 @@ use tests::sg::Sg;
 const POLICY: &str =
     "{groups: {web: {ingress: [{protocol: tcp, ports: 80, from: 203.0.113.0/24}]}},
                        interfaces: {eth0: {groups: [web]}}}";
-
-fn protected() -> Result<(Pair, Sg)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
-    Ok((pair, sg))
-}
 
 /// Sends one packet that no rule admits.
 fn refused(pair: &Pair) -> Result<()> {
@@ -38,7 +31,7 @@ fn refused(pair: &Pair) -> Result<()> {
 
 #[test]
 fn a_pipe_gets_a_line_for_what_has_grown() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let watch = Running::reading(sg.spawn(&["stats", "--watch", "1"])?)?;
     let deadline = Instant::now() + Duration::from_secs(20);
     let line = loop {
@@ -59,7 +52,7 @@ fn a_pipe_gets_a_line_for_what_has_grown() -> Result<()> {
 
 #[test]
 fn json_gives_totals_and_rates() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let watch = Running::reading(sg.spawn(&["stats", "--watch", "1", "--json"])?)?;
     let has_grown = |look: &serde_json::Value| {
         let rates = look["interfaces"][0]["rates"].as_array();
@@ -175,7 +168,7 @@ impl Drop for Screen {
 
 #[test]
 fn top_shows_drops_with_their_peer_and_q_ends_it() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let mut top = Screen::with(&sg, &["top"])?;
     top.shows("eth0")?;
     refused(&pair)?;
@@ -186,7 +179,7 @@ fn top_shows_drops_with_their_peer_and_q_ends_it() -> Result<()> {
 
 #[test]
 fn a_terminated_top_leaves_the_terminal_as_it_was() -> Result<()> {
-    let (_pair, sg) = protected()?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     for arguments in [&["top"][..], &["stats", "--watch"]] {
         let screen = Screen::with(&sg, arguments)?;
         screen.shows("eth0")?;
@@ -199,7 +192,7 @@ fn a_terminated_top_leaves_the_terminal_as_it_was() -> Result<()> {
 
 #[test]
 fn top_without_a_terminal_says_what_to_do() -> Result<()> {
-    let (_pair, sg) = protected()?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     let ran = sg.run(&["top"])?;
     ensure!(ran.code == Some(2), "{ran}");
     ensure!(ran.stderr.contains("stats --watch"), "{ran}");

@@ -18,9 +18,7 @@ interfaces:
 
 /// A machine that may talk to ports 443 and 444, and a world that listens on 443.
 fn client() -> Result<(Pair, Sg, TcpEcho)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let listener = TcpEcho::listen(&pair.world, ":443")?;
     Ok((pair, sg, listener))
 }

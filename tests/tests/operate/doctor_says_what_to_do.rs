@@ -15,9 +15,7 @@ fn check<'a>(told: &'a Value, name: &str) -> Result<Vec<&'a Value>> {
 
 #[test]
 fn a_sound_machine_has_no_problem_and_a_detached_one_has() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply("{groups: {web: {}}, interfaces: {eth0: {groups: [web]}}}")?;
+    let (pair, sg) = Sg::protecting("{groups: {web: {}}, interfaces: {eth0: {groups: [web]}}}")?;
     let sound = sg.run(&["doctor"])?;
     ensure!(sound.code == Some(0), "{sound}");
     ensure!(sound.stdout.contains("0 problems"), "{sound}");
@@ -109,9 +107,7 @@ fn the_capabilities_that_it_takes_are_those_that_are_named() -> Result<()> {
 
 #[test]
 fn other_filters_and_ways_past_a_protected_interface_are_told() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply("{groups: {g: {}}, interfaces: {eth0: {groups: [g]}}}")?;
+    let (pair, sg) = Sg::protecting("{groups: {g: {}}, interfaces: {eth0: {groups: [g]}}}")?;
     let doctor = || Ok::<_, anyhow::Error>(sg.run(&["doctor"])?.stdout);
     let quiet = doctor()?;
     ensure!(

@@ -9,7 +9,7 @@ use aya::maps::{Array, Map, MapData, RingBuf};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::inject::Injector;
-use tests::lab::{Lab, Pair};
+use tests::lab::Pair;
 use tests::packets::words::frame;
 use tests::running::Running;
 use tests::sg::Sg;
@@ -19,13 +19,6 @@ const POLICY: &str =
     "{groups: {web: {ingress: [{protocol: tcp, ports: 80, from: 203.0.113.0/24}]}},
                        interfaces: {eth0: {groups: [web]}}}";
 const FOLLOW: &[&str] = &["events", "--follow", "--json"];
-
-fn protected() -> Result<(Pair, Sg)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
-    Ok((pair, sg))
-}
 
 fn follow(sg: &Sg, more: &[&str]) -> Result<Running> {
     Running::reading(sg.spawn(&[FOLLOW, more].concat())?)
@@ -48,16 +41,7 @@ fn when_it_listens(pair: &Pair, reader: &Running) -> Result<Value> {
 
 /// What was counted at the interface's ingress for want of a rule.
 fn dropped(sg: &Sg) -> Result<u64> {
-    let stats = sg.json(&["stats"])?;
-    let reasons = stats["interfaces"][0]["reasons"]
-        .as_array()
-        .context("no reasons")?;
-    let counted = reasons
-        .iter()
-        .filter(|counted| is_drop(&with_kind(counted)));
-    Ok(counted
-        .filter_map(|counted| counted["packets"].as_u64())
-        .sum())
+    sg.packets(|counted| is_drop(&with_kind(counted)))
 }
 
 fn with_kind(counted: &Value) -> Value {
@@ -90,7 +74,7 @@ fn in_ring(sg: &Sg) -> Result<usize> {
 
 #[test]
 fn a_dropped_syn_is_told_with_its_reason_and_peer() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let reader = follow(&sg, &["--peer", "198.51.100.0/24", "--reason", "no-rule"])?;
     let event = reader.json_when(|| refused(&pair, 4_000), |event| event["event"] == "drop")?;
     for (field, value) in [
@@ -122,7 +106,7 @@ fn a_dropped_syn_is_told_with_its_reason_and_peer() -> Result<()> {
 
 #[test]
 fn a_new_flow_is_told_with_its_rule() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _web = TcpEcho::listen(&pair.host, ":80")?;
     let reader = follow(&sg, &["--new-flows"])?;
     let connect = || {
@@ -146,7 +130,7 @@ fn a_new_flow_is_told_with_its_rule() -> Result<()> {
 #[test]
 fn in_a_flood_events_and_untold_packets_are_all_that_was_dropped() -> Result<()> {
     const FLOOD: u16 = 20_000;
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let reader = follow(&sg, &[])?;
     when_it_listens(&pair, &reader)?;
     while reader.line_within(Duration::from_secs(1))?.is_some() {}
@@ -182,7 +166,7 @@ fn in_a_flood_events_and_untold_packets_are_all_that_was_dropped() -> Result<()>
 
 #[test]
 fn a_reader_that_was_stopped_says_how_much_it_has_missed() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let reader = follow(&sg, &[])?;
     when_it_listens(&pair, &reader)?;
     while reader.line_within(Duration::from_secs(1))?.is_some() {}
@@ -233,7 +217,7 @@ fn a_reader_that_was_stopped_says_how_much_it_has_missed() -> Result<()> {
 
 #[test]
 fn without_a_reader_nothing_is_written() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     for port in 1..100 {
         refused(&pair, port)?;
     }
@@ -245,7 +229,7 @@ fn without_a_reader_nothing_is_written() -> Result<()> {
 
 #[test]
 fn a_killed_reader_ends_the_writing() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let reader = follow(&sg, &[])?;
     when_it_listens(&pair, &reader)?;
     ensure!(wanted(&sg)? == 1);
@@ -266,7 +250,7 @@ fn a_killed_reader_ends_the_writing() -> Result<()> {
 
 #[test]
 fn four_read_side_by_side_and_a_fifth_is_told_why_not() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let readers: Vec<_> = (0..4).map(|_| follow(&sg, &[])).collect::<Result<_>>()?;
     for reader in &readers {
         when_it_listens(&pair, reader)?;
@@ -289,7 +273,7 @@ fn four_read_side_by_side_and_a_fifth_is_told_why_not() -> Result<()> {
 
 #[test]
 fn readers_go_on_when_everything_was_detached_and_attached_again() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let reader = follow(&sg, &[])?;
     when_it_listens(&pair, &reader)?;
     sg.run(&["detach", "eth0"])?.succeeded()?;

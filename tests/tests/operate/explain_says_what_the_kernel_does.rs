@@ -5,18 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::lab::{Lab, Pair};
+use tests::lab::Lab;
 use tests::sg::{Ran, Sg};
 use tests::sockets::Outcome::{self, Connected, TimedOut};
 use tests::sockets::{Session, TcpEcho, UdpEcho, ping, tcp_connects, udp_roundtrip};
-
-/// A machine with this policy, and the world.
-fn protected(policy: &str) -> Result<(Pair, Sg)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(policy)?;
-    Ok((pair, sg))
-}
 
 /// Rules of every kind, one set for each interface in turn.
 const POLICIES: [&str; 5] = [
@@ -53,7 +45,7 @@ fn explained(sg: &Sg, words: &str) -> Result<(bool, Ran)> {
 fn the_verdict_is_what_real_packets_get() -> Result<()> {
     let (mut passed, mut dropped) = (0, 0);
     for policy in POLICIES {
-        let (pair, sg) = protected(policy)?;
+        let (pair, sg) = Sg::protecting(policy)?;
         let _listeners = (
             TcpEcho::listen(&pair.host, ":22")?,
             TcpEcho::listen(&pair.host, ":23")?,
@@ -115,7 +107,7 @@ interfaces:
 
 #[test]
 fn it_names_the_rule_that_admits_and_those_that_nearly_do() -> Result<()> {
-    let (_pair, sg) = protected(OFFICE)?;
+    let (_pair, sg) = Sg::protecting(OFFICE)?;
     let told = sg.json(&["explain", "eth0", "ingress", "ssh", "203.0.113.5"])?;
     ensure!(
         told["verdict"] == "pass" && told["reason"] == "rule",
@@ -169,7 +161,7 @@ fn it_names_the_rule_that_admits_and_those_that_nearly_do() -> Result<()> {
 
 #[test]
 fn the_command_it_gives_allows_what_was_dropped() -> Result<()> {
-    let (pair, sg) = protected(OFFICE)?;
+    let (pair, sg) = Sg::protecting(OFFICE)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let from = || pair.world.at("198.51.100.7");
     ensure!(tcp_connects(from()?, "10.0.0.10:22")? == TimedOut);
@@ -188,7 +180,7 @@ fn the_command_it_gives_allows_what_was_dropped() -> Result<()> {
 
 #[test]
 fn asking_opens_no_flow_and_counts_nothing() -> Result<()> {
-    let (pair, sg) = protected(OFFICE)?;
+    let (pair, sg) = Sg::protecting(OFFICE)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut session = Session::open(pair.world.at("203.0.113.5:41000")?, "10.0.0.10:22")?;
     ensure!(session.echoes()? == Connected);
@@ -227,7 +219,7 @@ fn asking_opens_no_flow_and_counts_nothing() -> Result<()> {
 
 #[test]
 fn a_packet_of_a_live_flow_is_told_to_be_tracked() -> Result<()> {
-    let (pair, sg) = protected(OFFICE)?;
+    let (pair, sg) = Sg::protecting(OFFICE)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut session = Session::open(pair.world.at("203.0.113.5:41000")?, "10.0.0.10:22")?;
     ensure!(session.echoes()? == Connected);
@@ -303,7 +295,7 @@ fn between_two_protected_interfaces_both_have_to_let_it_pass() -> Result<()> {
 
 #[test]
 fn an_interface_that_is_not_protected_is_no_question() -> Result<()> {
-    let (pair, sg) = protected(OFFICE)?;
+    let (pair, sg) = Sg::protecting(OFFICE)?;
     let refused = sg.run(&["explain", "eth1", "ingress", "ssh", "10.0.0.1"])?;
     ensure!(refused.code == Some(2), "{refused}");
     ensure!(

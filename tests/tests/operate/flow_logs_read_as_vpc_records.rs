@@ -213,9 +213,7 @@ fn now() -> Result<u64> {
 
 #[test]
 fn a_pause_is_logged_as_one_and_not_as_silence() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("flows.log");
     let log = logging(&sg, &path)?;
@@ -238,9 +236,7 @@ fn a_pause_is_logged_as_one_and_not_as_silence() -> Result<()> {
 
 #[test]
 fn a_file_that_was_moved_or_removed_is_opened_anew() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("flows.log");
     let log = logging(&sg, &path)?;
@@ -257,9 +253,7 @@ fn a_file_that_was_moved_or_removed_is_opened_anew() -> Result<()> {
 
 #[test]
 fn a_full_disk_leaves_whole_lines_and_what_was_lost_is_logged() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     let folder = tempfile::tempdir()?;
     let none: Option<&str> = None;
     mount(

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::daemon::Daemon;
-use tests::lab::{Lab, Pair};
+use tests::lab::Pair;
 use tests::running::Running;
 use tests::sg::Sg;
 use tests::sockets::{Outcome, Session, TcpEcho, tcp_connects};
@@ -17,9 +17,7 @@ const POLICY: &str = "{groups: {ssh: {ingress: [{service: ssh, from: 10.0.0.0/8}
                       interfaces: {eth0: {groups: [ssh], hook: tc}}}";
 
 fn machine() -> Result<(Pair, Sg, TcpEcho)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let ssh = TcpEcho::listen(&pair.host, ":22")?;
     Ok((pair, sg, ssh))
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::{Lab, Pair};
+use tests::lab::Lab;
 use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{Session, TcpEcho, tcp_connects};
@@ -24,13 +24,6 @@ groups:
 interfaces:
   eth0: {groups: [web]}
 ";
-
-fn protected() -> Result<(Pair, Sg)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
-    Ok((pair, sg))
-}
 
 /// The kinds of differences there are.
 fn differences(sg: &Sg) -> Result<Vec<String>> {
@@ -70,7 +63,7 @@ fn pin(sg: &Sg, folder: &str, name: &str) -> Result<String> {
 
 #[test]
 fn a_policy_is_the_same_after_every_change_of_it() -> Result<()> {
-    let (_pair, sg) = protected()?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     ensure!(differences(&sg)?.is_empty(), "{:?}", differences(&sg)?);
     for words in [
         "rule add web --ingress --protocol udp --ports 53 --from pl:office",
@@ -91,7 +84,7 @@ fn a_policy_is_the_same_after_every_change_of_it() -> Result<()> {
 
 #[test]
 fn a_foreign_detach_is_noticed_and_repaired() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let link = pin(&sg, "links", "receive-tc")?;
     pair.host
         .run("bpftool", &["link", "detach", "pinned", &link])?;
@@ -106,7 +99,7 @@ fn a_foreign_detach_is_noticed_and_repaired() -> Result<()> {
 
 #[test]
 fn an_entry_that_somebody_deleted_is_noticed_and_repaired() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let map = pin(&sg, "layout", "MEMBERS")?;
     let dump = pair
         .host
@@ -122,7 +115,7 @@ fn an_entry_that_somebody_deleted_is_noticed_and_repaired() -> Result<()> {
 
 #[test]
 fn another_program_before_ours_is_noticed() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     // Another instance puts its own program first.
     let other = Sg::on(&pair.host)?;
     other.apply(POLICY)?;
@@ -137,9 +130,7 @@ fn another_program_before_ours_is_noticed() -> Result<()> {
 
 #[test]
 fn an_address_that_came_since_is_noticed_and_repaired() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&POLICY.replace("groups: [web]", "groups: [web, admin]"))?;
+    let (pair, sg) = Sg::protecting(&POLICY.replace("groups: [web]", "groups: [web, admin]"))?;
     ensure!(differences(&sg)?.is_empty());
     pair.host.add_addresses("eth0", &["10.0.0.77/24"])?;
     ensure!(differences(&sg)? == ["member"], "{:?}", differences(&sg)?);
@@ -157,7 +148,7 @@ fn pins(sg: &Sg) -> Result<Vec<PathBuf>> {
 
 #[test]
 fn pins_that_somebody_removed_are_noticed_and_come_back_with_what_they_held() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut session = Session::open(pair.world.at("10.0.0.1:40000")?, "10.0.0.10:22")?;
     ensure!(session.echoes()? == Connected);
@@ -208,7 +199,7 @@ fn pins_that_somebody_removed_are_noticed_and_come_back_with_what_they_held() ->
 
 #[test]
 fn a_damaged_record_is_noticed_and_repaired_without_a_gap() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let _listener = TcpEcho::listen(&pair.host, ":81")?;
     for (name, at) in [("installed", 40), ("installed", 2), ("owner", 20)] {
         let path = sg.run_dir().join(name);

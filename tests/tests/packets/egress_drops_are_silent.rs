@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{Ipv4RecvErr, Ipv6RecvErr};
 use socket2::{Domain, Protocol, Socket, Type};
-use tests::lab::{Host, Lab, Pair};
+use tests::lab::Host;
 use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{Session, TcpEcho, UdpEcho};
@@ -35,13 +35,6 @@ interfaces:
 
 fn closed(more: &str) -> String {
     format!("groups:\n  g: {{egress: []}}\ninterfaces:\n  eth0: {{groups: [g]{more}}}\n")
-}
-
-fn machine(more: &str) -> Result<(Pair, Sg)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&policy(more))?;
-    Ok((pair, sg))
 }
 
 /// A datagram socket that hears of errors as those of a resolver and of ping do.
@@ -73,21 +66,14 @@ fn unfreed(host: &Host, socket: &Socket) -> Result<u64> {
 }
 
 fn dropped(sg: &Sg) -> Result<u64> {
-    let stats = sg.json(&["stats"])?;
-    let reasons = stats["interfaces"][0]["reasons"].as_array();
-    let reasons = reasons.context("no reasons")?.iter();
-    let dropped =
-        reasons.filter(|reason| reason["reason"] == "no-rule" && reason["direction"] == "egress");
-    Ok(dropped
-        .filter_map(|reason| reason["packets"].as_u64())
-        .sum())
+    sg.packets(|reason| reason["reason"] == "no-rule" && reason["direction"] == "egress")
 }
 
 const DATAGRAMS: u64 = 500;
 
 #[test]
 fn a_datagram_that_is_dropped_is_sent_as_far_as_its_sender_knows() -> Result<()> {
-    let (pair, sg) = machine("")?;
+    let (pair, sg) = Sg::protecting(&policy(""))?;
     for address in ["10.0.0.1:53", "[2001:db8::1]:53"] {
         let listener = UdpEcho::listen(&pair.world, address)?;
         let socket = listening_to_errors(&pair.host, address.parse()?)?;
@@ -110,7 +96,7 @@ fn a_datagram_that_is_dropped_is_sent_as_far_as_its_sender_knows() -> Result<()>
 
 #[test]
 fn a_datagram_that_is_dropped_is_told_where_that_is_wanted() -> Result<()> {
-    let (pair, sg) = machine(TOLD)?;
+    let (pair, sg) = Sg::protecting(&policy(TOLD))?;
     for address in ["10.0.0.1:53", "[2001:db8::1]:53"] {
         let socket = listening_to_errors(&pair.host, address.parse()?)?;
         // The first one waits for the neighbor's link-layer address, and its sender is gone by then.
@@ -147,7 +133,7 @@ fn connects(host: &Host, to: &str, within: Duration) -> Result<Option<ErrorKind>
 
 #[test]
 fn a_connection_that_is_dropped_is_tried_for_as_long_as_any() -> Result<()> {
-    let (pair, _sg) = machine("")?;
+    let (pair, _sg) = Sg::protecting(&policy(""))?;
     for address in ["10.0.0.1:8", "[2001:db8::1]:8"] {
         let ended = connects(&pair.host, address, LONG)?;
         ensure!(ended.is_none(), "{address} is given up: {ended:?}");
@@ -157,7 +143,7 @@ fn a_connection_that_is_dropped_is_tried_for_as_long_as_any() -> Result<()> {
 
 #[test]
 fn a_connection_outlives_a_change_that_is_taken_back() -> Result<()> {
-    let (pair, sg) = machine("")?;
+    let (pair, sg) = Sg::protecting(&policy(""))?;
     let _listener = TcpEcho::listen(&pair.world, ":7")?;
     let mut sessions = [
         Session::open(&pair.host, "10.0.0.1:7")?,

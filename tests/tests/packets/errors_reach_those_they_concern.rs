@@ -228,9 +228,7 @@ fn a_forged_error_changes_no_route() -> Result<()> {
         inject_forged(&bare)? == [true, true],
         "without sg the kernel believes forged errors, or this test proves nothing"
     );
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(CLIENT_POLICY)?;
+    let (pair, sg) = Sg::protecting(CLIENT_POLICY)?;
     ensure!(
         inject_forged(&pair)? == [false, false],
         "a forged error changed a route: {}",
@@ -242,9 +240,7 @@ fn a_forged_error_changes_no_route() -> Result<()> {
 /// A refusal that quotes a flow of the machine's ends a wait, and one that quotes another does not.
 #[test]
 fn a_refusal_is_believed_for_the_socket_it_quotes_alone() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(CLIENT_POLICY)?;
+    let (pair, sg) = Sg::protecting(CLIENT_POLICY)?;
     // Nobody at this address answers by himself.
     pair.host
         .ip("neighbour add 10.0.0.77 lladdr 02:00:00:00:00:77 dev eth0")?;

@@ -1,7 +1,7 @@
 //! Groups protect a machine: the real binary, real interfaces, real sockets.
 
 use anyhow::{Result, ensure};
-use tests::lab::{Lab, Pair};
+use tests::lab::Lab;
 use tests::sg::Sg;
 use tests::sockets::Outcome::{self, Connected, TimedOut};
 use tests::sockets::{Session, TcpEcho, UdpEcho, ping, tcp_connects, udp_roundtrip};
@@ -10,13 +10,6 @@ use tests::sockets::{Session, TcpEcho, UdpEcho, ping, tcp_connects, udp_roundtri
 fn expect(what: &str, got: Outcome, wanted: Outcome) -> Result<()> {
     ensure!(got == wanted, "{what}: {got:?}, expected {wanted:?}");
     Ok(())
-}
-
-fn pair_with(policy: &str) -> Result<(Pair, Sg)> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(policy)?;
-    Ok((pair, sg))
 }
 
 const OFFICE: &str = "203.0.113.5";
@@ -38,7 +31,7 @@ interfaces:
 ";
 
 fn a_machine_is_protected(hook: &str) -> Result<()> {
-    let (pair, sg) = pair_with(&MACHINE.replace("HOOK", hook))?;
+    let (pair, sg) = Sg::protecting(&MACHINE.replace("HOOK", hook))?;
     let _listeners = (
         TcpEcho::listen(&pair.host, ":22")?,
         TcpEcho::listen(&pair.host, ":443")?,
@@ -148,7 +141,7 @@ fn a_machine_is_protected_at_xdp() -> Result<()> {
 
 #[test]
 fn overlapping_prefixes_give_the_union() -> Result<()> {
-    let (pair, _sg) = pair_with(
+    let (pair, _sg) = Sg::protecting(
         "
 groups:
   g:
@@ -236,7 +229,7 @@ interfaces:
 
 #[test]
 fn a_tracked_flow_survives_its_rule_unless_it_is_to_end_with_it() -> Result<()> {
-    let (pair, sg) = pair_with(MACHINE.replace("HOOK", "auto").as_str())?;
+    let (pair, sg) = Sg::protecting(MACHINE.replace("HOOK", "auto").as_str())?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut session = Session::open(pair.world.at(OFFICE)?, "10.0.0.10:22")?;
     expect("before", session.echoes()?, Connected)?;
@@ -277,7 +270,7 @@ fn a_tracked_flow_survives_its_rule_unless_it_is_to_end_with_it() -> Result<()> 
 #[test]
 fn three_hundred_disjoint_ports_and_their_edges() -> Result<()> {
     let ports: Vec<String> = (0..300).map(|n| (2000 + n * 2).to_string()).collect();
-    let (pair, _sg) = pair_with(&format!(
+    let (pair, _sg) = Sg::protecting(&format!(
         "
 groups:
   g:
@@ -309,7 +302,7 @@ interfaces:
 
 #[test]
 fn nothing_is_left_when_the_last_interface_is_detached() -> Result<()> {
-    let (pair, sg) = pair_with(MACHINE.replace("HOOK", "xdp").as_str())?;
+    let (pair, sg) = Sg::protecting(MACHINE.replace("HOOK", "xdp").as_str())?;
     let _listener = TcpEcho::listen(&pair.host, ":8080")?;
     expect(
         "protected",

@@ -1,7 +1,7 @@
 //! A frame that stands for several packets of the wire counts as so many, also when only its guest
 //! knows how many they are.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::lab::Lab;
 use tests::packets::words::packet;
 use tests::sg::Sg;
@@ -19,15 +19,10 @@ interfaces:
 
 /// What the guest has sent and was admitted, in packets.
 fn admitted(sg: &Sg) -> Result<u64> {
-    let stats = sg.json(&["stats"])?;
-    let reasons = stats["interfaces"][0]["reasons"].as_array();
-    let counted = reasons.context("no reasons")?.iter().filter(|reason| {
+    sg.packets(|reason| {
         reason["direction"] == "egress"
             && (reason["reason"] == "rule" || reason["reason"] == "tracked")
-    });
-    Ok(counted
-        .filter_map(|reason| reason["packets"].as_u64())
-        .sum())
+    })
 }
 
 #[test]

@@ -32,9 +32,7 @@ fn interfaces(sg: &Sg) -> Result<String> {
 
 #[test]
 fn one_setting_changes_and_the_others_stay() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     let before = interfaces(&sg)?;
     let nothing = sg.run(&["attach", "eth0"])?.succeeded()?;
     ensure!(nothing.stdout == "nothing to change\n", "{nothing}");
@@ -66,9 +64,7 @@ fn one_setting_changes_and_the_others_stay() -> Result<()> {
 
 #[test]
 fn the_side_changes_only_when_it_is_said() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     let ran = sg.run(&["attach", "eth0", "--group", "web"])?.succeeded()?;
     ensure!(!ran.stdout.contains("side"), "{ran}");
     let status = sg.json(&["status"])?;
@@ -111,9 +107,8 @@ fn several_interfaces_are_attached_at_once_or_none() -> Result<()> {
 
 #[test]
 fn an_interface_of_another_vpc_is_found_by_its_name() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply("{vpc: prod, groups: {web: {}}, interfaces: {eth0: {groups: [web]}}}")?;
+    let (_pair, sg) =
+        Sg::protecting("{vpc: prod, groups: {web: {}}, interfaces: {eth0: {groups: [web]}}}")?;
     let audited = sg.run(&["attach", "eth0", "--audit"])?.succeeded()?;
     ensure!(
         audited.stdout == "VPC prod\n~ interface eth0: audit no → yes\n",
@@ -131,9 +126,7 @@ fn an_interface_of_another_vpc_is_found_by_its_name() -> Result<()> {
 
 #[test]
 fn a_group_that_it_is_not_in_cannot_be_removed() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     for (group, wanted) in [
         ("other", "interface \"eth0\" is not in group \"other\""),
         ("web,db", "has no group; give it at least one"),
@@ -186,9 +179,8 @@ interfaces:
 
 #[test]
 fn a_vpc_is_listed_and_deleted_when_it_has_no_interfaces() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply("{vpc: prod, groups: {web: {}}, interfaces: {eth0: {groups: [web]}}}")?;
+    let (_pair, sg) =
+        Sg::protecting("{vpc: prod, groups: {web: {}}, interfaces: {eth0: {groups: [web]}}}")?;
     let listed = sg.run(&["vpc", "list"])?.succeeded()?.stdout;
     let words: Vec<_> = listed
         .lines()

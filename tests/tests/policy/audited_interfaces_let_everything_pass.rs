@@ -61,9 +61,7 @@ fn what_no_rule_allows_passes_and_is_counted_at_xdp() -> Result<()> {
 
 #[test]
 fn events_say_that_it_passed() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&POLICY.replace("HOOK", "auto"))?;
+    let (pair, sg) = Sg::protecting(&POLICY.replace("HOOK", "auto"))?;
     let reader = Running::reading(sg.spawn(&["events", "--follow", "--json"])?)?;
     let connect = || tcp_connects(&pair.world, "10.0.0.10:82").map(drop);
     let event = reader.json_when(connect, |event| event["reason"] == "no-rule")?;
@@ -103,26 +101,19 @@ fn one_command_enforces_and_changes_nothing_else() -> Result<()> {
 
 /// Ingress packets that no rule allows: those that passed while audited, and those dropped.
 fn refused(sg: &Sg) -> Result<[u64; 2]> {
-    let stats = sg.json(&["stats", "eth0"])?;
-    let reasons = stats["interfaces"][0]["reasons"].as_array();
-    let reasons = reasons.context("no reasons")?;
     let packets = |audit| {
-        let counted = reasons.iter().filter(|counted| {
+        sg.packets(|counted| {
             counted["direction"] == "ingress"
                 && counted["reason"] == "no-rule"
                 && counted["audit"] == audit
-        });
-        let packets = counted.map(|counted| counted["packets"].as_u64());
-        packets.sum::<Option<u64>>().context("no number")
+        })
     };
     Ok([packets(true)?, packets(false)?])
 }
 
 #[test]
 fn what_would_be_dropped_and_what_is_are_counted_apart() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&POLICY.replace("HOOK", "auto"))?;
+    let (pair, sg) = Sg::protecting(&POLICY.replace("HOOK", "auto"))?;
     let knock = || tcp_connects(&pair.world, "10.0.0.10:82").map(drop);
     knock()?;
     let [audited, dropped] = refused(&sg)?;

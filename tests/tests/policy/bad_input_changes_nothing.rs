@@ -1,7 +1,7 @@
 //! A refused command exits with 2, says why in one place, and changes nothing at all.
 
 use anyhow::Result;
-use tests::lab::{Lab, Pair};
+use tests::lab::Pair;
 use tests::sg::{Ran, Sg};
 use tests::sockets::{Outcome, TcpEcho, tcp_connects};
 
@@ -17,9 +17,7 @@ struct Machine {
 
 impl Machine {
     fn new() -> Result<Self> {
-        let pair = Lab::pair()?;
-        let sg = Sg::on(&pair.host)?;
-        sg.apply(GOOD)?;
+        let (pair, sg) = Sg::protecting(GOOD)?;
         let exported = sg.run(&["export"])?.succeeded()?.stdout;
         let _listeners = [
             TcpEcho::listen(&pair.host, ":80")?,

@@ -60,9 +60,7 @@ fn a_file_is_advised_on_where_its_lines_are() -> Result<()> {
 
 #[test]
 fn rules_in_force_that_nothing_came_by_are_found_until_something_does() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(OPEN)?;
+    let (pair, sg) = Sg::protecting(OPEN)?;
     let _listener = TcpEcho::listen(&pair.host, ":22")?;
     let told = sg.json(&["check"])?;
     let all = [

@@ -13,9 +13,7 @@ interfaces:
 
 #[test]
 fn what_does_not_exist_is_refused_everywhere() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     for (line, wanted) in [
         ("flows list --state open", "there is no state \"open\""),
         (
@@ -77,9 +75,7 @@ fn what_does_not_exist_is_refused_everywhere() -> Result<()> {
 
 #[test]
 fn services_and_times_are_read_by_every_command() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (_pair, sg) = Sg::protecting(POLICY)?;
     for line in [
         "flows list --port https",
         "events --for 100ms --port dns",

@@ -170,9 +170,7 @@ fn spots(rng: &mut fastrand::Rng) -> Vec<(IpAddr, bool, bool)> {
 
 #[test]
 fn a_hundred_thousand_prefixes_are_told_apart_in_the_kernel() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&many_prefixes()?)?;
+    let (pair, sg) = Sg::protecting(&many_prefixes()?)?;
     let dirs = Dirs::create(&DirOptions {
         state_dir: sg.state_dir(),
         run_dir: sg.run_dir(),

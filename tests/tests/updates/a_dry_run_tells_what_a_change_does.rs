@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use tests::lab::{Lab, Pair};
+use tests::lab::Pair;
 use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{Session, TcpEcho};
@@ -30,9 +30,7 @@ struct Machine {
 
 /// Two connections, each by a rule of its own.
 fn machine() -> Result<Machine> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(BOTH)?;
+    let (pair, sg) = Sg::protecting(BOTH)?;
     let listener = TcpEcho::listen(&pair.host, ":22")?;
     let mut going = Session::open(pair.world.at("203.0.113.5")?, "10.0.0.10:22")?;
     let mut staying = Session::open(pair.world.at("198.51.100.7")?, "10.0.0.10:22")?;

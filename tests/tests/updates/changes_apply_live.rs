@@ -6,7 +6,6 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::lab::Lab;
 use tests::sg::Sg;
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{TcpEcho, UdpEcho, tcp_connects, udp_roundtrip};
@@ -51,9 +50,7 @@ interfaces:
 /// Makes changes while packets that rules allow, and packets that none allows, come without a pause.
 /// `changes` says how many it made.
 fn nothing_is_lost_during(changes: impl FnOnce(&Sg) -> Result<usize>) -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(&policy(WAYS[0], 0))?;
+    let (pair, sg) = Sg::protecting(&policy(WAYS[0], 0))?;
     let _listeners = (
         UdpEcho::listen(&pair.host, ":53")?,
         TcpEcho::listen(&pair.host, ":7")?,

@@ -51,9 +51,7 @@ fn counted(sg: &Sg, interface: &str, reason: &str) -> Result<u64> {
 
 #[test]
 fn every_dropped_packet_is_counted_once_while_interfaces_come() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     // Nothing listens, and no rule allows it.
     let socket = pair.world.enter(|| {
         let socket = UdpSocket::bind("10.0.0.1:0")?;
@@ -90,9 +88,7 @@ fn every_dropped_packet_is_counted_once_while_interfaces_come() -> Result<()> {
 
 #[test]
 fn an_interface_counts_from_zero_whatever_had_its_slot_before() -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     pair.world.enter(|| {
         let socket = UdpSocket::bind("10.0.0.1:0")?;
         socket.connect("10.0.0.10:9")?;

@@ -13,7 +13,7 @@ use sg_common::report::Verdict;
 use sg_ctl::crash::Point;
 use sg_ctl::dataplane::Dataplane;
 use sg_ctl::dataplane::measure::{Replay, ReplayHook};
-use tests::lab::{Host, Lab};
+use tests::lab::Host;
 use tests::packets::words::frame;
 use tests::sg::{Sg, crashing_sg_ctl};
 
@@ -100,9 +100,7 @@ fn judge(sg: &Sg, host: &Host, hook: ReplayHook, stage: &Stage) -> Result<usize>
 
 /// Makes changes while both hooks judge.
 fn every_verdict_is_right_during(changes: impl FnOnce(&Sg) -> Result<usize>) -> Result<()> {
-    let pair = Lab::pair()?;
-    let sg = Sg::on(&pair.host)?;
-    sg.apply(POLICY)?;
+    let (pair, sg) = Sg::protecting(POLICY)?;
     let stage = Stage::default();
     let (changed, judged) = thread::scope(|scope| {
         let hooks = [ReplayHook::XdpReceive, ReplayHook::TcReceive];
