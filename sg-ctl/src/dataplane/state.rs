@@ -228,16 +228,10 @@ impl Files {
     pub(super) fn read(&self) -> Result<Option<Record>, Error> {
         // A reader without the lock may meet a record that is just replaced by one of this version.
         for _ in 0..2 {
-            let Some((mut record, written)) = self.read_any_record()? else {
+            let Some((mut record, is_former)) = self.read_any_record()? else {
                 return Ok(None);
             };
-            let Some(written) = written else {
-                return Ok(Some(record));
-            };
-            if self
-                .former
-                .complete(&mut record, written, self.is_marked())?
-            {
+            if !is_former || self.former.complete(&mut record, self.is_marked())? {
                 return Ok(Some(record));
             }
         }
@@ -249,32 +243,26 @@ impl Files {
         Ok(self.read_any_record()?.map(|(record, _)| record))
     }
 
-    /// What was installed, and which earlier version has written it.
-    fn read_any_record(&self) -> Result<Option<(Record, Option<former::Written>)>, Error> {
+    /// What was installed, and whether the earlier version has written it.
+    fn read_any_record(&self) -> Result<Option<(Record, bool)>, Error> {
         let Some(bytes) = read_file(&self.record)? else {
             return Ok(None);
         };
         // Another layout of the record or of the maps is another build's: it is never guessed at.
-        let (record, written) = match seal::open(RECORD, &bytes) {
+        let (record, is_former) = match seal::open(RECORD, &bytes) {
             Opened::Whole { format, content } if format == FORMAT => {
-                (postcard::from_bytes(content).ok(), None)
+                (postcard::from_bytes(content).ok(), false)
             }
-            Opened::Whole { format, content } if format == former::SEALED_FORMAT => (
-                former::sealed_record(content),
-                Some(former::Written::Sealed),
-            ),
             Opened::Whole { .. } => return Err(unreadable(&self.record)),
-            Opened::Unsealed if former::is_record(&bytes) => {
-                (former::record(&bytes), Some(former::Written::Unsealed))
-            }
+            Opened::Unsealed if former::is_record(&bytes) => (former::record(&bytes), true),
             // Versions were counted from one before files were sealed.
             Opened::Unsealed if matches!(bytes[..], [_, _, 1..=2, 0, ..]) => {
                 return Err(unreadable(&self.record));
             }
-            Opened::Unsealed | Opened::Damaged => (None, None),
+            Opened::Unsealed | Opened::Damaged => (None, false),
         };
         let record = record.ok_or_else(|| damaged(&self.record))?;
-        Ok(Some((record, written)))
+        Ok(Some((record, is_former)))
     }
 
     /// Whether a command was interrupted while it wrote maps.
