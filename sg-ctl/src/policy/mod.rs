@@ -8,6 +8,7 @@ pub mod change;
 mod check;
 pub mod defaults;
 pub mod diff;
+mod excerpt;
 pub mod export;
 pub mod fan_out;
 pub mod file;
