@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::controller::{Care, Controller, Done, Plan, await_confirmation};
+use crate::controller::{Care, Controller, Done, Plan, Session, await_confirmation};
 use crate::dirs::DirOptions;
 use crate::show;
 
@@ -38,6 +38,7 @@ impl Confirm {
             plan,
             &Care {
                 confirm_within: self.within,
+                session: Session::current(),
                 tell: &|news| progress.tell(&news),
             },
         );

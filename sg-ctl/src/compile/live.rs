@@ -5,6 +5,7 @@
 //! alone, as they were and as they are to be; what installs images installs the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use sg_common::abi::{GrantKey, GroupSetEntry, MemberKey, Scope};
@@ -299,12 +300,43 @@ impl Live {
         Ok(())
     }
 
+    /// Whether everything that was changed is in force.
+    pub fn is_settled(&self) -> bool {
+        self.unsettled.is_settled()
+    }
+
     /// Everything that is to be in force.
     pub fn image(&mut self) -> Image {
         let mut image = self.image.clone();
         self.put_slices(&mut image, Which::Used);
         image.ids.identities = self.identities.given().clone();
         image
+    }
+
+    /// The same as far as packets between these addresses meet it, without names.
+    pub fn image_around(&mut self, addresses: &[IpAddr]) -> Image {
+        let vpcs = self.vpcs.iter().map(|vpc| vpc.domain.number);
+        let keys = vpcs.flat_map(|vpc| {
+            addresses.iter().map(move |address| MemberKey {
+                vpc,
+                address: Addr::from(*address),
+            })
+        });
+        let members = keys.filter_map(|key| Some((key, *self.image.members.get(&key)?)));
+        let image = &self.image;
+        let mut around = Image {
+            interfaces: image.interfaces.clone(),
+            interface_places: image.interface_places,
+            policies: image.policies.clone(),
+            policy_ranges: image.policy_ranges.clone(),
+            list_ranges: image.list_ranges.clone(),
+            sets: image.sets.clone(),
+            members: members.collect(),
+            grants: image.grants.clone(),
+            ..Image::default()
+        };
+        self.put_slices(&mut around, Which::Used);
+        around
     }
 
     /// The same, where nothing is edited any more.

@@ -1,9 +1,9 @@
 //! A change that takes itself back unless somebody says in time that it did no harm.
 //!
 //! What is to be returned to is kept by the store before the change is made, as a copy of the whole
-//! policy, and the change is not made before a process of its own waits for the deadline. Should
-//! that process die too, the next command that changes anything completes what it was to do, and
-//! so does `restore` at the next boot: a machine that was restarted has lost whoever would have
+//! policy, and the change is not made before somebody waits for the deadline: the daemon where one
+//! runs, a process of its own where none does. Should that one die too, the next command that changes
+//! anything completes what it was to do, and so do a daemon that starts and `restore` at the next boot: a machine that was restarted has lost whoever would have
 //! confirmed. Time is counted on the clock that goes on while the machine sleeps and that nobody
 //! can set.
 
@@ -140,7 +140,10 @@ pub(super) fn begin(
     crash::at(Point::WayBackCopied);
     unconfirmed.store(store)?;
     crash::at(Point::WayBackNoted);
-    if let Err(error) = start_waiter(dirs) {
+    // A daemon that ends meanwhile looks for it once more.
+    if !dirs.has_daemon()
+        && let Err(error) = start_waiter(dirs)
+    {
         end(store)?;
         return Err(error);
     }
@@ -260,8 +263,20 @@ pub fn await_confirmation(options: &DirOptions) -> Result<()> {
     }
 }
 
-/// Lets `status` say why a change is still there.
-fn note_failure(options: &DirOptions, unconfirmed: &Unconfirmed, why: &Error) -> Result<()> {
+/// Has a process wait for the deadline, should there be one: nobody else does from here on.
+pub fn hand_over_confirmation(options: &DirOptions) -> Result<()> {
+    if !SqliteStore::is_in(&options.state_dir).unwrap_or(false) {
+        return Ok(());
+    }
+    let store = SqliteStore::open_to_read(&options.state_dir, &options.run_dir)?;
+    match Unconfirmed::find(&store)? {
+        Some(_) => start_waiter(&Dirs::create(options)?),
+        None => Ok(()),
+    }
+}
+
+/// Lets `status` say why a change that is overdue is still there.
+pub fn note_failure(options: &DirOptions, overdue: &Unconfirmed, why: &Error) -> Result<()> {
     // Whoever holds the lock may be confirming.
     let Ok(_lock) = Dirs::create(options)?.lock() else {
         return Ok(());
@@ -269,7 +284,7 @@ fn note_failure(options: &DirOptions, unconfirmed: &Unconfirmed, why: &Error) ->
     let mut store = SqliteStore::open(&options.state_dir)?;
     // Its deadline may have been moved meanwhile.
     match Unconfirmed::find(&store)? {
-        Some(found) if found.id == unconfirmed.id && found.left().is_zero() => {
+        Some(found) if found.id == overdue.id && found.left().is_zero() => {
             let failed = Unconfirmed {
                 failure: Some(why.to_string()),
                 ..found

@@ -1,34 +1,72 @@
-//! Edits of a policy that is kept compiled, so that each costs what it changes.
+//! Changes of a policy that is kept compiled, so that each costs what it changes.
 //!
-//! Whoever keeps a controller open, and with it the right to change, makes small changes by edits.
-//! What an edit cannot do is done as by [`Controller::install`], with the same outcome.
+//! Rules, members and prefixes that come or go are made in the tables that are kept in memory, as long as
+//! the machine is as it was when they were compiled. What cannot be made so is made as by
+//! [`Controller::install`], with the same outcome, and kept compiled from then on.
 
-use std::mem;
-
+use super::devices::{Devices, Needed, refuse_unfit};
 use super::error::{Error, Result};
-use super::{Controller, Done, Needed, Plan};
+use super::machine::{Machine, Seen};
+use super::{Care, Controller, Done, News, Plan, Step, Warning, session};
 use crate::compile::Reversible;
-use crate::dataplane::{self, PreparedEdit};
+use crate::dataplane::{self, Attachment, Dataplane, Device, PreparedEdit};
 use crate::policy::change::Change;
+use crate::policy::diff::diff;
 use crate::policy::model::Policy;
-use crate::store::Revision;
 
-/// What an edit came to.
-#[derive(Debug)]
-pub struct Edited {
-    /// The revision in force.
-    pub revision: Revision,
-    /// The generation in force; none where nothing is protected, or all was installed.
-    pub generation: Option<u32>,
-    /// What was done where all was prepared and installed.
-    pub whole: Option<Done>,
+/// What is in force and kept compiled, and the machine that it was compiled for.
+pub(super) struct Held {
+    pub(super) dataplane: Dataplane,
+    devices: Vec<Seen>,
+    attachments: Vec<Attachment>,
+}
+
+/// A change that fits into the tables that are kept.
+struct Edit<'a> {
+    /// The part of the policy that it speaks of, as it was.
+    before: Policy,
+    changes: Vec<Change>,
+    /// What takes it back.
+    inverse: Vec<Change>,
+    warnings: Vec<Warning>,
+    devices: Vec<Device>,
+    care: &'a Care<'a>,
+}
+
+impl Held {
+    pub(super) fn of(dataplane: Dataplane, devices: &[Device]) -> Result<Self> {
+        Ok(Self {
+            devices: devices.iter().map(Seen::of).collect(),
+            attachments: dataplane.attachments()?,
+            dataplane,
+        })
+    }
+
+    /// The machine as it is, if it is as it was when the tables were compiled.
+    fn same_machine(&self, policy: &Policy) -> Result<Option<Devices>> {
+        let attachments = self.dataplane.attachments()?;
+        if attachments != self.attachments {
+            return Ok(None);
+        }
+        let devices = Devices::find(policy, &Needed::None, &attachments)?;
+        let seen = devices.found.iter().map(Seen::of);
+        Ok(seen.eq(self.devices.iter().cloned()).then_some(devices))
+    }
+
+    /// Whether the tables were compiled for a machine like this one.
+    pub(super) fn is_of(&self, machine: &Machine) -> bool {
+        self.devices == machine.devices && self.attachments == machine.attachments
+    }
 }
 
 impl Controller {
-    /// Makes the kernel hold what is stored, and keeps it compiled for [`Self::edit`].
+    /// Makes the kernel hold what is stored, and keeps it compiled for [`Self::change`]. What nobody
+    /// has kept so far is compared with the maps first.
     pub fn hold(&mut self) -> Result<Done> {
-        self.holds = true;
-        self.held = None;
+        self.keep_compiled();
+        if self.held.is_none() {
+            self.distrust_changed_maps()?;
+        }
         let policy = self.policy.clone();
         self.install(Plan {
             policy,
@@ -37,84 +75,142 @@ impl Controller {
         })
     }
 
-    /// Stores changes and makes the kernel match them, or fails and leaves both as they were.
-    pub fn edit(&mut self, changes: &[Change]) -> Result<Edited> {
+    /// From here on, what is installed is kept compiled.
+    pub fn keep_compiled(&mut self) {
+        self.holds = true;
+    }
+
+    /// Stores changes that need no interface in particular and makes the kernel match them, or fails and
+    /// leaves both as they were.
+    pub fn change(&mut self, changes: &[Change]) -> Result<Done> {
+        self.change_with(changes, false, &Care::none())
+    }
+
+    /// As [`Self::change`], with a way back and word of what happens.
+    pub fn change_with(
+        &mut self,
+        changes: &[Change],
+        terminate: bool,
+        care: &Care<'_>,
+    ) -> Result<Done> {
+        if !terminate
+            && care.confirm_within.is_none()
+            && let Some(done) = self.edit(changes, care)?
+        {
+            return Ok(done);
+        }
+        let plan = Plan {
+            policy: self.policy.clone().apply(changes)?,
+            needed: Needed::None,
+            terminate,
+        };
+        self.install_with(plan, care)
+    }
+
+    /// Makes changes in the tables that are kept; none where that cannot be done, with nothing changed.
+    fn edit(&mut self, changes: &[Change], care: &Care<'_>) -> Result<Option<Done>> {
+        let Some(held) = &self.held else {
+            return Ok(None);
+        };
+        let Some(before) = self.policy.excerpt(changes) else {
+            return Ok(None);
+        };
+        let changes = diff(&before, &before.clone().apply(changes)?);
         if let Some(unconfirmed) = &self.unconfirmed
             && !changes.is_empty()
         {
             return Err(Error::Unconfirmed(unconfirmed.left_s()));
         }
-        let reversible = Reversible::of(&self.policy, changes);
-        // The policy is not copied: there may be a million rules.
-        let policy = match mem::take(&mut self.policy).apply(changes) {
-            Ok(policy) => policy,
-            Err(findings) => {
-                self.read_policy()?;
-                return Err(findings.into());
-            }
+        (care.tell)(News::Step(Step::Compile));
+        held.dataplane.mend_pins()?;
+        let Some(devices) = held.same_machine(&self.policy)? else {
+            return Ok(None);
         };
-        let prepared = reversible.and_then(|reversible| {
-            let dataplane = self.held.as_mut()?;
-            let prepared = dataplane.prepare_edit(&policy, &reversible.edits);
-            Some((prepared.transpose()?, reversible.inverse))
-        });
+        let refused = refuse_unfit(&self.policy, &devices.found, &self.policy)?;
+        let reversible = Reversible::of(&before, &changes);
+        let inverse = match &reversible {
+            Some(reversible) => reversible.inverse.clone(),
+            None if changes.is_empty() => Vec::new(),
+            None => return Ok(None),
+        };
+        let mut warnings = std::mem::take(&mut self.news);
+        warnings.extend(devices.missing.into_iter().map(Warning::Missing));
+        warnings.extend(devices.strayed.into_iter().map(Warning::Strayed));
+        warnings.extend(refused.into_iter().map(Warning::Unfit));
+        let edit = Edit {
+            before,
+            changes,
+            inverse,
+            warnings,
+            devices: devices.found,
+            care,
+        };
+        let Some(Reversible { edits, .. }) = reversible else {
+            return Ok(Some(self.edited(edit, None)));
+        };
+        self.policy.make(&edit.changes);
+        let held = self.held.as_mut();
+        let prepared = held.map(|held| held.dataplane.prepare_edit(&self.policy, &edits));
         match prepared {
-            Some((Ok(prepared), inverse)) => self.install_edit(policy, changes, prepared, &inverse),
+            Some(Ok(Some(prepared))) => self.install_edit(edit, prepared).map(Some),
             // The whole is refused for the same reason, or does fit.
-            Some((Err(_), _)) | None => {
-                self.read_policy()?;
-                let done = self.install(Plan {
-                    policy,
-                    needed: Needed::None,
-                    terminate: false,
-                })?;
-                Ok(Edited {
-                    revision: done.revision,
-                    generation: None,
-                    whole: Some(done),
-                })
+            Some(Ok(None) | Err(_)) | None => {
+                self.policy.make(&edit.inverse);
+                self.news = edit.warnings;
+                self.news.retain(Warning::is_news);
+                Ok(None)
             }
         }
     }
 
-    fn install_edit(
-        &mut self,
-        policy: Policy,
-        changes: &[Change],
-        prepared: PreparedEdit,
-        inverse: &[Change],
-    ) -> Result<Edited> {
-        if let Err(error) = self.store(changes, &super::Care::none()) {
+    fn install_edit(&mut self, edit: Edit<'_>, prepared: PreparedEdit) -> Result<Done> {
+        self.judge_session(&edit);
+        if let Err(error) = self.store(&edit.changes, edit.care) {
             // What is kept compiled has the edit already, and the kernel has not.
             self.held = None;
-            self.read_policy()?;
+            self.policy.make(&edit.inverse);
             return Err(error);
         }
-        let mut dataplane = self.held.take();
-        let installed = match &mut dataplane {
-            Some(dataplane) => dataplane.install_edit(prepared),
-            None => Err(dataplane::Error::NotHeld),
+        (edit.care.tell)(News::Step(Step::Install));
+        let Some(Held { mut dataplane, .. }) = self.held.take() else {
+            return Err(dataplane::Error::NotHeld.into());
         };
-        match (installed, dataplane) {
-            (Ok(outcome), dataplane) => {
-                (self.policy, self.held) = (policy, dataplane);
-                Ok(Edited {
-                    revision: self.revision,
-                    generation: Some(outcome.generation),
-                    whole: None,
-                })
+        match dataplane.install_edit(prepared) {
+            Ok(outcome) => {
+                self.held = Held::of(dataplane, &edit.devices).ok();
+                Ok(self.edited(edit, Some(outcome.generation)))
             }
-            (Err(why), Some(mut dataplane)) => {
-                self.policy = policy.clone().apply(inverse)?;
-                Err(self.undo(&mut dataplane, &policy, why))
+            Err(why) => {
+                let refused = self.policy.clone();
+                self.policy.make(&edit.inverse);
+                Err(self.undo(&mut dataplane, &refused, why))
             }
-            (Err(why), None) => Err(why.into()),
         }
     }
 
-    /// The policy as it is stored.
-    fn read_policy(&mut self) -> Result<()> {
-        (self.revision, self.policy) = self.store.snapshot()?;
-        Ok(())
+    /// Warns where the tables would keep out whoever gives the command.
+    fn judge_session(&mut self, edit: &Edit<'_>) {
+        let Some(session) = edit.care.session else {
+            return;
+        };
+        let held = self.held.as_mut();
+        let ends = [session.client.ip(), session.server.ip()];
+        let image = held.and_then(|held| held.dataplane.edited_image(&ends));
+        if let Some(image) = image
+            && let Some(warning) = session::judge(&session, &edit.devices, &image, false)
+        {
+            (edit.care.tell)(News::Warning(&Warning::Session(warning)));
+        }
+    }
+
+    fn edited(&self, edit: Edit<'_>, generation: Option<u32>) -> Done {
+        Done {
+            before: edit.before,
+            changes: edit.changes,
+            revision: self.revision,
+            warnings: edit.warnings,
+            confirm_within: None,
+            generation,
+        }
     }
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::devices::{Devices, Needed, namespace};
 use super::error::Result;
-use super::view::{InterfaceState, InterfaceStates, View};
+use super::view::{InterfaceState, InterfaceStates};
+use crate::dataplane::{Attachment, Device};
 use crate::interfaces::{Link, Netns, NetnsId};
+use crate::policy::model::Policy;
 use crate::policy::names::{InterfaceName, VpcName};
 
 /// The devices of a policy's interfaces as they are now.
@@ -13,6 +15,8 @@ use crate::policy::names::{InterfaceName, VpcName};
 pub struct Machine {
     /// The devices there are.
     pub devices: Vec<Seen>,
+    /// What holds the programs.
+    pub(super) attachments: Vec<Attachment>,
     /// The interfaces whose device is there without being protected.
     pub open: BTreeSet<(VpcName, InterfaceName)>,
     /// The network namespaces where a device of an interface is, or may come to be.
@@ -30,10 +34,26 @@ pub struct Seen {
     link: Link,
 }
 
+impl Seen {
+    pub(super) fn of(device: &Device) -> Self {
+        Self {
+            vpc: device.vpc.clone(),
+            name: device.name.clone(),
+            netns: device.netns.id(),
+            link: Link {
+                xdp_program: None,
+                is_up: false,
+                mtu: 0,
+                ..device.link.clone()
+            },
+        }
+    }
+}
+
 impl Machine {
-    pub(super) fn read(view: &View) -> Result<Self> {
+    pub(super) fn of(policy: &Policy, attachments: Vec<Attachment>) -> Result<Self> {
         let interfaces = || {
-            let vpcs = view.policy.vpcs.iter();
+            let vpcs = policy.vpcs.iter();
             vpcs.flat_map(|(vpc, content)| {
                 content
                     .interfaces
@@ -41,25 +61,15 @@ impl Machine {
                     .map(move |(name, entry)| (vpc, name, entry))
             })
         };
-        let attachments = view.attachments()?;
         let is_idle = interfaces().next().is_none() && attachments.is_empty();
-        let found = Devices::find(&view.policy, &Needed::None, &attachments)?;
+        let found = Devices::find(policy, &Needed::None, &attachments)?;
         let mut namespaces: Vec<Netns> = Vec::new();
         let mut devices = Vec::new();
         for device in &found.found {
             namespaces.push(device.netns.clone());
-            devices.push(Seen {
-                vpc: device.vpc.clone(),
-                name: device.name.clone(),
-                netns: device.netns.id(),
-                link: Link {
-                    xdp_program: None,
-                    is_up: false,
-                    mtu: 0,
-                    ..device.link.clone()
-                },
-            });
+            devices.push(Seen::of(device));
         }
+        let attached = attachments.clone();
         let states = InterfaceStates::of(found, attachments);
         let open = interfaces()
             .filter(|(vpc, name, _)| states.of_interface(vpc, name) == InterfaceState::Open)
@@ -76,6 +86,7 @@ impl Machine {
         namespaces.dedup_by_key(|netns| netns.id());
         Ok(Self {
             devices,
+            attachments: attached,
             open: open.collect(),
             namespaces,
             is_idle,

@@ -11,6 +11,7 @@ mod edit;
 mod error;
 mod machine;
 mod ownership;
+mod resting;
 mod session;
 mod tracing;
 mod verify;
@@ -32,11 +33,13 @@ use crate::policy::model::Policy;
 use crate::privileges;
 use crate::store::{Revision, SqliteStore, Store};
 
-pub use confirmation::{AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation};
+pub use confirmation::{
+    AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation, hand_over_confirmation, note_failure,
+};
 pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
-pub use edit::Edited;
 pub use error::{Error, Result};
 pub use machine::{Machine, Seen};
+pub use resting::Resting;
 pub use session::{Session, SessionWarning};
 pub use tracing::{GUARD_COMMAND, Guarded, Tracing, guard_trace};
 pub use verify::Verified;
@@ -44,11 +47,12 @@ pub use view::{Installation, InterfaceState, InterfaceStates, View};
 
 use crate::compile::image::Image;
 use devices::{Devices, refuse_unfit};
+use edit::Held;
 
 /// The right to change what one instance enforces, and the policy as it is.
 pub struct Controller {
     dirs: Dirs,
-    store: Box<dyn Store>,
+    store: Box<dyn Store + Send>,
     revision: Revision,
     policy: Policy,
     limits: Limits,
@@ -59,7 +63,7 @@ pub struct Controller {
     news: Vec<Warning>,
     /// Whether what is in force is kept compiled, and with what.
     holds: bool,
-    held: Option<Dataplane>,
+    held: Option<Held>,
     // Dropped last, when nothing is open any more.
     lock: Lock,
 }
@@ -79,6 +83,8 @@ pub struct Plan {
 pub struct Care<'a> {
     /// The change is taken back unless it is confirmed within this time.
     pub confirm_within: Option<Duration>,
+    /// The session that the change is made in: whether it would be let in again is told before.
+    pub session: Option<Session>,
     /// Told of each step before it is made, and of what the user should know before it is.
     pub tell: &'a dyn Fn(News<'_>),
 }
@@ -87,6 +93,7 @@ impl Care<'_> {
     fn none() -> Self {
         Self {
             confirm_within: None,
+            session: None,
             tell: &|_| (),
         }
     }
@@ -115,7 +122,7 @@ pub enum Step {
 /// What was done.
 #[derive(Debug)]
 pub struct Done {
-    /// The policy as it was.
+    /// The policy as it was, as far as the changes speak of it.
     pub before: Policy,
     /// What was stored, in order; empty when the policy was so already.
     pub changes: Vec<Change>,
@@ -125,6 +132,8 @@ pub struct Done {
     pub warnings: Vec<Warning>,
     /// The change is taken back unless it is confirmed within this time.
     pub confirm_within: Option<Duration>,
+    /// The generation in force, where tables that were kept compiled were edited.
+    pub generation: Option<u32>,
 }
 
 /// What the user should know.
@@ -175,6 +184,16 @@ pub enum Warning {
     /// The session that the command was given in would not be let in any more.
     #[error(transparent)]
     Session(SessionWarning),
+}
+
+impl Warning {
+    /// Whether it tells of what was done before, and is told once.
+    fn is_news(&self) -> bool {
+        matches!(
+            self,
+            Self::TakenBack(_) | Self::NotTakenBack(_) | Self::Damaged(_)
+        )
+    }
 }
 
 impl Controller {
@@ -249,7 +268,7 @@ impl Controller {
         }
     }
 
-    fn of(dirs: Dirs, lock: Lock, store: impl Store + 'static) -> Result<Self> {
+    fn of(dirs: Dirs, lock: Lock, store: impl Store + Send + 'static) -> Result<Self> {
         let mut controller = Self::read(dirs, lock, store)?;
         controller.claim()?;
         controller.complete_overdue()?;
@@ -268,14 +287,14 @@ impl Controller {
         self.takes_over = true;
     }
 
-    fn replacing(dirs: Dirs, lock: Lock, store: impl Store + 'static) -> Result<Self> {
+    fn replacing(dirs: Dirs, lock: Lock, store: impl Store + Send + 'static) -> Result<Self> {
         let mut controller = Self::read(dirs, lock, store)?;
         controller.store.give_id()?;
         controller.takes_over = true;
         Ok(controller)
     }
 
-    fn read(dirs: Dirs, lock: Lock, store: impl Store + 'static) -> Result<Self> {
+    fn read(dirs: Dirs, lock: Lock, store: impl Store + Send + 'static) -> Result<Self> {
         let (revision, policy) = store.snapshot()?;
         let limits = Limits::read(&store)?;
         Ok(Self {
@@ -413,7 +432,9 @@ impl Controller {
                 if flows_left > 0 {
                     warnings.push(Warning::FlowsLeft(flows_left));
                 }
-                self.held = Some(dataplane).filter(|_| self.holds);
+                if self.holds {
+                    self.held = Held::of(dataplane, &wanted.devices).ok();
+                }
             }
         }
         if let (Some(within), Some(unconfirmed)) = (confirm_within, &mut self.unconfirmed) {
@@ -458,9 +479,14 @@ impl Controller {
     ) -> Result<Outcome> {
         let prepared = kernel.prepare(wanted)?;
         if !changes.is_empty()
+            && let Some(session) = &care.session
             && let Some(image) = K::image(&prepared)
-            && let Some(warning) =
-                session::judge(&wanted.devices, image, care.confirm_within.is_some())
+            && let Some(warning) = session::judge(
+                session,
+                &wanted.devices,
+                image,
+                care.confirm_within.is_some(),
+            )
         {
             (care.tell)(News::Warning(&Warning::Session(warning)));
         }
@@ -510,6 +536,7 @@ impl Controller {
             revision: self.revision,
             warnings,
             confirm_within: None,
+            generation: None,
         }
     }
 
@@ -520,7 +547,10 @@ impl Controller {
         warnings: &mut Vec<Warning>,
     ) -> Result<Option<Dataplane>> {
         if let Some(held) = self.held.take() {
-            return Ok(Some(held));
+            let Held { mut dataplane, .. } = held;
+            dataplane.mend_pins()?;
+            dataplane.recall();
+            return Ok(Some(dataplane));
         }
         let bpffs = match is_needed {
             true => Some(self.dirs.bpffs(&self.lock)?),
@@ -533,6 +563,8 @@ impl Controller {
         let mut dataplane = Dataplane::open(self.dirs.run(), &bpffs.path)?;
         dataplane.mend_pins()?;
         dataplane.set_owner(ownership::owner(&self.dirs, self.store.id()?));
+        // What goes with its mount namespace is not worth keeping.
+        self.holds &= bpffs.place == Place::Machine;
         if self.holds {
             dataplane.keep_compiled();
         }

@@ -9,6 +9,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::process;
 
+use serde::{Deserialize, Serialize};
 use sg_common::ids::Generation;
 use sg_common::report::Verdict;
 
@@ -24,7 +25,7 @@ const VARIABLE: &str = "SSH_CONNECTION";
 const ANCESTORS: usize = 32;
 
 /// Both ends of an SSH session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     /// Where the user is.
     pub client: SocketAddr,
@@ -129,17 +130,17 @@ fn parent(pid: u32) -> Option<u32> {
 
 /// Whether the tables would keep out whoever gives this command.
 pub(super) fn judge(
+    session: &Session,
     devices: &[Device],
     image: &Image,
     takes_itself_back: bool,
 ) -> Option<SessionWarning> {
-    let session = Session::current()?;
     let here = Netns::current().ok()?.id();
     let device = devices.iter().find(|device| {
         let mut addresses = device.link.addresses.iter();
         device.netns.id() == here && addresses.any(|own| own.addr() == session.server.ip())
     })?;
-    judge_at(&session, device, image).map(|warning| SessionWarning {
+    judge_at(session, device, image).map(|warning| SessionWarning {
         advice: match takes_itself_back {
             true => "",
             false => "; with `--confirm 60s` the change is rolled back unless you confirm it",

@@ -96,6 +96,7 @@ fn create_web(preparing: bool, installations: u32) -> (bool, Vec<bool>, Result<(
     };
     let care = Care {
         confirm_within: None,
+        session: None,
         tell: &|_| (),
     };
     let told = controller

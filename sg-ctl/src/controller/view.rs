@@ -88,7 +88,7 @@ impl View {
 
     /// The machine as far as the policy speaks of it, to tell whether anything has changed.
     pub fn machine(&self) -> Result<Machine> {
-        Machine::read(self)
+        Machine::of(&self.policy, self.attachments()?)
     }
 
     pub(super) fn find_devices(&self, policy: &Policy) -> Result<Devices> {
@@ -140,13 +140,17 @@ pub(super) fn attachments(dirs: &Dirs) -> Result<Vec<Attachment>> {
 }
 
 /// What is installed at one moment, to tell whether it was replaced since.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Installation(Option<(u64, SystemTime)>);
 
 impl Installation {
     /// As it is now.
     pub fn of(options: &DirOptions) -> Self {
-        let record = fs::metadata(options.run_dir.join(Dataplane::RECORD)).ok();
+        Self::in_folder(&options.run_dir)
+    }
+
+    pub(super) fn in_folder(run: &Path) -> Self {
+        let record = fs::metadata(run.join(Dataplane::RECORD)).ok();
         Self(record.and_then(|record| Some((record.ino(), record.modified().ok()?))))
     }
 

@@ -10,9 +10,8 @@ use tracing::{debug, error, info, warn};
 use super::error::Result;
 use super::state::{Followed, State};
 use super::watches::{Watches, Woken};
-use crate::controller::{self, Installation, Machine, Seen, View};
+use crate::controller::{self, Controller, Installation, Machine, Unconfirmed, View, note_failure};
 use crate::interfaces::Netns;
-use crate::policy::names::{InterfaceName, VpcName};
 use crate::store::SqliteStore;
 
 /// What is tried again after a failure, at first and at last.
@@ -28,21 +27,23 @@ const SECOND_LOOK: Duration = Duration::from_millis(500);
 /// Makes what is stored hold, again and again.
 pub(super) struct Follower {
     state: Arc<State>,
-    held: Option<Held>,
     /// Open for as long as the daemon runs: whoever closes the last connection to a store folds its
     /// write-ahead log, which is a change of its files.
     store: Option<SqliteStore>,
     namespaces: Vec<Netns>,
+    /// The change whose deadline is waited for.
+    unconfirmed: Option<Unconfirmed>,
     followed: Followed,
     patience: Duration,
 }
 
-/// What everything was installed for.
-struct Held {
+/// What a look has found.
+struct Looked {
     revision: u64,
-    devices: Vec<Seen>,
-    /// What is not protected nevertheless, because it cannot be.
-    open: BTreeSet<(VpcName, InterfaceName)>,
+    machine: Machine,
+    unconfirmed: Option<Unconfirmed>,
+    /// Whether what is installed is what is stored, for the machine as it is.
+    is_current: bool,
 }
 
 /// When the next look is due without any news.
@@ -55,7 +56,7 @@ impl Follower {
     pub(super) fn new(state: Arc<State>) -> Self {
         Self {
             state,
-            held: None,
+            unconfirmed: None,
             store: None,
             namespaces: Vec::new(),
             followed: Followed::default(),
@@ -102,13 +103,19 @@ impl Follower {
                     info!("what is stored is in force again");
                 }
                 self.patience = RETRY[0];
-                match is_changed {
-                    true => Next::In(SECOND_LOOK),
-                    false => Next::Never,
-                }
+                let deadline = self.unconfirmed.as_ref().map(Unconfirmed::left);
+                let second = is_changed.then_some(SECOND_LOOK);
+                let due = deadline.into_iter().chain(second).min();
+                due.map_or(Next::Never, Next::In)
             }
             Err(failed) => {
                 self.store = None;
+                if let Some(overdue) = &self.unconfirmed
+                    && overdue.left().is_zero()
+                {
+                    // Where nothing can be noted, the next attempt may still succeed.
+                    let _ = note_failure(&self.state.options, overdue, &failed);
+                }
                 let why = failed.to_string();
                 if self.followed.failure.as_ref() != Some(&why) {
                     error!("{why}; tried again when something changes, and at least every minute");
@@ -124,44 +131,67 @@ impl Follower {
 
     /// Makes what is stored hold if it may not, and says whether anything was installed.
     fn try_to_look(&mut self, news: Instant) -> controller::Result<bool> {
-        let mut view = View::open(&self.state.options)?;
-        if let Some(mismatch) = view.mismatch.take() {
-            return Err(mismatch);
-        }
-        if self.store.is_none() && view.revision > 0 {
-            let options = &self.state.options;
-            self.store = SqliteStore::open_to_read(&options.state_dir, &options.run_dir).ok();
-        }
-        self.followed.revision = view.revision;
-        let machine = view.machine()?;
-        self.namespaces.clone_from(&machine.namespaces);
-        if machine.is_idle() || self.holds(view.revision, &machine) {
+        let Looked {
+            revision,
+            machine,
+            unconfirmed,
+            is_current,
+        } = match self.look_at_what_is_kept()? {
+            Some(looked) => looked,
+            None => self.look_at_what_is_stored()?,
+        };
+        self.followed.revision = revision;
+        self.namespaces = machine.namespaces;
+        self.unconfirmed = unconfirmed;
+        let is_overdue = |change: &Unconfirmed| change.left().is_zero();
+        if is_current && !self.unconfirmed.as_ref().is_some_and(is_overdue) {
             return Ok(false);
         }
         debug!("something differs from what was installed");
-        self.held = None;
-        let done = controller::restore(&self.state.options)?;
+        let keeper = &self.state.keeper;
+        let done = keeper.with(Controller::open_to_restore, Controller::hold)?;
         let took = news.elapsed();
-        let after = View::open(&self.state.options)?.machine()?;
-        self.namespaces.extend(after.namespaces);
+        self.unconfirmed = None;
         self.say(&done, took);
-        self.held = Some(Held {
-            revision: done.revision.number(),
-            // As they were before: what came meanwhile is found at the next look.
-            devices: machine.devices,
-            open: after.open,
-        });
         self.followed.changes += 1;
         self.followed.last_change_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.followed.revision = done.revision.number();
         Ok(true)
     }
 
-    fn holds(&self, revision: u64, machine: &Machine) -> bool {
-        self.held.as_ref().is_some_and(|held| {
-            held.revision == revision
-                && held.devices == machine.devices
-                && held.open == machine.open
+    /// None where nothing is kept, or another writer has changed what is stored.
+    fn look_at_what_is_kept(&mut self) -> controller::Result<Option<Looked>> {
+        let resting = self.state.keeper.resting();
+        let Some(resting) = &*resting else {
+            return Ok(None);
+        };
+        if !resting.is_stored()? {
+            return Ok(None);
+        }
+        let machine = resting.machine()?;
+        Ok(Some(Looked {
+            revision: resting.revision().number(),
+            unconfirmed: resting.unconfirmed()?,
+            is_current: resting.is_for(&machine),
+            machine,
+        }))
+    }
+
+    fn look_at_what_is_stored(&mut self) -> controller::Result<Looked> {
+        let options = &self.state.options;
+        let mut view = View::open(options)?;
+        if let Some(mismatch) = view.mismatch.take() {
+            return Err(mismatch);
+        }
+        if self.store.is_none() && view.revision > 0 {
+            self.store = SqliteStore::open_to_read(&options.state_dir, &options.run_dir).ok();
+        }
+        let machine = view.machine()?;
+        Ok(Looked {
+            revision: view.revision,
+            unconfirmed: view.unconfirmed.take(),
+            is_current: machine.is_idle(),
+            machine,
         })
     }
 

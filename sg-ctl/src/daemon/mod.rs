@@ -9,6 +9,7 @@ mod error;
 mod follow;
 mod http;
 mod instance;
+mod keeper;
 mod log;
 mod metrics;
 mod socket;
@@ -26,6 +27,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use crate::controller::hand_over_confirmation;
 use crate::dataplane::Dataplane;
 use crate::dirs::{DirOptions, Dirs};
 use crate::privileges;
@@ -33,12 +35,12 @@ use crate::store::SqliteStore;
 
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};
+pub use keeper::Keeper;
 pub use socket::{SOCKET, ask};
 pub use state::{Report, State};
 
 use follow::Follower;
 use http::Listeners;
-use instance::Instance;
 use watches::Watches;
 
 /// Where the configuration is unless a command says otherwise.
@@ -51,7 +53,7 @@ pub fn run(options: &DirOptions, config: Option<&Path>) -> Result<()> {
     let read = || Config::read(config);
     let first = read()?;
     let dirs = Dirs::create(options)?;
-    let _instance = Instance::take(&dirs)?;
+    let instance = instance::take(&dirs)?;
     let options = DirOptions {
         state_dir: dirs.state().to_owned(),
         run_dir: dirs.run().to_owned(),
@@ -59,7 +61,13 @@ pub fn run(options: &DirOptions, config: Option<&Path>) -> Result<()> {
     log::start(first.log.level);
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Error::system("start an event loop"))?;
-    runtime.block_on(serve(&options, first, &read))
+    let served = runtime.block_on(serve(&options, first, &read));
+    // In this order: a command that finds the lock taken leaves the deadline to this process.
+    drop(instance);
+    if let Err(failed) = hand_over_confirmation(&options) {
+        error!("{failed}; the change that waits for its confirmation stays until a command runs");
+    }
+    served
 }
 
 async fn serve(

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::keeper::Keeper;
 use crate::dirs::DirOptions;
 
 /// The longest that one look at the machine may take before the daemon counts as stuck. The lock is
@@ -13,10 +14,11 @@ use crate::dirs::DirOptions;
 const LONGEST_LOOK: Duration = Duration::from_secs(120);
 
 /// Shared by everything in the daemon.
-#[derive(Debug)]
 pub struct State {
     /// The folders that it works in.
     pub options: DirOptions,
+    /// The policy, and the way to change it.
+    pub keeper: Keeper,
     began: SystemTime,
     now: Mutex<Now>,
 }
@@ -67,6 +69,7 @@ pub struct Report {
 impl State {
     pub(super) fn new(options: DirOptions) -> Self {
         Self {
+            keeper: Keeper::new(options.clone()),
             options,
             began: SystemTime::now(),
             now: Mutex::default(),

@@ -3,11 +3,14 @@
 //! What an edit does not touch is neither compiled nor read. Where it does not fit into the maps, or
 //! they are no longer what was installed, everything is prepared and installed as by a command.
 
+use std::net::IpAddr;
+
 use super::in_force::InForce;
 use super::maps::{LayoutMaps, layout_folder};
 use super::numbers::Numbers;
 use super::state::Record;
-use super::{Dataplane, Error, Outcome, update};
+use super::{Dataplane, Error, Outcome, tracing, update};
+use crate::compile::image::Image;
 use crate::compile::{Change, Edits, Live};
 use crate::policy::model::Policy;
 
@@ -24,6 +27,20 @@ impl Dataplane {
     /// From now on, what is installed is kept compiled, for [`Self::prepare_edit`].
     pub fn keep_compiled(&mut self) {
         self.keeps = true;
+    }
+
+    /// What is kept compiled is what an installation goes on from, so that no map is read.
+    pub fn recall(&mut self) {
+        if let (Some(held), Some(in_force)) = (&mut self.held, &self.installed)
+            && held.live.is_settled()
+        {
+            let image = held.live.image();
+            self.installed = Some(InForce::installed(
+                &self.bpffs,
+                in_force.record.clone(),
+                image,
+            ));
+        }
     }
 
     pub(super) fn hold(&mut self, record: &Record, live: Option<Box<Live>>) -> Result<(), Error> {
@@ -48,11 +65,20 @@ impl Dataplane {
             return Ok(None);
         };
         let change = held.live.edit(policy, edits)?;
-        let fits = in_force.record.sizes.fit_edit(&change, held.live.entries());
+        // Flows that are still to be moved wait for a change that moves them.
+        let fits = in_force.record.other_flows.is_none()
+            && in_force.record.sizes.fit_edit(&change, held.live.entries());
         if !fits {
             self.held = None;
         }
         Ok(fits.then_some(PreparedEdit(change)))
+    }
+
+    /// The tables that would be in force after what was prepared last, as far as packets between
+    /// these addresses meet them; none where nothing is kept.
+    pub fn edited_image(&mut self, addresses: &[IpAddr]) -> Option<Image> {
+        let held = self.held.as_mut()?;
+        Some(held.live.image_around(addresses))
     }
 
     /// Makes the kernel hold what was prepared last.
@@ -62,6 +88,8 @@ impl Dataplane {
             return Err(Error::NotHeld);
         };
         let mut record = in_force.record.without_numbers();
+        // Traced programs tell of one policy, and stay under no other one.
+        tracing::end_all(self.instance(), &in_force.record)?;
         self.files.mark()?;
         let globals = Self::globals(&record);
         let ids = held.live.ids();

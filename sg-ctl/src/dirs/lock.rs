@@ -4,7 +4,7 @@
 //! for the sentence that a waiting command ends with.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::thread;
@@ -51,6 +51,48 @@ impl Lock {
         sign(&mut file).map_err(DirError::system("write to", &path))?;
         Ok(Self { _file: file })
     }
+}
+
+/// The file that the daemon of a run folder keeps locked.
+pub(super) const DAEMON: &str = "daemon.lock";
+
+/// Held by the daemon of a run folder for as long as it runs.
+#[derive(Debug)]
+pub struct DaemonLock {
+    _file: File,
+}
+
+impl DaemonLock {
+    pub(super) fn take(path: &Path, state: &Path) -> io::Result<Option<Self>> {
+        let mut file = match path.exists() {
+            true => private::open_file(path)?,
+            false => private::create_file(path)?,
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(source)) => return Err(source),
+        }
+        sign(&mut file)?;
+        writeln!(file, "{}", state.display())?;
+        Ok(Some(Self { _file: file }))
+    }
+}
+
+/// The daemon that keeps a file locked: its process and its state folder, as far as it says so.
+pub(super) fn daemon(path: &Path) -> Option<(Option<u32>, PathBuf)> {
+    let mut file = File::open(path).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {}
+        Ok(()) | Err(TryLockError::Error(_)) => return None,
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    let (pid, state) = text.split_once('\n')?;
+    Some((
+        pid.parse().ok(),
+        PathBuf::from(state.trim_end_matches('\n')),
+    ))
 }
 
 fn sign(file: &mut File) -> io::Result<()> {

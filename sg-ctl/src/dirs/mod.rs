@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use bpffs::{BpfFs, Place};
-pub use lock::Lock;
+pub use lock::{DaemonLock, Lock};
 pub use private::{create_file, open_file};
 
 /// Where the folders are asked to be.
@@ -180,6 +180,22 @@ impl Dirs {
     /// Waits, for a while, until no other command is changing anything.
     pub fn lock(&self) -> Result<Lock, DirError> {
         Lock::take(self.run.join("lock"), lock::PATIENCE)
+    }
+
+    /// Marks the run folder as a daemon's; none where it is another daemon's.
+    pub fn lock_for_daemon(&self) -> io::Result<Option<DaemonLock>> {
+        DaemonLock::take(&self.run.join(lock::DAEMON), &self.state)
+    }
+
+    /// The process of the daemon that works in the run folder, as far as can be known.
+    pub fn daemon_pid(&self) -> Option<u32> {
+        lock::daemon(&self.run.join(lock::DAEMON))?.0
+    }
+
+    /// Whether a daemon works with both folders.
+    pub fn has_daemon(&self) -> bool {
+        let daemon = lock::daemon(&self.run.join(lock::DAEMON));
+        daemon.is_some_and(|(_, state)| state == self.state)
     }
 
     /// The bpf filesystem for pins, if one is mounted.

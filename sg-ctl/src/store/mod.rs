@@ -28,6 +28,9 @@ pub trait Store {
     /// The policy as it is, with the number to give when changing it.
     fn snapshot(&self) -> Result<(Revision, Policy), StoreError>;
 
+    /// The number alone.
+    fn revision(&self) -> Result<Revision, StoreError>;
+
     /// Makes the changes, all or none, if nobody else has changed anything since `expected`.
     /// When this returns, they survive a loss of power. Without changes nothing is written.
     fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError>;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use sg_common::packet::Direction;
-use sg_ctl::controller::{Controller, Edited};
+use sg_ctl::controller::{Controller, Done};
 use sg_ctl::dirs::DirOptions;
 use sg_ctl::policy::change::{Change, Edit};
 use sg_ctl::policy::model::{Peer, Permission, PortRange, Rule, Traffic};
@@ -189,10 +189,10 @@ fn a_policy_that_is_kept_compiled_is_edited_in_the_tables_that_are_there() -> Re
     pair.host.enter(|| {
         let mut controller = Controller::open(&options)?;
         controller.hold()?;
-        let mut last: Option<Edited> = None;
+        let mut last: Option<Done> = None;
         for edit in edits {
-            let edited = controller.edit(&[change(edit.clone())?])?;
-            ensure!(edited.whole.is_none(), "{edit:?} was installed whole");
+            let edited = controller.change(&[change(edit.clone())?])?;
+            ensure!(edited.generation.is_some(), "{edit:?} was installed whole");
             if let Some(last) = last {
                 ensure!(edited.generation == last.generation.map(|one| one + 1));
                 ensure!(edited.revision > last.revision);
@@ -205,12 +205,12 @@ fn a_policy_that_is_kept_compiled_is_edited_in_the_tables_that_are_there() -> Re
             id: GroupId::random(),
             description: String::new(),
         };
-        ensure!(controller.edit(&[change(group)?])?.whole.is_some());
+        ensure!(controller.change(&[change(group)?])?.generation.is_none());
         // What is refused changes nothing.
         let again = Edit::AddRule(web.clone(), tcp(1, Peer::Group("nobody".parse()?))?);
-        ensure!(controller.edit(&[change(again)?]).is_err());
+        ensure!(controller.change(&[change(again)?]).is_err());
         let comes = Edit::AddRule(web.clone(), tcp(7, Peer::Prefix("10.0.0.2/32".parse()?))?);
-        ensure!(controller.edit(&[change(comes)?])?.whole.is_none());
+        ensure!(controller.change(&[change(comes)?])?.generation.is_some());
         Ok(())
     })?;
     ensure!(layouts(&sg)? == before, "the maps were made anew");

@@ -271,6 +271,11 @@ impl Store for SqliteStore {
         Ok((revision, policy))
     }
 
+    fn revision(&self) -> Result<Revision, StoreError> {
+        let transaction = self.db.unchecked_transaction().map_err(self.reading())?;
+        revision(&transaction).map_err(self.reading())
+    }
+
     fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError> {
         let writing = self.writing();
         if !changes.is_empty() {

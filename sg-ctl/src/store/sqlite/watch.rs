@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::{SqliteStore, StoreError, revision};
-use crate::store::Revision;
+use super::{SqliteStore, StoreError};
+use crate::store::{Revision, Store as _};
 
 pub(super) fn until(
     store: &SqliteStore,
@@ -30,7 +30,7 @@ pub(super) fn until(
     let written = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
     watch.add_watch(folder, written).map_err(failed)?;
     loop {
-        let found = current(store)?;
+        let found = store.revision()?;
         let left = within.saturating_sub(begin.elapsed());
         if found != seen || left.is_zero() {
             return Ok(found);
@@ -47,10 +47,4 @@ pub(super) fn until(
             && !events.is_empty()
         {}
     }
-}
-
-fn current(store: &SqliteStore) -> Result<Revision, StoreError> {
-    let transaction = store.db.unchecked_transaction();
-    let transaction = transaction.map_err(store.reading())?;
-    revision(&transaction).map_err(store.reading())
 }
