@@ -15,6 +15,7 @@ use crate::interfaces::{Netns, link};
 use crate::policy::change::{Change, Edit};
 use crate::policy::defaults::create_vpc;
 use crate::policy::mac::{MacAddress, MacError};
+use crate::policy::matching::DeviceMatch;
 use crate::policy::model::{EgressDrops, Hook, Interface, Macs, Policy, Side};
 use crate::policy::names::{GroupName, InterfaceName, VpcName};
 use crate::policy::prefix::{PrefixError, parse_address};
@@ -29,6 +30,10 @@ pub(super) struct Attach {
     /// The interfaces
     #[arg(required = true, value_name = "IFACE")]
     interfaces: Vec<InterfaceName>,
+    /// Which devices the interface is for, instead of the one of its name: name=PATTERN, mac=ADDRESS
+    /// or alias=PATTERN; repeat for devices that are as all of them say
+    #[arg(long = "match", value_name = "CRITERION")]
+    criteria: Vec<String>,
     /// A group it is in, instead of those it is in now; repeat for several [default: default]
     #[arg(long = "group", value_name = "GROUP", value_delimiter = ',',
           conflicts_with_all = ["add_groups", "remove_groups"])]
@@ -216,22 +221,31 @@ impl Attach {
         let mut controller = Controller::open(dirs)?;
         let before = controller.policy();
         let (mut changes, mut new, mut needed) = (Vec::new(), BTreeSet::new(), Needed::None);
+        let mut create = None;
+        let matching = self.matching()?;
         for name in self.interfaces.iter().collect::<BTreeSet<_>>() {
             let chosen = match self.choose(before, name)? {
                 Some(chosen) => chosen,
                 None => self.new_one(before, self.vpc_of_new(before)?, name)?,
             };
+            if name.device().is_some() {
+                return Err(Error::OneOfEntry { name: name.clone() });
+            }
+            let interface = self.interface(&chosen, matching.as_ref())?;
             if chosen.known.is_none() {
-                if new.is_empty() && !before.vpcs.contains_key(&chosen.vpc) {
+                if create.is_none() && !before.vpcs.contains_key(&chosen.vpc) {
                     changes.extend(create_vpc(&chosen.vpc));
                 }
+                create = Some(chosen.vpc.clone());
+            }
+            if chosen.known.is_none() && interface.matching.is_none() {
                 // One that is known may be away for a while; a new name may be a mistake. All new
                 // ones are in one VPC.
                 new.insert(name.clone());
                 needed = Needed::Some(chosen.vpc.clone(), new.clone());
             }
             changes.push(Change {
-                edit: Edit::PutInterface(name.clone(), self.interface(&chosen)?),
+                edit: Edit::PutInterface(name.clone(), interface),
                 vpc: chosen.vpc,
             });
         }
@@ -319,9 +333,19 @@ impl Attach {
         }
     }
 
+    /// Which devices are meant, if the command says so.
+    fn matching(&self) -> Result<Option<DeviceMatch>> {
+        let mut matching = DeviceMatch::default();
+        for criterion in &self.criteria {
+            matching.add(criterion)?;
+        }
+        Ok(Some(matching).filter(|matching| !matching.is_empty()))
+    }
+
     /// The interface as it is to be.
-    fn interface(&self, chosen: &Chosen<'_>) -> Result<Interface> {
+    fn interface(&self, chosen: &Chosen<'_>, matching: Option<&DeviceMatch>) -> Result<Interface> {
         let mut wanted = chosen.known.cloned().unwrap_or_default();
+        wanted.matching = matching.cloned().or(wanted.matching);
         wanted.netns.clone_from(&chosen.netns);
         wanted.groups = self.groups_of(chosen.name, wanted.groups)?;
         match self.side {

@@ -2,7 +2,7 @@
 //!
 //! `default` comes first; a name that `default` does not have and one other VPC has is that one's.
 
-use crate::controller::namespace;
+use crate::controller::{View, namespace};
 use crate::policy::model::{Group, Interface, Policy, Vpc};
 use crate::policy::names::{GroupName, InterfaceName, PrefixListName, VpcName};
 use crate::policy::suggest::closest;
@@ -85,6 +85,48 @@ pub(super) fn interface<'a>(
             Err(Error::AttachedOften {
                 name: name.clone(),
                 places: places.collect::<Vec<_>>().join(", "),
+            })
+        }
+    }
+}
+
+/// An interface that is looked at, and its VPC. Where an entry matches devices, its name means the
+/// only device it has, and so does the name of a device alone.
+pub(super) fn present(
+    view: &View,
+    vpc: Option<&VpcName>,
+    netns: Option<&str>,
+    name: &InterfaceName,
+) -> Result<(VpcName, InterfaceName)> {
+    let entry = name.entry().parse()?;
+    let found = interface(&view.policy, vpc, netns, &entry);
+    if let Ok((vpc, interface)) = &found
+        && interface.matching.is_some() == name.device().is_some()
+    {
+        return Ok((VpcName::clone(vpc), name.clone()));
+    }
+    let states = view.interface_states()?;
+    let is_meant = |(of, present): &(&VpcName, &InterfaceName)| {
+        let interface = view
+            .policy
+            .vpcs
+            .get(*of)
+            .and_then(|vpc| vpc.interface(present));
+        present.device().is_some()
+            && present.is_meant_by(name)
+            && vpc.is_none_or(|vpc| vpc == *of)
+            && netns.is_none_or(|netns| interface.is_some_and(|found| is_in(found, netns)))
+    };
+    let meant: Vec<_> = states.present().filter(is_meant).collect();
+    match (meant.as_slice(), found) {
+        ([(vpc, only)], _) => Ok((VpcName::clone(vpc), InterfaceName::clone(only))),
+        ([], Err(error)) => Err(error),
+        ([], Ok(_)) => Err(Error::NoDevice { name: name.clone() }),
+        (several, _) => {
+            let names = several.iter().map(|(_, name)| name.as_str());
+            Err(Error::SeveralDevices {
+                name: name.clone(),
+                devices: names.collect::<Vec<_>>().join(", "),
             })
         }
     }

@@ -65,9 +65,9 @@ impl Diagnose {
             .interface
             .as_ref()
             .map(|name| {
-                let (vpc, _) = choose::interface(&view.policy, self.vpc.as_ref(), None, name)?;
-                let found = machine.interface(vpc, name);
-                found.ok_or_else(|| Error::Gone { name: name.clone() })
+                let (vpc, name) = choose::present(&view, self.vpc.as_ref(), None, name)?;
+                let found = machine.interface(&vpc, &name);
+                found.ok_or(Error::Gone { name })
             })
             .transpose()?;
         let (transport, port) = self.service()?;

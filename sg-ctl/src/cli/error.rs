@@ -16,6 +16,7 @@ use crate::interfaces;
 use crate::limits::OutOfBounds;
 use crate::policy::fan_out;
 use crate::policy::findings::Findings;
+use crate::policy::matching::MatchError;
 use crate::policy::model::Permission;
 use crate::policy::names::{GroupName, InterfaceName, NameError, RuleId, VpcName};
 use crate::policy::prefix::PrefixError;
@@ -41,6 +42,8 @@ pub(super) enum Error {
     Dataplane(#[from] dataplane::Error),
     #[error(transparent)]
     Interfaces(#[from] interfaces::Error),
+    #[error(transparent)]
+    Match(#[from] MatchError),
     #[error(transparent)]
     Limit(#[from] OutOfBounds),
     #[error(transparent)]
@@ -78,6 +81,19 @@ pub(super) enum Error {
     },
     #[error("interface \"{name}\" is not attached{}", Meant(.meant, "; `sg-ctl status` shows what is"))]
     NotAttached { name: String, meant: Option<String> },
+    #[error("entry \"{name}\" has no device now; `sg-ctl status` shows which there are")]
+    NoDevice { name: InterfaceName },
+    #[error("\"{name}\" is several interfaces: {devices}; say which")]
+    SeveralDevices {
+        name: InterfaceName,
+        devices: String,
+    },
+    #[error(
+        "{} is a device of the entry \"{}\" of the policy; change the match of the entry, or detach it with \
+         all its devices: `sg-ctl detach {}`",
+        .name.device().unwrap_or_default(), .name.entry(), .name.entry()
+    )]
+    OneOfEntry { name: InterfaceName },
     #[error(
         "interface \"{name}\" is attached more than once: {places}; say which with --vpc or --netns"
     )]

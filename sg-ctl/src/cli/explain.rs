@@ -217,17 +217,11 @@ fn parse_flag(text: &str) -> Result<u8, String> {
 impl Explain {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
-        let (vpc, _) = choose::interface(
-            &view.policy,
-            self.vpc.as_ref(),
-            self.netns.as_deref(),
-            &self.interface,
-        )?;
+        let (asked, netns) = (self.vpc.as_ref(), self.netns.as_deref());
+        let (vpc, name) = choose::present(&view, asked, netns, &self.interface)?;
         let machine = Machine::of(&view.policy, &view.devices()?);
-        let interface = machine.interface(vpc, &self.interface);
-        let interface = interface.ok_or_else(|| Error::Gone {
-            name: self.interface.clone(),
-        })?;
+        let interface = machine.interface(&vpc, &name);
+        let interface = interface.ok_or(Error::Gone { name })?;
         let question = self.question(interface)?;
         let dataplane = view.dataplane()?;
         let told = explain(

@@ -10,8 +10,9 @@ use serde_json::json;
 use sg_common::flow::Phase;
 
 use crate::controller::{Controller, View, namespace};
-use crate::dataplane::{Dataplane, FlowReport};
+use crate::dataplane::{Dataplane, Device, FlowReport};
 use crate::dirs::DirOptions;
+use crate::explain::Machine;
 use crate::interfaces::link;
 use crate::observe::{Flow, FlowFilter, RuleNames, protocol_number};
 use crate::policy::model::{Policy, Side};
@@ -128,12 +129,21 @@ fn parse_state(text: &str) -> Result<String, String> {
 }
 
 impl Words {
-    fn filter(&self, policy: &Policy) -> Result<FlowFilter> {
+    /// What is asked for; the machine's devices are looked at if they matter.
+    fn filter(
+        &self,
+        policy: &Policy,
+        devices: impl FnOnce() -> Result<Vec<Device>>,
+    ) -> Result<FlowFilter> {
         if let Some(vpc) = &self.vpc {
             choose::named_vpc(policy, vpc)?;
         }
         let addresses = self.interface.as_ref();
-        let addresses = addresses.map(|name| addresses_of(policy, self.vpc.as_ref(), name));
+        let addresses = addresses.map(|name| {
+            require_interface(policy, name)?;
+            let machine = Machine::of(policy, &devices()?);
+            addresses_of(policy, &machine, self.vpc.as_ref(), name)
+        });
         Ok(FlowFilter {
             protocol: self.protocol.and_then(protocol_number),
             local: self.local,
@@ -159,16 +169,22 @@ impl Words {
 /// The addresses that flows of an interface have at their protected side.
 fn addresses_of(
     policy: &Policy,
+    machine: &Machine,
     vpc: Option<&VpcName>,
     name: &InterfaceName,
 ) -> Result<HashSet<IpAddr>> {
-    require_interface(policy, name)?;
-    let mut addresses = HashSet::new();
+    let matched = machine.interfaces.iter().filter(|interface| {
+        let is_in = vpc.is_none_or(|vpc| *vpc == interface.vpc);
+        is_in && interface.name.device().is_some() && interface.name.is_meant_by(name)
+    });
+    let matched = matched.flat_map(|interface| &interface.addresses);
+    let mut addresses: HashSet<_> = matched.map(IpNet::addr).collect();
     for interface in policy
         .vpcs
         .iter()
         .filter(|(other, _)| vpc.is_none_or(|vpc| vpc == *other))
         .filter_map(|(_, vpc)| vpc.interfaces.get(name))
+        .filter(|interface| interface.matching.is_none())
     {
         match interface.side {
             Side::Guest => addresses.extend(&interface.addresses),
@@ -243,7 +259,7 @@ impl<'a> JsonFlows<'a> {
 impl List {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
-        let filter = self.words.filter(&view.policy)?;
+        let filter = self.words.filter(&view.policy, || Ok(view.devices()?))?;
         let dataplane = view.dataplane()?;
         let mut output = Output::new();
         if self.json {
@@ -267,7 +283,7 @@ impl List {
 impl Show {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let view = View::open(dirs)?;
-        let filter = self.words.filter(&view.policy)?;
+        let filter = self.words.filter(&view.policy, || Ok(view.devices()?))?;
         let dataplane = view.dataplane()?;
         let mut output = Output::new();
         let rules = RuleNames::of(&view.policy);
@@ -298,7 +314,9 @@ impl Terminate {
     fn run(self, dirs: &DirOptions) -> Result<Answer> {
         // Whoever changes the layout meanwhile would take the flows' maps away.
         let controller = Controller::open(dirs)?;
-        let filter = self.words.filter(controller.policy())?;
+        let filter = self
+            .words
+            .filter(controller.policy(), || Ok(View::open(dirs)?.devices()?))?;
         if !self.all && !self.words.chooses(&filter) {
             return Err(Error::AllFlows);
         }
@@ -349,7 +367,7 @@ mod tests {
         {
             Command::Flows(Flows::List(list)) => list
                 .words
-                .filter(&Policy::default())
+                .filter(&Policy::default(), || Ok(Vec::new()))
                 .map_err(|error| error.to_string()),
             other => Err(format!("{other:?}")),
         }

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use clap::Args;
 
-use crate::controller::{Controller, Done, InterfaceState, Needed, Plan, View, Warning};
+use crate::controller::{Controller, Done, InterfaceState, Needed, Plan, View};
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
+use crate::policy::model::Interface;
 use crate::policy::names::{InterfaceName, VpcName};
 use crate::show;
 
@@ -41,7 +42,7 @@ impl Detach {
         let controller = Controller::open(dirs)?;
         let attachments = controller.attachments()?;
         let vpcs = &controller.policy().vpcs;
-        let is_stored = |name| vpcs.values().any(|vpc| vpc.interfaces.contains_key(name));
+        let is_stored = |name: &str| vpcs.values().any(|vpc| vpc.interfaces.contains_key(name));
         let mut chosen = BTreeSet::new();
         for name in &self.interfaces {
             let (vpc, netns) = (self.vpc.as_ref(), self.netns.as_deref());
@@ -51,7 +52,13 @@ impl Detach {
                 }
                 // Only the kernel has it still, since a detach was interrupted: any change ends it.
                 Err(Error::NotAttached { .. })
-                    if !is_stored(name) && attachments.iter().any(|left| left.name == *name) => {}
+                    if name.device().is_some() && is_stored(name.entry()) =>
+                {
+                    return Err(Error::OneOfEntry { name: name.clone() });
+                }
+                Err(Error::NotAttached { .. })
+                    if !is_stored(name.as_str())
+                        && attachments.iter().any(|left| left.name == *name) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -133,12 +140,7 @@ impl Restore {
             terminate: false,
         };
         let done = Confirm::default().install(&mut controller, plan)?;
-        let is_missing =
-            |warning: &&Warning| matches!(warning, Warning::Missing(_) | Warning::Unfit(_));
-        let missing = done.warnings.iter().filter(is_missing).count();
-        let interfaces = controller.policy().vpcs.values();
-        let interfaces = interfaces.map(|vpc| vpc.interfaces.len()).sum::<usize>() - missing;
-        let interfaces = show::count(interfaces, "interface");
+        let interfaces = show::count(done.interfaces, "interface");
         tell(&format!(
             "{interfaces} protected as stored (revision {})\n",
             done.revision
@@ -150,18 +152,21 @@ impl Restore {
 /// Whether an interface of that name is to be protected and is not. Devices come and go by the
 /// hundred where containers run, and have names of all kinds.
 fn waits_for(dirs: &DirOptions, device: &str) -> Result<bool> {
-    let Ok(name) = device.parse::<InterfaceName>() else {
-        return Ok(false);
-    };
     let view = View::open(dirs)?;
-    let mut vpcs = view.policy.vpcs.values();
-    if !vpcs.any(|vpc| vpc.interfaces.contains_key(&name)) {
+    let is_named = |name: &InterfaceName, interface: &Interface| {
+        let matching = interface.matching.as_ref();
+        matching.map_or(name.as_str() == device, |matching| {
+            matching.may_be_called(device)
+        })
+    };
+    let mut entries = view.policy.vpcs.values().flat_map(|vpc| &vpc.interfaces);
+    if !entries.any(|(name, interface)| is_named(name, interface)) {
         return Ok(false);
     }
     let states = view.interface_states()?;
-    let mut vpcs = view.policy.vpcs.iter();
-    Ok(vpcs.any(|(vpc, content)| {
-        content.interfaces.contains_key(&name)
-            && states.of_interface(vpc, &name) == InterfaceState::Open
+    let mut present = states.present();
+    Ok(present.any(|(vpc, name)| {
+        name.device().unwrap_or(name.as_str()) == device
+            && states.of_interface(vpc, name) == InterfaceState::Open
     }))
 }

@@ -8,7 +8,7 @@ use crate::controller::View;
 use crate::dataplane::room_for_flows;
 use crate::dirs::DirOptions;
 use crate::observe;
-use crate::policy::model::Policy;
+use crate::policy::model::{Interface, Policy};
 use crate::policy::names::InterfaceName;
 use crate::policy::suggest::closest;
 use crate::show::{self, Style};
@@ -84,11 +84,12 @@ impl Stats {
 }
 
 pub(super) fn require_interface(policy: &Policy, name: &InterfaceName) -> Result<()> {
-    if policy
-        .vpcs
-        .values()
-        .any(|vpc| vpc.interfaces.contains_key(name))
-    {
+    let may_be = |(entry, interface): (&InterfaceName, &Interface)| match &interface.matching {
+        None => entry == name,
+        Some(matching) => entry.as_str() == name.entry() || matching.may_be_called(name.as_str()),
+    };
+    let mut entries = policy.vpcs.values().flat_map(|vpc| &vpc.interfaces);
+    if entries.any(may_be) {
         return Ok(());
     }
     let known = policy.vpcs.values().flat_map(|vpc| vpc.interfaces.keys());

@@ -188,7 +188,8 @@ fn needed(before: &Policy, after: &Policy, vpc: &VpcName) -> Needed {
     let own = |policy: &Policy| -> BTreeSet<InterfaceName> {
         let vpc = policy.vpcs.get(vpc);
         let interfaces = vpc.into_iter().flat_map(|vpc| &vpc.interfaces);
-        let own = interfaces.filter(|(_, interface)| interface.side == Side::Host);
+        let own = interfaces
+            .filter(|(_, interface)| interface.side == Side::Host && interface.matching.is_none());
         own.map(|(name, _)| name.clone()).collect()
     };
     let (had, has) = (own(before), own(after));

@@ -126,8 +126,9 @@ impl Trace {
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         let interrupt = Interrupt::catch()?;
         let view = View::open(dirs)?;
-        let (vpc, name) = (self.vpc.as_ref(), &self.interface);
-        let (vpc, _) = choose::interface(&view.policy, vpc, self.netns.as_deref(), name)?;
+        let (vpc, netns) = (self.vpc.as_ref(), self.netns.as_deref());
+        let (vpc, name) = choose::present(&view, vpc, netns, &self.interface)?;
+        let (vpc, name) = (&vpc, &name);
         let states = view.interface_states()?;
         let attachment = match states.of_interface(vpc, name) {
             InterfaceState::Protected(attachment) => attachment,

@@ -85,8 +85,8 @@ pub(super) fn protected<'a>(
     let mut found = BTreeMap::new();
     for attached in attached {
         let vpc = policy.vpcs.get_key_value(&attached.vpc);
-        let interface = vpc.and_then(|(_, vpc)| vpc.interfaces.get_key_value(&attached.name));
-        let (Some((vpc_name, vpc)), Some((name, interface))) = (vpc, interface) else {
+        let interface = vpc.and_then(|(_, vpc)| vpc.interface(&attached.name));
+        let (Some((vpc_name, vpc)), Some(interface)) = (vpc, interface) else {
             let subject = Subject::Interface(attached.vpc.clone(), attached.name.clone());
             return Err(CompileError::UnknownInterface { subject });
         };
@@ -94,7 +94,7 @@ pub(super) fn protected<'a>(
             attached,
             vpc_name,
             vpc,
-            name,
+            name: &attached.name,
             interface,
         };
         let subject = protected.subject();

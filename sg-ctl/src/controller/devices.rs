@@ -1,11 +1,14 @@
 //! Which device an interface of the policy is on this machine.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use crate::dataplane::{self, Attachment, Device, unfit};
-use crate::interfaces::{Error, Link, Netns, Result, every_namespace, link, links};
-use crate::policy::model::Policy;
+use crate::interfaces::{
+    Error, Kind, Link, Netns, NetnsId, Result, every_namespace, link, links, peer_macs,
+};
+use crate::policy::matching::{Candidate, DeviceMatch, precedence};
+use crate::policy::model::{Interface, Policy, Side};
 use crate::policy::names::{InterfaceName, VpcName};
 
 /// The network namespace that the machine itself is in.
@@ -36,7 +39,7 @@ impl Needed {
 pub(super) struct Devices {
     pub(super) found: Vec<Device>,
     /// Why an interface has no device at all.
-    pub(super) missing: Vec<Error>,
+    pub(super) missing: Vec<Missing>,
     /// The devices that are not where the policy has their interfaces.
     pub(super) strayed: Vec<Strayed>,
 }
@@ -107,6 +110,33 @@ impl fmt::Display for Strayed {
     }
 }
 
+/// Why an entry of the policy has no device.
+#[derive(Debug, thiserror::Error)]
+pub enum Missing {
+    /// The device of its name is not there.
+    #[error(transparent)]
+    Device(#[from] Error),
+    /// No device is as it says, or each such device belongs to a more exact entry.
+    #[error("no device matches interface entry {entry} ({matching})")]
+    Match {
+        /// The entry.
+        entry: InterfaceName,
+        /// What its devices are like.
+        matching: DeviceMatch,
+    },
+}
+
+/// An entry of the policy that says which devices it is for.
+struct Matching<'a> {
+    vpc: &'a VpcName,
+    name: &'a InterfaceName,
+    interface: &'a Interface,
+    matching: &'a DeviceMatch,
+}
+
+/// A device that is absent, and the entry that it would belong to.
+type Absent<'a> = (&'a VpcName, &'a InterfaceName, Missing);
+
 impl Devices {
     /// Asks each network namespace once. `attachments` are what is protected now.
     pub(super) fn find(
@@ -120,13 +150,40 @@ impl Devices {
             missing: Vec::new(),
             strayed: Vec::new(),
         };
-        let mut absent: Vec<(&VpcName, &InterfaceName, Error)> = Vec::new();
+        let mut absent: Vec<Absent<'_>> = Vec::new();
+        let mut matching: BTreeMap<NetnsId, (Option<&str>, Vec<Matching<'_>>)> = BTreeMap::new();
         for (vpc_name, vpc) in &policy.vpcs {
             for (name, interface) in &vpc.interfaces {
                 let netns = interface.netns.as_deref();
                 let namespace = namespaces
                     .entry(netns)
                     .or_insert_with(|| Namespace::read(netns));
+                if let Some(wanted) = &interface.matching {
+                    match namespace.as_ref() {
+                        Ok(namespace) => {
+                            let id = namespace.netns.id();
+                            let (_, entries) =
+                                matching.entry(id).or_insert_with(|| (netns, Vec::new()));
+                            entries.push(Matching {
+                                vpc: vpc_name,
+                                name,
+                                interface,
+                                matching: wanted,
+                            });
+                        }
+                        Err(_) => {
+                            let missing = Namespace::read(netns).err().map_or_else(
+                                || Missing::Match {
+                                    entry: name.clone(),
+                                    matching: wanted.clone(),
+                                },
+                                Missing::from,
+                            );
+                            absent.push((vpc_name, name, missing));
+                        }
+                    }
+                    continue;
+                }
                 let device = match namespace {
                     Ok(namespace) => namespace.device(vpc_name, name),
                     // The error goes to the first interface that meets it.
@@ -140,20 +197,79 @@ impl Devices {
                         | Error::NetnsMissing { .. }
                         | Error::NotNetns { .. }),
                     ) if !needed.includes(vpc_name, name) => {
-                        absent.push((vpc_name, name, missing));
+                        absent.push((vpc_name, name, missing.into()));
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
+        for (netns, entries) in matching.into_values() {
+            if let Some(Ok(namespace)) = namespaces.get(&netns) {
+                devices.find_matching(namespace, entries, &mut absent);
+            }
+        }
         devices.follow(policy, attachments);
         let has_device = |vpc: &VpcName, name: &InterfaceName| {
             let mut found = devices.found.iter();
-            found.any(|device| device.vpc == *vpc && device.name == *name)
+            found.any(|device| device.vpc == *vpc && device.name.entry() == name.as_str())
         };
         absent.retain(|(vpc, name, _)| !has_device(vpc, name));
         devices.missing = absent.into_iter().map(|(_, _, missing)| missing).collect();
         Ok(devices)
+    }
+
+    /// Gives each device of a namespace to the most exact entry that matches it. One that an entry
+    /// names without `match` is that entry's.
+    fn find_matching<'a>(
+        &mut self,
+        namespace: &Namespace,
+        mut entries: Vec<Matching<'a>>,
+        absent: &mut Vec<Absent<'a>>,
+    ) {
+        let inode = namespace.netns.id().inode;
+        let named = self.found.iter();
+        let named = named.filter(|device| device.netns.id().inode == inode);
+        let named: BTreeSet<u32> = named.map(|device| device.link.ifindex).collect();
+        entries.sort_by_key(|entry| precedence(entry.matching, (entry.vpc, entry.name)));
+        let is_guest = |entry: &Matching<'_>| {
+            entry.interface.side == Side::Guest && entry.matching.mac.is_some()
+        };
+        let mut links: Vec<Link> = namespace.links.values().cloned().collect();
+        links.sort_by_key(|link| link.ifindex);
+        let peers = match entries.iter().any(is_guest) {
+            true => peer_macs(&namespace.netns, &links),
+            false => HashMap::new(),
+        };
+        let mut matched = BTreeSet::new();
+        for link in links {
+            if named.contains(&link.ifindex) {
+                continue;
+            }
+            let belongs = |entry: &&Matching<'_>| {
+                let peer = peers.get(&link.ifindex).copied();
+                is_match(entry.interface.side, entry.matching, &link, peer)
+            };
+            let Some(entry) = entries.iter().find(belongs) else {
+                continue;
+            };
+            matched.insert((entry.vpc, entry.name));
+            self.found.push(Device {
+                vpc: entry.vpc.clone(),
+                name: InterfaceName::of_device(entry.name, &link.name),
+                netns: namespace.netns.clone(),
+                link,
+            });
+        }
+        let idle = entries
+            .into_iter()
+            .filter(|entry| !matched.contains(&(entry.vpc, entry.name)));
+        absent.extend(idle.map(|entry| {
+            let missing = Missing::Match {
+                entry: entry.name.clone(),
+                matching: entry.matching.clone(),
+            };
+            (entry.vpc, entry.name, missing)
+        }));
     }
 
     /// Finds the devices that hold the programs of an interface without being the one of its name.
@@ -167,7 +283,7 @@ impl Devices {
                 device.netns.id().inode == inode && device.link.ifindex == ifindex
             };
             let place = (attachment.netns_inode, ifindex);
-            let named = vpc.and_then(|vpc| vpc.interfaces.get(&attachment.name));
+            let named = vpc.and_then(|vpc| vpc.interface(&attachment.name));
             let is_in_place = ifindex == attachment.ifindex
                 && self
                     .found
@@ -215,6 +331,36 @@ impl Devices {
     }
 }
 
+/// Whether an entry is for a device, as far as the device itself tells.
+pub fn is_for(entry: &InterfaceName, interface: &Interface, link: &Link) -> bool {
+    match &interface.matching {
+        None => entry.as_str() == link.name,
+        Some(matching) => is_match(interface.side, matching, link, None),
+    }
+}
+
+/// Whether an entry matches a device. A guest's link-layer address is that of the other end of a
+/// pair. libvirt gives the tap of a guest the guest's own address with another first byte, so that a
+/// bridge takes none of them for its own.
+fn is_match(side: Side, matching: &DeviceMatch, link: &Link, peer: Option<[u8; 6]>) -> bool {
+    let of_guest = side == Side::Guest;
+    let own: Vec<_> = link
+        .mac
+        .into_iter()
+        .chain(peer.filter(|_| of_guest))
+        .collect();
+    let guest = match link.mac {
+        Some([0xfe, rest @ ..]) if of_guest && link.kind == Kind::Tap => Some(rest),
+        _ => None,
+    };
+    matching.matches(Candidate {
+        name: &link.name,
+        macs: &own,
+        guest,
+        alias: link.alias.as_deref(),
+    })
+}
+
 /// Looks for the device that holds an attachment's programs, in every network namespace that has a
 /// name or a process.
 fn whereabouts(attachment: &Attachment, ifindex: u32) -> Option<(Netns, Link)> {
@@ -239,8 +385,7 @@ pub(super) fn refuse_unfit(
     for device in found {
         let interface = |policy: &Policy| {
             let vpc = policy.vpcs.get(&device.vpc);
-            vpc.and_then(|vpc| vpc.interfaces.get(&device.name))
-                .cloned()
+            vpc.and_then(|vpc| vpc.interface(&device.name)).cloned()
         };
         let (was, is) = (interface(before), interface(policy));
         let hook = is
@@ -254,7 +399,8 @@ pub(super) fn refuse_unfit(
             interface: device.name.clone(),
             why,
         };
-        match was == is {
+        // A device that only happens to match must not keep the others from being protected either.
+        match was == is || device.name.device().is_some() {
             true => refused.push(error),
             false => return Err(error),
         }

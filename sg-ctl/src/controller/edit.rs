@@ -209,6 +209,7 @@ impl Controller {
             changes: edit.changes,
             revision: self.revision,
             warnings: edit.warnings,
+            interfaces: 0,
             confirm_within: None,
             generation,
         }

@@ -71,9 +71,10 @@ impl Machine {
         }
         let attached = attachments.clone();
         let states = InterfaceStates::of(found, attachments);
-        let open = interfaces()
-            .filter(|(vpc, name, _)| states.of_interface(vpc, name) == InterfaceState::Open)
-            .map(|(vpc, name, _)| (vpc.clone(), name.clone()));
+        let open = states
+            .present()
+            .filter(|(vpc, name)| states.of_interface(vpc, name) == InterfaceState::Open)
+            .map(|(vpc, name)| (vpc.clone(), name.clone()));
         let recorded: BTreeSet<Option<&str>> = interfaces()
             .map(|(_, _, entry)| entry.netns.as_deref())
             .collect();

@@ -17,6 +17,7 @@ mod tracing;
 mod verify;
 mod view;
 
+use std::collections::BTreeSet;
 use std::mem;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ use crate::store::{Revision, SqliteStore, Store};
 pub use confirmation::{
     AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation, hand_over_confirmation, note_failure,
 };
-pub use devices::{Needed, Strayed, StrayedTo, namespace, recorded_namespace};
+pub use devices::{Missing, Needed, Strayed, StrayedTo, is_for, namespace, recorded_namespace};
 pub use error::{Error, Result};
 pub use machine::{Machine, Seen};
 pub use resting::Resting;
@@ -130,6 +131,8 @@ pub struct Done {
     pub revision: Revision,
     /// What the user should know although it kept nothing from being done.
     pub warnings: Vec<Warning>,
+    /// How many interfaces were installed, where all were.
+    pub interfaces: usize,
     /// The change is taken back unless it is confirmed within this time.
     pub confirm_within: Option<Duration>,
     /// The generation in force, where tables that were kept compiled were edited.
@@ -143,7 +146,7 @@ pub enum Warning {
     #[error(
         "waiting: {0}; it is protected when it is there and the daemon or `sg-ctl restore` runs"
     )]
-    Missing(crate::interfaces::Error),
+    Missing(Missing),
     /// A device is not where the policy has its interface.
     #[error("{0}")]
     Strayed(Strayed),
@@ -406,6 +409,11 @@ impl Controller {
             strayed,
         } = devices;
         let refused = refuse_unfit(&plan.policy, &found, &self.policy)?;
+        let names: BTreeSet<_> = found
+            .iter()
+            .map(|d| (d.vpc.clone(), d.name.clone()))
+            .collect();
+        let interfaces = names.len() - refused.len().min(names.len());
         let mut warnings = mem::take(&mut self.news);
         warnings.extend(missing.into_iter().map(Warning::Missing));
         warnings.extend(strayed.into_iter().map(Warning::Strayed));
@@ -445,6 +453,7 @@ impl Controller {
         }
         Ok(Done {
             confirm_within,
+            interfaces,
             ..self.done(plan.policy, changes, warnings)
         })
     }
@@ -535,6 +544,7 @@ impl Controller {
             changes,
             revision: self.revision,
             warnings,
+            interfaces: 0,
             confirm_within: None,
             generation: None,
         }

@@ -52,7 +52,7 @@ fn refuse_to_adopt(dirs: &Dirs, policy: &Policy) -> Result<()> {
     };
     let is_known = |vpc, name| {
         let vpc = policy.vpcs.get(vpc);
-        vpc.is_some_and(|vpc| vpc.interfaces.contains_key(name))
+        vpc.is_some_and(|vpc| vpc.interface(name).is_some())
     };
     let mut attached = attachments.iter().filter(|attachment| attachment.attached);
     match attached.find(|attached| !is_known(&attached.vpc, &attached.name)) {

@@ -1,6 +1,6 @@
 //! Whether the kernel holds what is stored.
 
-use super::devices::{Devices, refuse_unfit};
+use super::devices::{Devices, Missing, refuse_unfit};
 use super::error::Result;
 use super::{Controller, View};
 use crate::dataplane::{self, Dataplane, Difference, Wanted};
@@ -40,7 +40,9 @@ impl View {
             strayed,
         } = self.find_devices(&self.policy)?;
         let missing = missing.iter().map(|missing| match missing {
-            interfaces::Error::InterfaceMissing { name, .. } => format!("{name} is absent"),
+            Missing::Device(interfaces::Error::InterfaceMissing { name, .. }) => {
+                format!("{name} is absent")
+            }
             other => other.to_string(),
         });
         let mut missing: Vec<_> = missing

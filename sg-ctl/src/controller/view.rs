@@ -1,5 +1,6 @@
 //! An instance as it is, for commands that only look.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -220,6 +221,22 @@ impl InterfaceStates {
         }
     }
 
+    /// The interfaces that have their device. Of an entry that matches devices each is one.
+    pub fn present(&self) -> impl Iterator<Item = (&VpcName, &InterfaceName)> {
+        self.named.iter().map(|(vpc, name, ..)| (vpc, name))
+    }
+
+    /// The interfaces that an entry which matches devices has now, or has had and that are elsewhere
+    /// with their programs.
+    pub fn devices_of(&self, vpc: &VpcName, entry: &InterfaceName) -> Vec<InterfaceName> {
+        let strayed = self.strayed.iter();
+        let strayed = strayed.map(|strayed| (&strayed.vpc, &strayed.interface));
+        let all = self.present().chain(strayed);
+        let of_entry = all.filter(|(of, name)| *of == vpc && name.entry() == entry.as_str());
+        let names: BTreeSet<_> = of_entry.map(|(_, name)| name.clone()).collect();
+        names.into_iter().collect()
+    }
+
     /// How the device of an interface's name is.
     pub fn of_interface(&self, vpc: &VpcName, name: &InterfaceName) -> InterfaceState<'_> {
         let mut named = self.named.iter();
@@ -230,7 +247,7 @@ impl InterfaceStates {
         let mut attachments = self.attachments.iter();
         let attachment = attachments.find(|attachment| {
             attachment.attached
-                && (&attachment.vpc, &attachment.name) == (vpc, name)
+                && (&attachment.vpc, attachment.name.entry()) == (vpc, name.entry())
                 && (attachment.netns_inode, attachment.ifindex) == (*inode, *ifindex)
         });
         attachment.map_or(InterfaceState::Open, InterfaceState::Protected)

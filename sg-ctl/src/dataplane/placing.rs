@@ -92,7 +92,7 @@ fn placeable(
     device: &Device,
 ) -> Option<(Netns, DeviceRecord)> {
     let vpc = wanted.policy.vpcs.get(&device.vpc)?;
-    let interface = vpc.interfaces.get(&device.name)?;
+    let interface = vpc.interface(&device.name)?;
     if unfit(interface.hook, &device.netns, &device.link).is_some() {
         return None;
     }

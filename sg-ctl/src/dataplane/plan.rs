@@ -35,7 +35,7 @@ pub(super) fn peer_mac(device: &Device, interface: &model::Interface) -> Option<
 pub struct Device {
     /// Its VPC in the policy.
     pub vpc: VpcName,
-    /// Its name in the policy, and the machine's.
+    /// Its name in the policy: the machine's, behind that of the entry where one matches it.
     pub name: InterfaceName,
     /// Where it is.
     pub netns: Netns,
@@ -142,7 +142,7 @@ impl Dataplane {
         let tc = hooks::tc_hook();
         for device in &wanted.devices {
             let vpc = wanted.policy.vpcs.get(&device.vpc);
-            let interface = vpc.and_then(|vpc| vpc.interfaces.get(&device.name));
+            let interface = vpc.and_then(|vpc| vpc.interface(&device.name));
             let (Some(vpc), Some(interface)) = (vpc, interface) else {
                 return Err(Error::UnknownInterface {
                     vpc: device.vpc.clone(),
@@ -322,7 +322,7 @@ impl Dataplane {
         let place = (device.netns.id().inode, device.link.ifindex);
         record.devices.iter().find(|known| {
             known.vpc == device.vpc
-                && known.name == device.name
+                && known.name.entry() == device.name.entry()
                 && (known.netns_inode, known.ifindex) != place
                 && hooks::held(self.instance(), known) == Some(device.link.ifindex)
                 && hooks::is_in(&self.bpffs, known, &device.netns)
@@ -344,7 +344,7 @@ impl Dataplane {
             });
             let vpc = wanted.policy.vpcs.get(&device.vpc);
             !is_found
-                && vpc.is_some_and(|vpc| vpc.interfaces.contains_key(&device.name))
+                && vpc.is_some_and(|vpc| vpc.interface(&device.name).is_some())
                 && hooks::held(self.instance(), device).is_some()
         };
         devices.iter().filter(is_astray).cloned().collect()
@@ -395,7 +395,7 @@ pub(super) fn same_device<'a>(
         known.netns == netns
             && known.ifindex == device.link.ifindex
             && known.vpc == device.vpc
-            && known.name == device.name
+            && known.name.entry() == device.name.entry()
             && known.side() == interface.side
     })
 }

@@ -469,7 +469,7 @@ fn compare_members(image: &Image, wanted: &Image, tallies: &[Tally], found: &mut
 
 fn has_interface(policy: &model::Policy, name: &InterfaceName) -> bool {
     let mut vpcs = policy.vpcs.values();
-    vpcs.any(|vpc| vpc.interfaces.contains_key(name))
+    vpcs.any(|vpc| vpc.interface(name).is_some())
 }
 
 fn has_rule(policy: &model::Policy, rule: RuleId) -> bool {

@@ -3,22 +3,28 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
-use crate::controller::namespace;
+use crate::controller::{is_for, namespace};
 use crate::interfaces::{self, Flowtable, Kind, Link, Netns, Tunnel};
 use crate::policy::model::Policy;
 
 pub(super) fn checks(policy: &Policy) -> Vec<Check> {
-    let mut protected: BTreeMap<Option<&str>, BTreeSet<&str>> = BTreeMap::new();
+    let mut protected: BTreeMap<Option<&str>, Vec<_>> = BTreeMap::new();
     for vpc in policy.vpcs.values() {
         for (name, interface) in &vpc.interfaces {
-            let names = protected.entry(interface.netns.as_deref()).or_default();
-            names.insert(name.as_str());
+            let entries = protected.entry(interface.netns.as_deref()).or_default();
+            entries.push((name, interface));
         }
     }
-    let checks = protected.into_iter().flat_map(|(netns, names)| {
+    let checks = protected.into_iter().flat_map(|(netns, entries)| {
         // Where it cannot be looked at, the interface is missing, and said to be.
         let around = namespace(netns).and_then(|netns| Around::look(&netns));
-        around.unwrap_or_default().checks(&names)
+        let around = around.unwrap_or_default();
+        let is_protected = |link: &&Link| {
+            let mut entries = entries.iter();
+            entries.any(|(name, interface)| is_for(name, interface, link))
+        };
+        let devices = around.links.iter().filter(is_protected);
+        around.checks(&devices.map(|link| link.name.as_str()).collect())
     });
     checks.collect()
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::Check;
-use crate::controller::namespace;
+use crate::controller::{is_for, namespace};
 use crate::interfaces::{self, Link, Netns, first_hop};
 use crate::policy::model::{Policy, Side};
 use crate::policy::prefix::names_one_machine;
@@ -193,16 +193,13 @@ fn answers(policy: &Policy) -> Vec<Check> {
             let Ok(links) = interfaces::links(&netns) else {
                 continue;
             };
-            let Some(link) = links.iter().find(|link| link.name == name.as_str()) else {
-                continue;
-            };
             let is_protected = |link: &Link| {
                 let mut all = policy.vpcs.values().flat_map(|vpc| &vpc.interfaces);
-                all.any(|(name, other)| {
-                    name.as_str() == link.name && other.netns == interface.netns
-                })
+                all.any(|(name, other)| is_for(name, other, link) && other.netns == interface.netns)
             };
-            checks.extend(answers_of(&netns, &links, link, is_protected));
+            for link in links.iter().filter(|link| is_for(name, interface, link)) {
+                checks.extend(answers_of(&netns, &links, link, is_protected));
+            }
         }
     }
     checks

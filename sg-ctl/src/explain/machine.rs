@@ -42,7 +42,7 @@ impl Machine {
     /// Joins the policy with the devices that were found.
     pub fn of(policy: &Policy, devices: &[Device]) -> Self {
         let interfaces = devices.iter().filter_map(|device| {
-            let interface = policy.vpcs.get(&device.vpc)?.interfaces.get(&device.name)?;
+            let interface = policy.vpcs.get(&device.vpc)?.interface(&device.name)?;
             Some(Protected {
                 vpc: device.vpc.clone(),
                 name: device.name.clone(),

@@ -56,7 +56,7 @@ impl Remedy {
         if let Some(Peer::Group(group)) =
             is_nearest(Fit::GroupWithoutMembers).map(|fit| &fit.allows.peer)
         {
-            let holder = holder.filter(|holder| vpc.interfaces.contains_key(*holder));
+            let holder = holder.filter(|holder| vpc.interface(holder).is_some());
             return Some(Self::member(vpc_name, group, question.peer, holder));
         }
         if let Some(fit) = is_nearest(Fit::AnotherFamily) {
@@ -125,10 +125,10 @@ impl Remedy {
             Some(holder) => (
                 format!(
                     "sg-ctl attach {} --add-group {name}",
-                    quoted(holder.as_str())
+                    quoted(holder.entry())
                 ),
                 FileItem::new(
-                    ["interfaces", holder.as_str(), "groups"],
+                    ["interfaces", holder.entry(), "groups"],
                     scalar(group.as_str()),
                 ),
             ),

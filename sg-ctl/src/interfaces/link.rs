@@ -9,6 +9,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
@@ -27,6 +28,8 @@ pub struct Link {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// The text that `ip link set alias` has given it.
+    pub alias: Option<String>,
     /// What made it.
     pub kind: Kind,
     /// What its frames begin with.
@@ -145,6 +148,40 @@ pub fn peer_mac(netns: &Netns, link: &Link) -> Option<[u8; 6]> {
     Link::from_message(asked, Vec::new()).mac
 }
 
+/// The Ethernet addresses of the other ends of all pairs among these links, by the number of this
+/// end.
+pub fn peer_macs(netns: &Netns, links: &[Link]) -> HashMap<u32, [u8; 6]> {
+    let own: HashMap<u32, [u8; 6]> = links
+        .iter()
+        .filter_map(|l| Some((l.ifindex, l.mac?)))
+        .collect();
+    let pairs = links
+        .iter()
+        .filter_map(|link| Some((link.ifindex, link.peer?)));
+    let (near, far): (Vec<_>, Vec<_>) = pairs.partition(|(_, peer)| peer.netns.is_none());
+    let near = near
+        .into_iter()
+        .filter_map(|(ifindex, peer)| Some((ifindex, *own.get(&peer.ifindex)?)));
+    let mut found: HashMap<u32, [u8; 6]> = near.collect();
+    if !far.is_empty() {
+        let asked = netns.enter(|| converse(async |handle| macs_of(&handle, far).await));
+        found.extend(asked.ok().and_then(Result::ok).into_iter().flatten());
+    }
+    found
+}
+
+async fn macs_of(handle: &Handle, peers: Vec<(u32, Peer)>) -> Vec<(u32, [u8; 6])> {
+    let mut macs = Vec::new();
+    for (ifindex, peer) in peers {
+        if let Ok(message) = ask_by(handle, peer).await
+            && let Some(mac) = Link::from_message(message, Vec::new()).mac
+        {
+            macs.push((ifindex, mac));
+        }
+    }
+    macs
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -216,6 +253,7 @@ impl Link {
         Self {
             ifindex,
             name: name.to_owned(),
+            alias: None,
             kind,
             link_layer: LinkLayer::Ethernet,
             master: None,
@@ -239,6 +277,7 @@ impl Link {
         let mut link = Self {
             ifindex: message.header.index,
             name: String::new(),
+            alias: None,
             kind: Kind::Physical,
             link_layer,
             master: None,
@@ -254,6 +293,7 @@ impl Link {
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Address(bytes) if link_layer == LinkLayer::Ethernet => {
                     link.mac = bytes.try_into().ok();
                 }
@@ -353,15 +393,17 @@ fn ask() -> Result<(Vec<LinkMessage>, Vec<AddressMessage>)> {
 }
 
 fn ask_for(peer: Peer) -> Result<LinkMessage> {
-    converse(async |handle| {
-        let mut question = handle.link().get().match_index(peer.ifindex);
-        let attributes = &mut question.message_mut().attributes;
-        attributes.extend(peer.netns.map(LinkAttribute::IfNetnsId));
-        let doing = "ask for the other end of a pair";
-        let answers = all(question.execute(), doing).await?;
-        let first = answers.into_iter().next();
-        first.ok_or_else(|| Error::system(doing, std::io::ErrorKind::NotFound))
-    })?
+    converse(async |handle| ask_by(&handle, peer).await)?
+}
+
+async fn ask_by(handle: &Handle, peer: Peer) -> Result<LinkMessage> {
+    let mut question = handle.link().get().match_index(peer.ifindex);
+    let attributes = &mut question.message_mut().attributes;
+    attributes.extend(peer.netns.map(LinkAttribute::IfNetnsId));
+    let doing = "ask for the other end of a pair";
+    let answers = all(question.execute(), doing).await?;
+    let first = answers.into_iter().next();
+    first.ok_or_else(|| Error::system(doing, std::io::ErrorKind::NotFound))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ pub(crate) use conversation::converse;
 
 pub use beside::{Flowtable, Tunnel, flowtables, tunnels};
 pub use error::{Error, Result};
-pub use link::{Kind, Link, LinkLayer, Peer, link, links, peer_mac};
+pub use link::{Kind, Link, LinkLayer, Peer, link, links, peer_mac, peer_macs};
 pub use monitor::Monitor;
 pub use netns::{Netns, NetnsId, every_namespace};
 pub use route::{Hop, first_hop};

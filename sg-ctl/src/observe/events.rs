@@ -153,7 +153,11 @@ impl EventFilter {
         let within = |asked: Option<IpNet>, found: Option<IpAddr>| {
             asked.is_none_or(|prefix| found.is_some_and(|address| prefix.contains(&address)))
         };
-        is(&self.interface, &event.interface)
+        let is_at = |asked: &InterfaceName| {
+            let found = event.interface.as_ref();
+            found.is_some_and(|found| found.is_meant_by(asked))
+        };
+        self.interface.as_ref().is_none_or(is_at)
             && self.direction.is_none_or(|asked| asked == event.direction)
             && (self.reasons.is_empty() || self.reasons.contains(&event.reason))
             && is(&self.protocol, &event.protocol_number)
@@ -198,7 +202,7 @@ impl Names {
         };
         let interface = |(slot, found): (&u32, &crate::compile::image::InstalledInterface)| {
             let vpc = view.policy.vpcs.get(&found.vpc);
-            let interface = vpc.and_then(|vpc| vpc.interfaces.get(&found.name));
+            let interface = vpc.and_then(|vpc| vpc.interface(&found.name));
             let named = NamedInterface {
                 vpc: found.vpc.clone(),
                 name: found.name.clone(),

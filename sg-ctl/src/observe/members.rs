@@ -61,9 +61,9 @@ impl Members {
             let (from, own): (_, BTreeSet<IpAddr>) = match interface.side {
                 Side::Guest => ("guest", interface.addresses.clone()),
                 Side::Host => {
-                    let devices = devices
-                        .iter()
-                        .filter(|device| device.vpc == *vpc_name && device.name == *interface_name);
+                    let devices = devices.iter().filter(|device| {
+                        device.vpc == *vpc_name && device.name.entry() == interface_name.as_str()
+                    });
                     let own = devices.flat_map(|device| &device.link.addresses);
                     (
                         "interface",

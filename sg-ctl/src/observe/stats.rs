@@ -1,6 +1,6 @@
 //! What was counted: verdicts by interface and reason, and what each rule admitted.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, Serializer};
@@ -98,11 +98,17 @@ impl Stats {
     ) -> Result<Self, Error> {
         let reasons = or_none(dataplane, Dataplane::reason_counts)?;
         let rules = or_none(dataplane, Dataplane::rule_counts)?;
-        Ok(Self::join(policy, reasons, &rules, only, now()))
+        let attachments = or_none(dataplane, Dataplane::attachments)?;
+        let attached: BTreeSet<_> = attachments
+            .into_iter()
+            .map(|attachment| (attachment.vpc, attachment.name))
+            .collect();
+        Ok(Self::join(policy, &attached, reasons, &rules, only, now()))
     }
 
     fn join(
         policy: &Policy,
+        attached: &BTreeSet<(VpcName, InterfaceName)>,
         counts: Vec<ReasonCount>,
         rule_counts: &HashMap<RuleId, RuleCount>,
         only: Option<&InterfaceName>,
@@ -128,10 +134,18 @@ impl Stats {
         };
         for (vpc_name, vpc) in &policy.vpcs {
             let mut used: BTreeSet<&GroupName> = BTreeSet::new();
-            let shown = vpc
+            let named = vpc
                 .interfaces
                 .iter()
-                .filter(|(name, _)| only.is_none_or(|only| only == *name));
+                .filter(|(_, interface)| interface.matching.is_none());
+            let matched = attached.iter().filter_map(|(of, name)| {
+                let interface = vpc.interface(name).filter(|_| of == vpc_name)?;
+                interface.matching.is_some().then_some((name, interface))
+            });
+            let shown: BTreeMap<_, _> = named
+                .chain(matched)
+                .filter(|(name, _)| only.is_none_or(|only| name.is_meant_by(only)))
+                .collect();
             for (name, interface) in shown {
                 let mut reasons = reasons
                     .remove(&(vpc_name.clone(), name.clone()))
@@ -216,6 +230,7 @@ mod tests {
         };
         let stats = Stats::join(
             &policy,
+            &BTreeSet::new(),
             vec![drops()],
             &HashMap::from([(rule, count)]),
             None,
@@ -241,7 +256,14 @@ mod tests {
 
     #[test]
     fn a_rule_that_admitted_nothing_was_never_hit() {
-        let stats = Stats::join(&policy(), Vec::new(), &HashMap::new(), None, 1_000);
+        let stats = Stats::join(
+            &policy(),
+            &BTreeSet::new(),
+            Vec::new(),
+            &HashMap::new(),
+            None,
+            1_000,
+        );
         assert_eq!(stats.rules.len(), 1);
         assert_eq!((stats.rules[0].packets, stats.rules[0].last_hit), (0, None));
         assert_eq!(stats.interfaces[0].reasons, []);
@@ -250,7 +272,14 @@ mod tests {
     #[test]
     fn one_interface_alone_can_be_asked_for() {
         let other = "eth1".parse().unwrap();
-        let stats = Stats::join(&policy(), vec![drops()], &HashMap::new(), Some(&other), 0);
+        let stats = Stats::join(
+            &policy(),
+            &BTreeSet::new(),
+            vec![drops()],
+            &HashMap::new(),
+            Some(&other),
+            0,
+        );
         assert_eq!((stats.interfaces.len(), stats.rules.len()), (0, 0));
     }
 }

@@ -60,6 +60,9 @@ pub struct InterfaceStatus {
     pub tc: Option<&'static str>,
     /// The network namespace, where it is not the machine's.
     pub netns: Option<String>,
+    /// Which devices its entry is for, where that is not the one of its name.
+    #[serde(rename = "match")]
+    pub matching: Option<String>,
     /// Whether packets are judged.
     pub attached: bool,
     /// Whether what is judged passes all the same.
@@ -67,11 +70,44 @@ pub struct InterfaceStatus {
     /// `protected`, `audited`, `renamed` or `moved` where packets are judged; `astray` where a device
     /// has moved and drops everything; `waiting` for a device, `not-attached`, `to-be-detached`.
     pub state: &'static str,
-    /// What the device is called where it is, if not as the policy says.
+    /// What the device is called, where its entry matches devices or it is not where the policy says.
     pub device: Option<String>,
 }
 
 impl InterfaceStatus {
+    /// As the device of its name is.
+    fn of(
+        (vpc, name): (&VpcName, &InterfaceName),
+        interface: &Interface,
+        states: &InterfaceStates,
+    ) -> Self {
+        let state = states.of_interface(vpc, name);
+        let attachment = match state {
+            InterfaceState::Protected(attachment) => Some(attachment),
+            InterfaceState::Open | InterfaceState::Waiting => None,
+        };
+        Self {
+            name: name.clone(),
+            ifindex: attachment.map(|attachment| attachment.ifindex),
+            vpc: vpc.clone(),
+            groups: interface.groups.clone(),
+            side: side_name(interface.side),
+            hook: attachment.map_or(asked_hook(interface), |attachment| attachment.hook.name()),
+            tc: attachment.map(|attachment| attachment.tc.name()),
+            netns: interface.netns.clone(),
+            matching: interface.matching.as_ref().map(ToString::to_string),
+            attached: attachment.is_some(),
+            audit: interface.audit,
+            state: match state {
+                InterfaceState::Protected(_) if interface.audit => "audited",
+                InterfaceState::Protected(_) => "protected",
+                InterfaceState::Open => "not-attached",
+                InterfaceState::Waiting => "waiting",
+            },
+            device: name.device().map(str::to_owned),
+        }
+    }
+
     /// As the device is that has strayed.
     fn strayed(&self, strayed: &Strayed) -> Self {
         let (state, device) = match &strayed.place {
@@ -118,48 +154,33 @@ impl Status {
         let attachments = or_none(dataplane, Dataplane::attachments)?;
         let mut interfaces = Vec::new();
         for (vpc_name, vpc) in &policy.vpcs {
-            for (name, interface) in &vpc.interfaces {
-                let state = states.of_interface(vpc_name, name);
-                let attachment = match state {
-                    InterfaceState::Protected(attachment) => Some(attachment),
-                    InterfaceState::Open | InterfaceState::Waiting => None,
+            for (entry, interface) in &vpc.interfaces {
+                let names = match interface.matching {
+                    None => vec![entry.clone()],
+                    Some(_) => states.devices_of(vpc_name, entry),
                 };
-                let strayed = states
-                    .strayed
-                    .iter()
-                    .filter(|strayed| strayed.vpc == *vpc_name && strayed.interface == *name);
-                let entry = InterfaceStatus {
-                    name: name.clone(),
-                    ifindex: attachment.map(|attachment| attachment.ifindex),
-                    vpc: vpc_name.clone(),
-                    groups: interface.groups.clone(),
-                    side: side_name(interface.side),
-                    hook: attachment
-                        .map_or(asked_hook(interface), |attachment| attachment.hook.name()),
-                    tc: attachment.map(|attachment| attachment.tc.name()),
-                    netns: interface.netns.clone(),
-                    attached: attachment.is_some(),
-                    audit: interface.audit,
-                    state: match state {
-                        InterfaceState::Protected(_) if interface.audit => "audited",
-                        InterfaceState::Protected(_) => "protected",
-                        InterfaceState::Open => "not-attached",
-                        InterfaceState::Waiting => "waiting",
-                    },
-                    device: None,
-                };
-                let strayed: Vec<_> = strayed.map(|strayed| entry.strayed(strayed)).collect();
-                // Where only another device has the programs, that is how the interface is.
-                if strayed.is_empty() || state != InterfaceState::Waiting {
-                    interfaces.push(entry);
+                // One line for an entry without any.
+                for name in match names.is_empty() {
+                    true => vec![entry.clone()],
+                    false => names,
+                } {
+                    let one = InterfaceStatus::of((vpc_name, &name), interface, states);
+                    let is_its =
+                        |strayed: &&Strayed| strayed.vpc == *vpc_name && strayed.interface == name;
+                    let strayed = states.strayed.iter().filter(is_its);
+                    let strayed: Vec<_> = strayed.map(|strayed| one.strayed(strayed)).collect();
+                    // Where only another device has the programs, that is how the interface is.
+                    if strayed.is_empty() || one.state != "waiting" {
+                        interfaces.push(one);
+                    }
+                    interfaces.extend(strayed);
                 }
-                interfaces.extend(strayed);
             }
         }
         // Left by a detach that was interrupted.
         let is_known = |attachment: &Attachment| {
             let vpc = policy.vpcs.get(&attachment.vpc);
-            vpc.is_some_and(|vpc| vpc.interfaces.contains_key(&attachment.name))
+            vpc.is_some_and(|vpc| vpc.interface(&attachment.name).is_some())
         };
         let left = attachments
             .iter()
@@ -173,6 +194,7 @@ impl Status {
             hook: left.hook.name(),
             tc: Some(left.tc.name()),
             netns: None,
+            matching: None,
             attached: true,
             audit: false,
             state: "to-be-detached",

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use sg_common::packet::Direction;
 
+use super::matching::DeviceMatch;
 use super::model::{
     EgressDrops, Group, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission, Policy,
     PortRange, Rule, Side, Timeouts, Traffic, Vpc,
@@ -129,9 +130,25 @@ fn group(groups: Vec<&'static str>, lists: Vec<&'static str>) -> impl Strategy<V
     })
 }
 
+fn matching() -> impl Strategy<Value = DeviceMatch> {
+    let criteria = vec![
+        "name=vnet*",
+        "name=eth0",
+        "mac=52:54:00:*",
+        "mac=52:54:00:12:34:56",
+        "alias=vm ?: \"x\"",
+    ];
+    select(criteria).prop_map(|criterion| {
+        let mut matching = DeviceMatch::default();
+        matching.add(criterion).expect("a criterion");
+        matching
+    })
+}
+
 fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
     let all = groups.len();
     let settings = (
+        option::of(matching()),
         subsequence(groups, 1..=all),
         option::of(addresses(1)),
         select(vec![Hook::Auto, Hook::Xdp, Hook::Tc, Hook::XdpGeneric]),
@@ -160,7 +177,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
     let link = (macs, btree_set(select(vec![1, 5, 4094u16]), 0..3));
     let parts = (settings, more, link, option::of(1..1000u32));
     parts.prop_map(|(settings, more, link, max_flows)| {
-        let (groups, guest, hook, netns, ethertypes) = settings;
+        let (matching, groups, guest, hook, netns, ethertypes) = settings;
         let (macs, vlans) = if guest.is_some() {
             link
         } else {
@@ -177,6 +194,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
             udp_stream_s,
         ) = more;
         Interface {
+            matching,
             groups: groups.into_iter().map(parse).collect(),
             side: if guest.is_some() {
                 Side::Guest
@@ -247,10 +265,11 @@ pub(super) fn vpc(interfaces: &'static str) -> impl Strategy<Value = Vpc> {
                 .into_iter()
                 .enumerate()
                 .map(|(index, interface)| {
-                    (
-                        interface_name(index),
-                        with_addresses_of_its_own(interface, &mut taken),
-                    )
+                    let mut interface = with_addresses_of_its_own(interface, &mut taken);
+                    // Two entries do not match the same, in whichever VPC.
+                    let is_first = index == 0 && interfaces == "eth";
+                    interface.matching = interface.matching.filter(|_| is_first);
+                    (interface_name(index), interface)
                 })
                 .collect(),
             link_local_services,

@@ -11,6 +11,7 @@ use hashbrown::{HashMap, HashSet};
 
 use super::change::Touched;
 use super::findings::{Findings, Problem, Subject};
+use super::matching::DeviceMatch;
 use super::model::{Group, Interface, Macs, Peer, Policy, Side, Timeouts, Traffic, Vpc};
 use super::names::{GroupName, InterfaceName, PrefixListName, VpcName, check_description};
 use super::prefix::{check_link_local_service, check_member, check_prefix};
@@ -73,9 +74,22 @@ pub(super) fn check(
 
 fn check_interfaces_apart(policy: &Policy, findings: &mut Findings) {
     let mut seen: HashMap<(&InterfaceName, Option<&str>), &VpcName> = HashMap::new();
+    let mut matches = HashMap::new();
     for (vpc_name, vpc) in &policy.vpcs {
         for (name, interface) in &vpc.interfaces {
-            if let Some(first) = seen.insert((name, interface.netns.as_deref()), vpc_name) {
+            let netns = interface.netns.as_deref();
+            if let Some(matching) = &interface.matching {
+                if matching.is_empty() {
+                    continue;
+                }
+                if let Some((vpc, other)) = matches.insert((matching, netns), (vpc_name, name)) {
+                    let subject = Subject::Interface(vpc_name.clone(), name.clone());
+                    let (vpc, other) = (VpcName::clone(vpc), InterfaceName::clone(other));
+                    findings.add(subject, Problem::MatchTwice { other, vpc });
+                }
+                continue;
+            }
+            if let Some(first) = seen.insert((name, netns), vpc_name) {
                 let (first, second) = (first.clone(), vpc_name.clone());
                 let subject = Subject::Interface(second.clone(), name.clone());
                 findings.add(subject, Problem::InTwoVpcs { first, second });
@@ -307,6 +321,15 @@ impl VpcCheck<'_> {
 
     fn check_interface(&mut self, name: &InterfaceName, interface: &Interface, touched: &Touched) {
         let mut problems = Vec::new();
+        let named = match &interface.matching {
+            None => name.check_device(),
+            Some(_) => name.check_entry(),
+        };
+        problems.extend(named.err().map(Problem::from));
+        let matching = interface.matching.as_ref();
+        if matching.is_some_and(DeviceMatch::is_empty) {
+            problems.push(Problem::EmptyMatch);
+        }
         if interface.groups.is_empty() {
             problems.push(Problem::NoGroups);
         }

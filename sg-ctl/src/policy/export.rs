@@ -10,6 +10,7 @@ use sg_common::packet::Direction;
 
 use super::defaults::{self, DEFAULT_GROUP_DESCRIPTION};
 use super::fan_out;
+use super::matching::DeviceMatch;
 use super::model::{
     EgressDrops, Group, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission,
     PortRange, Rule, Side, Timeouts, Traffic, Vpc,
@@ -271,10 +272,16 @@ fn ports_text(ports: PortRange) -> String {
 fn interface_item(interface: &Interface) -> String {
     let standard = Interface::default();
     let groups = interface.groups.iter().map(|name| scalar(name.as_str()));
-    let mut parts = vec![format!(
+    let mut parts: Vec<String> = interface
+        .matching
+        .as_ref()
+        .map(match_item)
+        .into_iter()
+        .collect();
+    parts.push(format!(
         "groups: [{}]",
         groups.collect::<Vec<_>>().join(", ")
-    )];
+    ));
     if interface.side == Side::Guest {
         parts.push("side: guest".to_owned());
     }
@@ -339,6 +346,23 @@ fn interface_item(interface: &Interface) -> String {
         parts.push(format!("max_flows: {max_flows}"));
     }
     format!("{{{}}}", parts.join(", "))
+}
+
+fn match_item(matching: &DeviceMatch) -> String {
+    let name = matching
+        .name
+        .as_ref()
+        .map(|name| ("name", name.to_string()));
+    let mac = matching.mac.as_ref().map(|mac| ("mac", mac.to_string()));
+    let alias = matching
+        .alias
+        .as_ref()
+        .map(|alias| ("alias", alias.to_string()));
+    let parts = [name, mac, alias].into_iter().flatten();
+    let parts: Vec<_> = parts
+        .map(|(key, text)| format!("{key}: {}", scalar(&text)))
+        .collect();
+    format!("match: {{{}}}", parts.join(", "))
 }
 
 fn timeouts(given: Timeouts, standard: Timeouts) -> Option<String> {

@@ -206,6 +206,22 @@ pub enum Problem {
     /// A number that no tag has.
     #[error("lists VLAN {0}; use numbers from 1 to 4094")]
     Vlan(u16),
+    /// An entry for every device.
+    #[error("has a match that says nothing; give it a name, a mac or an alias")]
+    EmptyMatch,
+    /// Two entries for the same devices.
+    #[error(
+        "matches the same devices as entry \"{other}\" of VPC \"{vpc}\"; leave one of the two out"
+    )]
+    MatchTwice {
+        /// The other entry.
+        other: InterfaceName,
+        /// Its VPC.
+        vpc: VpcName,
+    },
+    /// No pattern for devices.
+    #[error(transparent)]
+    Match(#[from] super::matching::MatchError),
     /// No link-layer address of a device.
     #[error(transparent)]
     Mac(#[from] super::mac::MacError),

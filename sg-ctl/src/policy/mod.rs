@@ -14,6 +14,7 @@ pub mod fan_out;
 pub mod file;
 pub mod findings;
 pub mod mac;
+pub mod matching;
 pub mod model;
 pub mod names;
 pub mod prefix;

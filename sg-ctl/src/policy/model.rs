@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use sg_common::packet::Direction;
 
 use super::mac::MacAddress;
+use super::matching::DeviceMatch;
 use super::names::{GroupId, GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 
 /// Everything one machine is told.
@@ -33,6 +34,13 @@ pub struct Vpc {
     pub link_local_services: BTreeSet<IpAddr>,
     /// What happens to tracked flows when the rule that admitted them goes.
     pub on_rule_removal: OnRuleRemoval,
+}
+
+impl Vpc {
+    /// What the policy says of an interface: its entry.
+    pub fn interface(&self, name: &InterfaceName) -> Option<&Interface> {
+        self.interfaces.get(name.entry())
+    }
 }
 
 /// What a removed rule does to the flows it admitted.
@@ -156,6 +164,8 @@ pub enum Peer {
 /// A protected interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
+    /// Which devices it is for; `None` for the one of its name.
+    pub matching: Option<DeviceMatch>,
     /// Named groups of the VPC; never empty.
     pub groups: BTreeSet<GroupName>,
     /// What is protected.
@@ -269,6 +279,7 @@ impl Default for Timeouts {
 impl Default for Interface {
     fn default() -> Self {
         Self {
+            matching: None,
             groups: BTreeSet::new(),
             side: Side::default(),
             hook: Hook::default(),

@@ -3,7 +3,7 @@
 //! A name that exists is spelt with the characters AWS allows and is short enough for every place
 //! it is shown or stored. Whether it refers to anything is for [`super::change`] to know.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -24,6 +24,12 @@ const PREFIX_LIST_ID_PREFIX: &str = "pl-";
 
 /// Hexadecimal digits of an id.
 const ID_DIGITS: usize = 17;
+
+/// The longest name that Linux gives a device: `IFNAMSIZ` without its zero.
+const MAX_DEVICE: usize = 15;
+
+/// The longest name of an entry that says which devices it matches.
+const MAX_ENTRY: usize = 63;
 
 /// Why a text is no name, id or description.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +83,15 @@ pub enum NameError {
          \":\", spaces or control characters"
     )]
     Interface {
+        /// The text as given.
+        text: String,
+    },
+    /// Not a name for an entry that matches devices.
+    #[error(
+        "{text:?} is not the name of an entry with match; give it 1 to {MAX_ENTRY} bytes and no \"/\", \
+         \":\", spaces or control characters"
+    )]
+    Entry {
         /// The text as given.
         text: String,
     },
@@ -251,36 +266,105 @@ impl Default for VpcName {
     }
 }
 
-/// Names a network device as Linux does, case and all; never `lo`.
+/// Names a protected interface.
+///
+/// An entry of a policy without `match` has the name of its device, case and all; never `lo`. An entry
+/// that matches devices has a name of its own, and each of its devices is an interface called
+/// `ENTRY/DEVICE`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(Box<str>);
 
 impl InterfaceName {
-    /// The name as the kernel spells it.
+    /// The name of a device that an entry matches. What no name may have is shown as `?`.
+    pub fn of_device(entry: &Self, device: &str) -> Self {
+        let device = device.replace(is_refused, "?");
+        Self(format!("{}/{device}", entry.entry()).into())
+    }
+
+    /// The whole name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name of the policy's entry.
+    pub fn entry(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(entry, _)| entry)
+    }
+
+    /// The name of the device, where the entry matches devices.
+    pub fn device(&self) -> Option<&str> {
+        self.0.split_once('/').map(|(_, device)| device)
+    }
+
+    /// Whether it is what a user means by a name: the whole, the entry with all its devices, or the
+    /// device alone.
+    pub fn is_meant_by(&self, asked: &Self) -> bool {
+        let asked = asked.as_str();
+        self.as_str() == asked || self.entry() == asked || self.device() == Some(asked)
+    }
+
+    /// Says whether a device can have this name.
+    pub fn check_device(&self) -> Result<(), NameError> {
+        match is_device(&self.0) {
+            true => Ok(()),
+            false => Err(NameError::interface(&self.0)),
+        }
+    }
+
+    /// Says whether an entry that matches devices can have this name.
+    pub fn check_entry(&self) -> Result<(), NameError> {
+        match is_entry(&self.0) {
+            true => Ok(()),
+            false => Err(NameError::Entry {
+                text: self.0.as_ref().to_owned(),
+            }),
+        }
+    }
+}
+
+/// Entries are found by their names' text.
+impl Borrow<str> for InterfaceName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Follows the kernel's `dev_valid_name`, which also refuses `:`.
+fn is_device(text: &str) -> bool {
+    text.len() <= MAX_DEVICE && is_entry(text)
+}
+
+fn is_entry(text: &str) -> bool {
+    (1..=MAX_ENTRY).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && !text.contains(is_refused)
+}
+
+fn is_refused(c: char) -> bool {
+    c == '/' || c == ':' || c.is_whitespace() || c.is_control()
+}
+
+impl NameError {
+    fn interface(text: &str) -> Self {
+        Self::Interface {
+            text: text.chars().take(MAX_TEXT).collect(),
+        }
     }
 }
 
 impl FromStr for InterfaceName {
     type Err = NameError;
 
-    /// Follows the kernel's `dev_valid_name`, which also refuses `:`.
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
-        if text.is_empty()
-            || text.len() > 15
-            || matches!(text, "." | "..")
-            || text.contains(refused)
-        {
-            return Err(NameError::Interface {
-                text: text.chars().take(MAX_TEXT).collect(),
-            });
+        let is_name = match text.split_once('/') {
+            Some((entry, device)) => is_entry(entry) && is_device(device),
+            None => is_entry(text),
+        };
+        match (is_name, text) {
+            (false, _) => Err(NameError::interface(text)),
+            (true, "lo") => Err(NameError::Loopback),
+            (true, text) => Ok(Self(text.into())),
         }
-        if text == "lo" {
-            return Err(NameError::Loopback);
-        }
-        Ok(Self(text.into()))
     }
 }
 
@@ -440,8 +524,9 @@ mod tests {
             sentence::<PrefixListName>("pl-office"),
             "a prefix list name may not start with \"pl-\", which is how ids start; choose another"
         );
+        let long: InterfaceName = "enp0s31f6.10000x".parse().unwrap();
         assert_eq!(
-            sentence::<InterfaceName>("enp0s31f6.10000x"),
+            long.check_device().unwrap_err().to_string(),
             "\"enp0s31f6.10000x\" is not an interface name; Linux names have 1 to 15 bytes and no \
              \"/\", \":\", spaces or control characters"
         );
@@ -471,18 +556,35 @@ mod tests {
             "",
             ".",
             "..",
-            "a/b",
             "a b",
             "a\tb",
             "a:1",
             "a\u{7f}",
-            "0123456789abcdef",
+            "a/",
+            "/a",
+            "a/b/c",
+            "a/0123456789abcdef",
+            &"e".repeat(64),
         ] {
             assert!(bad.parse::<InterfaceName>().is_err(), "{bad:?}");
         }
         let (lower, upper): (InterfaceName, InterfaceName) =
             ("eth0".parse().unwrap(), "ETH0".parse().unwrap());
         assert_ne!(lower, upper);
+    }
+
+    #[test]
+    fn a_matched_device_is_named_behind_its_entry() {
+        let entry: InterfaceName = "eni-0123456789abcdef0".parse().unwrap();
+        let name = InterfaceName::of_device(&entry, "vnet3");
+        assert_eq!(name.as_str(), "eni-0123456789abcdef0/vnet3");
+        assert_eq!(
+            (name.entry(), name.device()),
+            (entry.as_str(), Some("vnet3"))
+        );
+        assert_eq!((entry.entry(), entry.device()), (entry.as_str(), None));
+        let renamed = InterfaceName::of_device(&name, "vnet4");
+        assert_eq!(renamed.as_str(), "eni-0123456789abcdef0/vnet4");
     }
 
     #[test]

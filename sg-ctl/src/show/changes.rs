@@ -209,6 +209,13 @@ fn settings(interface: &Interface) -> Vec<(&'static str, Setting)> {
     let seconds = |seconds: u32| Setting::Word(format!("{seconds} s"));
     let timeouts = interface.timeouts;
     vec![
+        (
+            "match",
+            match &interface.matching {
+                Some(matching) => Setting::Word(matching.to_string()),
+                None => word("the device of its name"),
+            },
+        ),
         ("groups", Setting::list(&interface.groups)),
         (
             "side",

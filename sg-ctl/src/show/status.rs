@@ -111,6 +111,7 @@ mod tests {
             hook: "xdp",
             tc: attached.then_some("tcx"),
             netns: netns.map(str::to_owned),
+            matching: None,
             attached,
             audit: name == "eth1",
             state: match name {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::findings::Place;
 use super::super::mac::MacAddress;
+use super::super::matching::{DeviceMatch, TextPattern};
 use super::super::model::{EgressDrops, Hook, Interface, Macs, Side};
 use super::super::names::{GroupName, InterfaceName};
 use super::super::prefix::check_member;
@@ -48,6 +49,9 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
     let Some(fields) = reader.fields(node, &schema::INTERFACE) else {
         return (interface, Vec::new());
     };
+    if let Some(node) = fields.get("match") {
+        interface.matching = Some(read_match(reader, node));
+    }
     let groups = fields
         .get("groups")
         .map(|node| read_groups(reader, node))
@@ -116,6 +120,29 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
         interface.max_flows = reader.number(node, "max_flows", "a number of flows");
     }
     (interface, groups)
+}
+
+fn read_match(reader: &mut Reader, node: &Node<'_>) -> DeviceMatch {
+    let mut matching = DeviceMatch::default();
+    let Some(fields) = reader.fields(node, &schema::MATCH) else {
+        return matching;
+    };
+    if let Some(node) = fields.get("name")
+        && let Some(text) = reader.text(node, "name", "a pattern like vnet*")
+    {
+        matching.name = reader.parsed(node.place, TextPattern::of_name(text));
+    }
+    if let Some(node) = fields.get("mac")
+        && let Some(text) = reader.text(node, "mac", "a MAC address, or the beginning of one")
+    {
+        matching.mac = reader.parsed(node.place, text.parse());
+    }
+    if let Some(node) = fields.get("alias")
+        && let Some(text) = reader.text(node, "alias", "an alias, or a pattern for aliases")
+    {
+        matching.alias = reader.parsed(node.place, TextPattern::of_alias(text));
+    }
+    matching
 }
 
 fn read_groups(reader: &mut Reader, node: &Node<'_>) -> Vec<(GroupName, Place)> {

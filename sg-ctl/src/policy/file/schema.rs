@@ -134,7 +134,10 @@ pub static FILE: Table = Table {
         },
         Key {
             name: "interfaces",
-            kind: Kind::NamedMaps("names of interfaces, of 1 to 15 bytes", &INTERFACE),
+            kind: Kind::NamedMaps(
+                "names of interfaces, of 1 to 15 bytes; with match 1 to 63",
+                &INTERFACE,
+            ),
             default: Preset::Words("interfaces stay as they are"),
             example: "interfaces: {eth0: {groups: [default]}}",
             about: "The protected interfaces. `apply` attaches each one in the file, and detaches \
@@ -296,6 +299,15 @@ pub static INTERFACE: Table = Table {
     about: "The keys of an interface, under its name in `interfaces`.",
     keys: &[
         Key {
+            name: "match",
+            kind: Kind::Map(&MATCH),
+            default: Preset::Words("the device of the interface's name"),
+            example: "match: {name: \"vnet*\"}",
+            about: "Which devices the entry is for. Each of them is an interface of its own, called \
+                    `ENTRY/DEVICE`. There may be none yet: what comes later is protected when it \
+                    comes.",
+        },
+        Key {
             name: "groups",
             kind: Kind::OneOrMore(&GROUP_NAME, "at least one group of this VPC"),
             default: Preset::Required,
@@ -448,6 +460,45 @@ pub static INTERFACE: Table = Table {
     ],
 };
 
+/// Which devices an entry is for.
+pub static MATCH: Table = Table {
+    name: "match",
+    holder: "a match",
+    wanted: "criteria like {name: \"vnet*\"}",
+    about: "The keys of `match` of an interface. At least one is needed, and a device has to be as \
+            all of them say.",
+    keys: &[
+        Key {
+            name: "name",
+            kind: Kind::Text(
+                "1 to 15 bytes; `*` stands for any characters and `?` for any one of them",
+            ),
+            default: Preset::Words("any name"),
+            example: "match: {name: \"vnet*\"}",
+            about: "The name of the device.",
+        },
+        Key {
+            name: "mac",
+            kind: Kind::Text(
+                "a MAC address like 52:54:00:12:34:56, or its beginning like 52:54:00:*",
+            ),
+            default: Preset::Words("any MAC address"),
+            example: "match: {mac: \"52:54:00:12:34:56\"}",
+            about: "The MAC address of the device. With `side: guest` that of the guest is meant as \
+                    well: of the other end of a veth or netkit pair, and of the guest behind a tap \
+                    that has the same address but for a first byte of fe, as libvirt makes it.",
+        },
+        Key {
+            name: "alias",
+            kind: Kind::Text("1 to 255 bytes with `*` and `?` as in name"),
+            default: Preset::Words("any alias, or none"),
+            example: "match: {alias: \"vm web*\"}",
+            about: "The alias that an administrator or a manager of guests has given the device, as \
+                    `ip link set DEVICE alias TEXT` does.",
+        },
+    ],
+};
+
 /// Idle timeouts.
 pub static TIMEOUTS: Table = Table {
     name: "timeouts",
@@ -490,7 +541,7 @@ pub static TIMEOUTS: Table = Table {
 };
 
 /// Every table, in the order of the documents.
-pub static TABLES: [&Table; 5] = [&FILE, &GROUP, &RULE, &INTERFACE, &TIMEOUTS];
+pub static TABLES: [&Table; 6] = [&FILE, &GROUP, &RULE, &INTERFACE, &MATCH, &TIMEOUTS];
 
 /// The schema that editors use to complete and check a policy file as it is written.
 pub fn json_schema() -> Value {

@@ -1,5 +1,6 @@
 //! Policy files as users write them, right and wrong.
 
+use super::super::matching::DeviceMatch;
 use super::super::model::{Hook, Interface, Side};
 use super::*;
 
@@ -281,14 +282,54 @@ fn an_interface_of_another_vpc_is_not_taken() {
 }
 
 #[test]
+fn an_entry_matches_devices_of_its_own() {
+    check(
+        "\
+groups: {web: {}}
+interfaces:
+  eth0/1: {groups: web}
+  enp0s31f6.10000x: {groups: web}
+  guests/1: {groups: web, match: {name: vnet*}}
+  nothing: {groups: web, match: {}}
+  one: {groups: web, match: {name: tap*}}
+  two: {groups: web, match: {name: tap*}}
+  elsewhere: {groups: web, match: {name: tap*}, netns: blue}
+  wrong: {groups: web, match: {name: a b, mac: 52, kind: tap}}
+",
+        &[
+            "p:3:3: interface \"eth0/1\" has a fault: \"eth0/1\" is not an interface name; Linux names \
+             have 1 to 15 bytes and no \"/\", \":\", spaces or control characters",
+            "p:4:3: interface \"enp0s31f6.10000x\" has a fault: \"enp0s31f6.10000x\" is not an interface \
+             name; Linux names have 1 to 15 bytes and no \"/\", \":\", spaces or control characters",
+            "p:5:3: interface \"guests/1\" has a fault: \"guests/1\" is not the name of an entry with \
+             match; give it 1 to 63 bytes and no \"/\", \":\", spaces or control characters",
+            "p:6:3: interface \"nothing\" has a match that says nothing; give it a name, a mac or an alias",
+            "p:8:3: interface \"two\" matches the same devices as entry \"one\" of VPC \"default\"; leave \
+             one of the two out",
+            "p:10:38: \"a b\" matches no name of a device; write one like vnet*, with 1 to 15 bytes and no \
+             \"/\", \":\", spaces or control characters",
+            "p:10:48: \"52\" is not a MAC address; write one like 52:54:00:12:34:56, or 52:54:00:* for all \
+             that begin so",
+            "p:10:52: a match has no key \"kind\"; use name, mac, alias",
+        ],
+    );
+}
+
+#[test]
 fn every_setting_of_an_interface_is_read() {
     let text =
-        "interfaces: {eth0: {groups: [default, sg:Default], side: GUEST, hook: tc, netns: blue,
+        "interfaces: {eth0: {match: {name: vnet*, mac: 52:54:00:*, alias: vm 1},
+        groups: [default, sg:Default], side: GUEST, hook: tc, netns: blue,
         addresses: 10.0.0.1, ethertypes: [0x8915, 35093], replace_xdp: true, tcp_pickup: false,
         macs: 52:54:00:00:00:AB, vlans: [5, 4094],
         fragments: strict, egress_drops: Told, audit: true, timeouts: {tcp_established: 60, udp: 31, udp_stream: 61}, max_flows: 9}}";
     let vpc = PolicyFile::parse("p", text).unwrap().to_vpc(None).unwrap();
+    let mut matching = DeviceMatch::default();
+    for criterion in ["name=vnet*", "mac=52:54:00:*", "alias=vm 1"] {
+        matching.add(criterion).unwrap();
+    }
     let wanted = Interface {
+        matching: Some(matching),
         groups: BTreeSet::from([GroupName::default_group()]),
         side: Side::Guest,
         hook: Hook::Tc,

@@ -269,16 +269,19 @@ impl<'a> Rows<'a> {
     fn put_interface(&self, vpc: i64, name: &InterfaceName, given: &Interface) -> Result {
         let sql = "INSERT INTO interface (vpc, name, side, hook, netns, replace_xdp, tcp_pickup, \
                    strict_fragments, audit, tcp_established_s, udp_s, udp_stream_s, max_flows, egress_drops, \
-                   any_mac) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                   any_mac, match_name, match_mac, match_alias) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (vpc, name) DO UPDATE SET side = excluded.side, \
                    hook = excluded.hook, netns = excluded.netns, \
                    replace_xdp = excluded.replace_xdp, tcp_pickup = excluded.tcp_pickup, \
                    strict_fragments = excluded.strict_fragments, audit = excluded.audit, \
                    tcp_established_s = excluded.tcp_established_s, udp_s = excluded.udp_s, \
                    udp_stream_s = excluded.udp_stream_s, max_flows = excluded.max_flows, \
-                   egress_drops = excluded.egress_drops, any_mac = excluded.any_mac \
+                   egress_drops = excluded.egress_drops, any_mac = excluded.any_mac, \
+                   match_name = excluded.match_name, match_mac = excluded.match_mac, \
+                   match_alias = excluded.match_alias \
                    RETURNING id";
+        let matching = given.matching.clone().unwrap_or_default();
         let interface: i64 = self.db.prepare_cached(sql)?.query_row(
             params![
                 vpc,
@@ -296,6 +299,9 @@ impl<'a> Rows<'a> {
                 given.max_flows,
                 Code(given.egress_drops),
                 Code(given.macs == Macs::Any),
+                matching.name.as_ref().map(ToString::to_string),
+                matching.mac.as_ref().map(ToString::to_string),
+                matching.alias.as_ref().map(ToString::to_string),
             ],
             |row| row.get(0),
         )?;

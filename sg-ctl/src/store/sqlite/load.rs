@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::column::{Address, Code, Mac, Text, TrafficColumns, prefix};
 use crate::policy::change;
+use crate::policy::matching::DeviceMatch;
 use crate::policy::model::{Group, Interface, Macs, Peer, Permission, Policy, Rule, Timeouts, Vpc};
 use crate::policy::names::{GroupName, InterfaceName, PrefixListName, RuleId, VpcName};
 use crate::store::Owned;
@@ -225,9 +226,18 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
         db,
         "SELECT id, vpc, name, side, hook, netns, replace_xdp, tcp_pickup, audit, tcp_established_s, \
          udp_s, udp_stream_s, max_flows, strict_fragments, egress_drops, \
-         any_mac FROM interface",
+         any_mac, match_name, match_mac, match_alias FROM interface",
         |row| {
+            let matching = [("name", 16), ("mac", 17), ("alias", 18)];
+            let mut found = DeviceMatch::default();
+            for (key, column) in matching {
+                if let Some(value) = row.get::<_, Option<String>>(column)? {
+                    let added = found.add(&format!("{key}={value}"));
+                    added.map_err(FromSqlError::other)?;
+                }
+            }
             let interface = Interface {
+                matching: (!found.is_empty()).then_some(found),
                 groups: Default::default(),
                 side: row.get::<_, Code<_>>(3)?.0,
                 hook: row.get::<_, Code<_>>(4)?.0,

@@ -33,7 +33,7 @@ use edit::Failure;
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 7;
+const SCHEMA_VERSION: i64 = 8;
 const SCHEMA: &str = include_str!("schema.sql");
 /// What makes a file of each earlier version one of the next, from version 1 on.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
@@ -57,6 +57,9 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
      ) STRICT, WITHOUT ROWID;",
     "DROP INDEX rule_by_prefix;
      ALTER TABLE revision DROP COLUMN stamp;",
+    "ALTER TABLE interface ADD COLUMN match_name TEXT;
+     ALTER TABLE interface ADD COLUMN match_mac TEXT;
+     ALTER TABLE interface ADD COLUMN match_alias TEXT;",
 ];
 
 /// How long to wait for another process's commit.

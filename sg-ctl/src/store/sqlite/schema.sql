@@ -99,6 +99,9 @@ CREATE TABLE interface (
     udp_s INTEGER NOT NULL,
     udp_stream_s INTEGER NOT NULL,
     max_flows INTEGER,
+    match_name TEXT,
+    match_mac TEXT,
+    match_alias TEXT,
     UNIQUE (vpc, name)
 ) STRICT;
 

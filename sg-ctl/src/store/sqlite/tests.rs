@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::policy::change::Edit;
+use crate::policy::matching::DeviceMatch;
 use crate::policy::model::{
     EgressDrops, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission, PortRange,
     Rule, Side, Timeouts, Traffic,
@@ -337,6 +338,9 @@ fn a_store_of_the_first_version_goes_on_and_enforces() {
     store.commit(revision, &[put]).unwrap();
     let before = store.snapshot().unwrap();
     let older = "DROP TABLE guest_vlan; DROP TABLE guest_mac; \
+                 ALTER TABLE interface DROP COLUMN match_name; \
+                 ALTER TABLE interface DROP COLUMN match_mac; \
+                 ALTER TABLE interface DROP COLUMN match_alias; \
                  ALTER TABLE interface DROP COLUMN any_mac; \
                  ALTER TABLE interface DROP COLUMN egress_drops; \
                  ALTER TABLE interface DROP COLUMN audit; \
@@ -598,7 +602,19 @@ fn interface() -> impl Strategy<Value = Interface> {
             let vlans = vlans.into_iter().map(|number: u16| number & 0xff).collect();
             let (replace_xdp, tcp_pickup, strict_fragments, audit, egress_drops) = flags;
             let (tcp_established_s, udp_s, udp_stream_s, max_flows) = numbers;
+            let matching = max_flows.map(|number| {
+                let mut matching = DeviceMatch::default();
+                let criterion = match number & 3 {
+                    0 => format!("name=vnet{number}*"),
+                    1 => format!("mac=52:54:0{number}:*"),
+                    2 => format!("mac=52:54:00:00:00:0{number}"),
+                    _ => format!("alias=vm {number}"),
+                };
+                matching.add(&criterion).unwrap();
+                matching
+            });
             Interface {
+                matching,
                 groups,
                 side: if is_guest { Side::Guest } else { Side::Host },
                 hook: [Hook::Auto, Hook::Xdp, Hook::Tc][hook],
