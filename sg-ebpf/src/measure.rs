@@ -1,11 +1,12 @@
 //! Programs to measure the judgement by; the controller attaches none of them.
 //!
 //! Two do the least that a program can do at their hook, two read the headers that every firewall
-//! reads, one sends, and the others are the judgement itself, or its bounds, over frames that
-//! [`Scatter`] makes differ from run to run.
+//! reads, one sends, one loads from random places of memory, and the others are the judgement itself,
+//! or its bounds, over frames that [`Scatter`] makes differ from run to run.
 
 use core::ptr;
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action};
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::{btf_map, classifier, xdp};
@@ -14,6 +15,22 @@ use sg_common::scatter::{Scatter, Scattered};
 
 #[btf_map]
 static SCATTER: Array<Scatter, 1> = Array::new();
+
+/// As large as a bucket of the flow table has slots for one flow.
+type Line = [u64; 16];
+
+#[btf_map]
+static LINES: Array<Line, 1> = Array::new();
+
+/// One less than the number of lines, a power of two.
+#[unsafe(no_mangle)]
+static LAST_LINE: Global<u32> = Global::new(0);
+
+/// How many lines a run loads from, each found by what the one before holds.
+#[unsafe(no_mangle)]
+static LOADS: Global<u32> = Global::new(0);
+
+const MOST_LOADS: u32 = 8;
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
@@ -71,6 +88,30 @@ pub(crate) fn sg_scattered_parse_xdp(context: XdpContext) -> u32 {
         Some(_) => parse_xdp(&context),
         None => xdp_action::XDP_ABORTED,
     }
+}
+
+/// Loads from as many random lines as [`LOADS`] says, and drops: what memory takes.
+#[xdp(frags)]
+#[inline(always)]
+pub(crate) fn sg_scattered_loads_xdp(context: XdpContext) -> u32 {
+    let Some(_) = scatter(context.data(), context.data_end(), SOURCE) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    // SAFETY: the frame has an IPv4 header, as `scatter` has compared.
+    let mut place = match context.data() + SOURCE + size_of::<u32>() <= context.data_end() {
+        true => unsafe { ((context.data() + SOURCE) as *const u32).read_unaligned() },
+        false => return xdp_action::XDP_ABORTED,
+    };
+    for _ in 0..MOST_LOADS.min(LOADS.load()) {
+        // Neighbouring numbers lead far apart (Knuth's multiplicative hashing).
+        place = u32::from_be(place).wrapping_mul(0x9e37_79b1).swap_bytes();
+        let Some(line) = LINES.get_ptr(place & LAST_LINE.load()) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        // SAFETY: array elements live as long as the program. Read whatever the compiler thinks of it.
+        place = place.wrapping_add(unsafe { line.cast::<u32>().read_volatile() });
+    }
+    xdp_action::XDP_DROP
 }
 
 /// The judgement of what is received, over scattered frames.

@@ -3,20 +3,26 @@
 //!
 //! Each build protects a machine of its own by the same policy, with its own command. A packet's time
 //! is that of the program which the command has attached, run on one frame by `bpftool prog run` with
-//! that machine's interface: the kernel's own time for a run, some 30 ns here, is in both.
+//! that machine's interface: the kernel's own time for a run, some 30 ns here, is in both. Where each
+//! run must meet another packet, they come over a wire, and the kernel tells how long the program ran
+//! (`BPF_ENABLE_STATS`), which has the time of reading a clock in it.
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::ProgramInfo;
+use aya::sys::{Stats, enable_stats};
 use tests::lab::{Lab, Pair};
-use tests::packets::words::frame;
+use tests::packets::words::{frame, packet};
 use tests::sg::{Sg, sg_ctl};
 
 use crate::Effort;
 use crate::measure::{Rounds, Taken};
+use crate::policies::HOST;
+use crate::wire::Wire;
 
 const POLICY: &str = "
 groups:
@@ -162,6 +168,89 @@ pub(crate) fn packets(names: &[&'static str], effort: Effort) -> Result<Vec<Take
         taken.push(compared(name, "ns", took));
     }
     Ok(taken)
+}
+
+/// A build behind a wire, on which SYNs arrive that it lets in and tracks.
+struct Opening {
+    /// Goes before its wire.
+    sg: Sg,
+    wire: Wire,
+    frame: Vec<u8>,
+}
+
+impl Opening {
+    fn protect(build: &Path) -> Result<Self> {
+        let wire = Wire::lay()?;
+        let sg = Sg::on(&wire.target)?;
+        let interface = &wire.interface;
+        let file = sg.write_policy(&format!(
+            "groups:\n  g:\n    ingress: [{{protocol: tcp, ports: 22, from: [32.0.0.0/3]}}]\n\
+             interfaces:\n  {interface}: {{groups: [g], hook: tc}}\n"
+        ))?;
+        sg.run_build(build, &["apply", &file])?.succeeded()?;
+        let words = format!("tcp 32.0.1.7:40000 > {HOST}:22 syn window 1000");
+        let mac = wire.target.mac(interface)?;
+        let frame = packet(&words)?.to_mac(mac).frame();
+        Ok(Self { sg, wire, frame })
+    }
+
+    /// Nanoseconds that the program took for each of so many SYNs from sources of their own.
+    fn round(&self, count: u32) -> Result<f64> {
+        let program = pinned(&self.sg.run_dir().join("bpf"), "sg_tc_receive")?;
+        let program = program.context("no such program")?;
+        let look = || ProgramInfo::from_pin(&program);
+        let _counting = enable_stats(Stats::RunTime)?;
+        let before = look()?;
+        self.wire.send(&self.frame, count)?;
+        // The last of them are still on their way.
+        let deadline = Instant::now() + PATIENCE;
+        let mut after = look()?;
+        loop {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = look()?;
+            let is_still = now.run_count() == after.run_count();
+            after = now;
+            if is_still || Instant::now() > deadline {
+                break;
+            }
+        }
+        let runs = after.run_count() - before.run_count();
+        ensure!(
+            runs > u64::from(count) / 10,
+            "of {count} SYNs {runs} arrived"
+        );
+        let took = after.run_time() - before.run_time();
+        Ok(took.as_nanos() as f64 / runs as f64)
+    }
+
+    /// How many SYNs opened a flow, and how many were refused.
+    fn opened(&self, build: &Path) -> Result<u64> {
+        let ran = self.sg.run_build(build, &["status", "--json"])?;
+        let status: serde_json::Value = serde_json::from_str(&ran.stdout)?;
+        let embryonic = status["flows"]["embryonic"].as_u64();
+        embryonic.with_context(|| format!("no flows in {status}"))
+    }
+}
+
+/// Nothing takes this long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The time of the program for a SYN that is let in and opens a flow, over that of the build before.
+pub(crate) fn opened_flows(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let builds = builds()?;
+    let pair = [Opening::protect(&builds[0])?, Opening::protect(&builds[1])?];
+    let count = effort.choose(1 << 15, 1 << 12);
+    let took = alternate(effort, |one| pair[one].round(count))?;
+    let [flows_before, flows_now] = [pair[0].opened(&builds[0])?, pair[1].opened(&builds[1])?];
+    ensure!(flows_before > 0 && flows_now > 0, "no flow was opened");
+    Ok(names
+        .iter()
+        .map(|name| {
+            compared(name, "ns", took.clone())
+                .with("flows_before", flows_before)
+                .with("flows_now", flows_now)
+        })
+        .collect())
 }
 
 /// The first `apply` of a small policy, from the command's start to its end, over that of the build

@@ -11,7 +11,8 @@
 //!
 //! `deny_over_empty` and `tracked_1m_over_parse` compare runs whole, as the kernel tells them (the
 //! writing of addresses is taken off the second); the measures of growth compare program times,
-//! which are the stricter ratio.
+//! which are the stricter ratio. Those over loads compare them with the time of a program that does
+//! nothing but load from random places of as much memory: no lookup takes less.
 
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ use anyhow::{Context as _, Result, ensure};
 use sg_common::report::Reason;
 use sg_common::scatter::Scatter;
 use sg_ctl::compile::Limits;
-use sg_ctl::dataplane::measure::{Rehearsal, Yardstick};
+use sg_ctl::dataplane::measure::{RandomLoads, Rehearsal, Yardstick};
 use sg_ctl::dirs::{DirOptions, Dirs};
 use tempfile::TempDir;
 use tests::packets::words::frame;
@@ -128,6 +129,30 @@ fn judge(
 /// The judgement of frames that are denied for want of a rule.
 fn deny(staged: &mut Rehearsal, yardstick: Yardstick, frame: &[u8], times: u32) -> Result<f64> {
     judge(staged, yardstick, Reason::NoRule, frame, times)
+}
+
+/// Nanoseconds that loads from random places take, a round each.
+struct Loads {
+    loads: RandomLoads,
+    taken: Vec<f64>,
+}
+
+impl Loads {
+    /// So many, one after the other, from so much memory.
+    fn within(bytes: u64, loads: u32) -> Result<Self> {
+        Ok(Self {
+            loads: RandomLoads::within(bytes, loads)?,
+            taken: Vec::new(),
+        })
+    }
+
+    fn round(&mut self, scatter: Scatter, frame: &[u8], times: u32) -> Result<()> {
+        self.loads.scatter(scatter)?;
+        let [loading, overhead] = self.loads.run(frame, times)?;
+        let took = loading.as_nanos() as f64 - overhead.as_nanos() as f64;
+        self.taken.push(took.max(1.0));
+        Ok(())
+    }
 }
 
 fn quotients(over: &[f64], under: &[f64]) -> Vec<f64> {
@@ -317,8 +342,11 @@ pub(crate) fn deny_over_fewer_prefixes(
     Ok(results)
 }
 
-/// Plain SYNs from random sources to random interfaces, each with a policy of its own.
+/// Plain SYNs from random sources to random interfaces, each with a policy of its own: over those to
+/// one, and over the loads that no judgement can do without. There are four: the interface's entry
+/// tells its set of groups, that tells its table of prefixes, and then there is the counter.
 pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    const LOADS: u32 = 4;
     let count = effort.choose(10_000, 1_000);
     let limits = Limits {
         interfaces: 1 << 14,
@@ -333,7 +361,11 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
     ];
     let frame = syn()?;
     let times = effort.choose(300_000, 50_000);
+    let [(_, one, _), (_, many, _)] = &staged;
+    let bytes = many.memory()?.saturating_sub(one.memory()?);
+    let mut loads = Loads::within(bytes, LOADS)?;
     effort.rounds(11, || {
+        loads.round(unnamed_sources(), &frame, times)?;
         for (interfaces, staged, taken) in &mut staged {
             staged.scatter(Scatter {
                 interfaces: *interfaces,
@@ -352,12 +384,18 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
         Ok(())
     })?;
     let [(_, _, one), (_, _, many)] = &staged;
-    let ratio = quotients(&many.program_times(), &one.program_times());
     Ok(names
         .iter()
         .map(|name| {
-            Taken::new(name, Rounds::of(ratio.iter().copied()))
+            let ratio = match *name {
+                "deny_10kpolicies_over_1" => quotients(&many.program_times(), &one.program_times()),
+                _ => quotients(&many.program_times(), &loads.taken),
+            };
+            Taken::new(name, Rounds::of(ratio))
                 .with("policies", count)
+                .with("loads", LOADS)
+                .with("loads_within_bytes", bytes)
+                .with_median("loads_ns", loads.taken.iter().copied())
                 .with_median("program_ns", many.program_times())
                 .with_median("program_ns_of_1", one.program_times())
                 .with_median("whole_run_ratio", quotients(&many.list, &one.list))
@@ -366,8 +404,12 @@ pub(crate) fn deny_over_one_policy(names: &[&'static str], effort: Effort) -> Re
         .collect())
 }
 
-/// Packets of random flows among a million, over nothing but the parsing of their headers.
-pub(crate) fn tracked_over_parse(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+/// Packets of random flows among a million, over nothing but the parsing of their headers, and over
+/// one load from as much memory as the flow table has.
+pub(crate) fn tracked_over_yardsticks(
+    names: &[&'static str],
+    effort: Effort,
+) -> Result<Vec<Taken>> {
     let flows: u32 = effort.choose(1 << 20, 1 << 14);
     let pins = Pins::mount()?;
     // Twice the room, as an operator would leave it.
@@ -395,7 +437,10 @@ pub(crate) fn tracked_over_parse(names: &[&'static str], effort: Effort) -> Resu
     ];
     let mut taken = contestants.map(|_| Vec::new());
     let mut hot = Vec::new();
+    let bytes = u64::from(flows * 2) * RandomLoads::LINE;
+    let mut load = Loads::within(bytes, 1)?;
     effort.rounds(11, || {
+        load.round(every_flow, &to_host, times)?;
         for (yardstick, taken) in contestants.iter().zip(&mut taken) {
             staged.scatter(every_flow)?;
             taken.push(match yardstick {
@@ -424,15 +469,19 @@ pub(crate) fn tracked_over_parse(names: &[&'static str], effort: Effort) -> Resu
         .zip(&empty)
         .map(|(overhead, empty)| overhead - empty)
         .collect();
-    let ratio = quotients(
-        &differences(&tracked, &writing),
-        &differences(&scattered_parse, &writing),
-    );
     Ok(names
         .iter()
         .map(|name| {
-            Taken::new(name, Rounds::of(ratio.iter().copied()))
+            let ratio = match *name {
+                "tracked_1m_over_parse" => quotients(
+                    &differences(&tracked, &writing),
+                    &differences(&scattered_parse, &writing),
+                ),
+                _ => quotients(&differences(&tracked, &overhead), &load.taken),
+            };
+            Taken::new(name, Rounds::of(ratio))
                 .with("flows", flows)
+                .with_median("load_ns", load.taken.iter().copied())
                 .with_median("parse_ns", parse.iter().copied())
                 .with_median("tracked_ns", differences(&tracked, &writing))
                 .with_median("tracked_program_ns", differences(&tracked, &overhead))

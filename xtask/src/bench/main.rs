@@ -129,12 +129,12 @@ const THEMES: &[Theme] = &[
         take: judgement::deny_over_fewer_prefixes,
     },
     Theme {
-        names: &["deny_10kpolicies_over_1"],
+        names: &["deny_10kpolicies_over_1", "deny_10kpolicies_over_loads"],
         take: judgement::deny_over_one_policy,
     },
     Theme {
-        names: &["tracked_1m_over_parse"],
-        take: judgement::tracked_over_parse,
+        names: &["tracked_1m_over_parse", "tracked_1m_over_load"],
+        take: judgement::tracked_over_yardsticks,
     },
     Theme {
         names: &[
@@ -144,8 +144,13 @@ const THEMES: &[Theme] = &[
             "drop_tc_over_nft_100k",
             "drop_xdp_over_bound_100k",
             "drop_tc_over_bound_100k",
+            "drop_xdp_over_parse_100k",
         ],
         take: packet_rates::drops,
+    },
+    Theme {
+        names: &["small_udp_over_none", "small_udp_over_nft"],
+        take: packet_rates::small_udp,
     },
     Theme {
         names: &[
@@ -165,8 +170,16 @@ const THEMES: &[Theme] = &[
         take: updates::one_rule,
     },
     Theme {
-        names: &["apply_1m_s", "compile_1m_s"],
+        names: &["apply_1m_s", "apply_1m_mb", "stats_1m_s", "stats_1m_mb"],
         take: updates::whole_policy,
+    },
+    Theme {
+        names: &["compile_1m_s"],
+        take: updates::compiling,
+    },
+    Theme {
+        names: &["attach_300_s"],
+        take: updates::many_interfaces,
     },
     Theme {
         names: &["bytes_per_flow", "bytes_per_prefix", "bytes_per_interface"],
@@ -184,6 +197,10 @@ const THEMES: &[Theme] = &[
             "refused_syn_over_before",
         ],
         take: before::packets,
+    },
+    Theme {
+        names: &["open_flow_over_before"],
+        take: before::opened_flows,
     },
     Theme {
         names: &["first_apply_over_before"],

@@ -41,6 +41,7 @@ table inet bench {
     iif lo accept
     meta l4proto ipv6-icmp accept
     ip saddr 10.0.0.0/24 tcp dport 5001-5003 accept
+    ip saddr 32.0.0.0/3 udp dport 5004 accept
   }
   chain output {
     type filter hook output priority 0; policy accept;

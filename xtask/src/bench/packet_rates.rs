@@ -1,12 +1,16 @@
 //! How many packets a second one receiving CPU takes: dropped ones, by sg, by nftables and by
-//! nothing but a drop, and SYNs to a port that is open to everybody.
+//! nothing but a drop, SYNs to a port that is open to everybody, and small packets of one UDP flow.
 //!
 //! A drop alone never looks at the packet, which the sender's CPU has in its cache. So beside that
 //! bound stands a program that reads the headers before it drops: no filter drops more.
 
-use anyhow::{Result, ensure};
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
 use sg_ctl::dataplane::ReceiveHook;
 use sg_ctl::dataplane::measure::Bound;
+use socket2::{SockFilter, SockRef};
 use tests::packets::words::packet;
 use tests::sg::Sg;
 use tests::sockets::TcpEcho;
@@ -136,6 +140,11 @@ pub(crate) fn drops(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>
             Bound(XdpNative),
         ),
         ("drop_tc_over_bound_100k", Sg(Tc, large), Bound(Tc)),
+        (
+            "drop_xdp_over_parse_100k",
+            Sg(XdpNative, large),
+            Parse(XdpNative),
+        ),
     ];
     let wanted: Vec<_> = duels
         .into_iter()
@@ -290,4 +299,117 @@ pub(crate) fn open_flood(names: &[&'static str], effort: Effort) -> Result<Vec<T
                 .with_median("mpps_of_none", millions(&bare))
         })
         .collect())
+}
+
+/// As the line about UDP in [`nftables::STATEFUL`], with sg's words.
+const SMALL_UDP: &str = "\
+groups:
+  server:
+    ingress:
+    - {protocol: udp, ports: 5004, from: [32.0.0.0/3]}
+interfaces:
+";
+
+/// A server that gets small packets of one flow, which it has answered once.
+struct Server {
+    /// Goes before its wire.
+    sg: Option<Sg>,
+    _socket: UdpSocket,
+    wire: Wire,
+    frame: Vec<u8>,
+    rates: Vec<f64>,
+}
+
+impl Server {
+    fn set_up(protect: impl FnOnce(&Wire) -> Result<Option<Sg>>) -> Result<Self> {
+        const PEER: &str = "32.0.1.7:40000";
+        let mut wire = Wire::lay()?;
+        wire.keep_source()?;
+        let sg = protect(&wire)?;
+        let at = format!("{HOST}:5004");
+        let socket = wire.target.enter(|| Ok(UdpSocket::bind(&at)?))?;
+        // 64 bytes with the frame check sequence, which a veth does not have.
+        let words = format!("udp {PEER} > {at} payload 18");
+        let mac = wire.target.mac(&wire.interface)?;
+        let frame = packet(&words)?.to_mac(mac).frame();
+        socket.set_read_timeout(Some(PATIENCE))?;
+        wire.send(&frame, 1)?;
+        let (_, from) = socket.recv_from(&mut [0; 64]).context("nothing arrived")?;
+        socket.send_to(b"hello", from)?;
+        // BPF_RET | BPF_K: no byte of any packet is kept.
+        SockRef::from(&socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)])?;
+        Ok(Self {
+            sg,
+            _socket: socket,
+            wire,
+            frame,
+            rates: Vec::new(),
+        })
+    }
+}
+
+/// Nothing takes this long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Packets of 64 bytes that are let in, of a tracked flow, up to a socket that keeps none of them.
+pub(crate) fn small_udp(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let mut none = Server::set_up(|_| Ok(None))?;
+    let mut nft = Server::set_up(|wire| {
+        nftables::is_there(&wire.target)?;
+        nftables::load(&wire.target, nftables::STATEFUL)?;
+        Ok(None)
+    })
+    .map_err(|error| format!("{error:#}"));
+    let mut sg = Server::set_up(|wire| {
+        let sg = Sg::on(&wire.target)?;
+        sg.apply(&format!(
+            "{SMALL_UDP}  {}: {{groups: [server], hook: tc}}\n",
+            wire.interface
+        ))?;
+        Ok(Some(sg))
+    })?;
+    let mut order = vec![&mut none];
+    order.extend(nft.as_mut().ok());
+    order.push(&mut sg);
+    effort.rounds(20, || {
+        for server in &mut order {
+            let before = server.wire.passed()?;
+            let rate = server.wire.flood(&server.frame, effort.span())?;
+            let passed = server.wire.passed()? - before;
+            ensure!(passed > 1_000, "only {passed} packets were let in");
+            server.rates.push(rate.received);
+        }
+        order.reverse();
+        Ok(())
+    })?;
+    let status = sg
+        .sg
+        .as_ref()
+        .context("sg is in force")?
+        .json(&["status"])?;
+    let assured = status["flows"]["assured"].as_u64();
+    ensure!(
+        assured == Some(1),
+        "{assured:?} flows were tracked, not one"
+    );
+    let millions = |server: &Server| -> Vec<f64> {
+        let rates = server.rates.iter();
+        rates.map(|rate| rate / 1e6).collect()
+    };
+    let compare = |name, other: &Server| {
+        let ratios = sg
+            .rates
+            .iter()
+            .zip(&other.rates)
+            .map(|(sg, other)| sg / other);
+        Taken::new(name, Rounds::of(ratios))
+            .with_median("mpps", millions(&sg))
+            .with_median("mpps_of_other", millions(other))
+    };
+    let taken = names.iter().map(|name| match (*name, &nft) {
+        ("small_udp_over_none", _) => compare(name, &none),
+        (_, Ok(nft)) => compare(name, nft),
+        (_, Err(why)) => Taken::missing(name, why),
+    });
+    Ok(taken.collect())
 }

@@ -214,7 +214,7 @@ mod tests {
     fn the_table_has_a_line_a_measure() {
         let table = table(&taken(), &machine());
         assert!(table.contains("deny_over_empty"), "{table}");
-        assert!(table.contains("≤ 1.6  met"), "{table}");
+        assert!(table.contains("≤ 1.5  met"), "{table}");
         assert!(table.contains("deny_1m_over_10: no memory"), "{table}");
     }
 }

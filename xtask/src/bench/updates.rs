@@ -1,11 +1,12 @@
 //! How long a change takes: one rule among many and among few, and a whole policy of a million.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::io::{self, Read as _};
 use std::ops::Deref;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 use sg_common::packet::Direction;
 use sg_ctl::compile::{Edits, Limits, Live, compile};
 use sg_ctl::dataplane::measure::Rehearsal;
@@ -57,6 +58,15 @@ impl Shape {
             writeln!(text, "  v{interface}: {{groups: [{}]}}", groups.join(", "))?;
         }
         Ok(text)
+    }
+
+    /// As many rules, a million of them, as [`whole_policy`] and [`compiling`] take.
+    fn million(effort: Effort) -> Self {
+        Self {
+            groups: effort.choose(10_000, 200),
+            rules_per_group: 100,
+            interfaces: effort.choose(100, 10),
+        }
     }
 
     /// A machine with these interfaces.
@@ -222,48 +232,119 @@ fn milliseconds(sg: &Sg, arguments: &[&str]) -> Result<f64> {
     Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
-/// `sg-ctl apply` of everything at once, on a machine where nothing is in force; and its compiling.
-pub(crate) fn whole_policy(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
-    let shape = Shape {
-        groups: effort.choose(10_000, 200),
-        rules_per_group: 100,
-        interfaces: effort.choose(100, 10),
-    };
-    let policy = shape.policy()?;
-    let mut taken = Vec::new();
-    for name in names {
-        let measured = match *name {
-            "apply_1m_s" => apply(shape, &policy, effort),
-            _ => compiling(&policy, effort),
-        };
-        taken.push(match measured {
-            Ok(seconds) => Taken::new(name, Rounds::of(seconds)).with("rules", shape.rules()),
-            Err(error) => Taken::missing(name, format!("{error:#}")),
-        });
-    }
-    Ok(taken)
+/// What a command took.
+struct Cost {
+    seconds: f64,
+    /// The most memory that it had at once, as the kernel tells it (`VmHWM` in proc_pid_status(5)).
+    megabytes: f64,
 }
 
-fn apply(shape: Shape, policy: &str, effort: Effort) -> Result<Vec<f64>> {
+/// Runs a command to its end, looks at its memory meanwhile, and throws its output away.
+fn cost(sg: &Sg, arguments: &[&str]) -> Result<Cost> {
+    let begin = Instant::now();
+    let mut child = sg.spawn(arguments)?;
+    let mut output = child.stdout.take().context("no output")?;
+    let mut peak = 0.0;
+    let (seconds, status) = thread::scope(|scope| -> Result<_> {
+        scope.spawn(move || io::copy(&mut output, &mut io::sink()));
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Ok((begin.elapsed().as_secs_f64(), status));
+            }
+            if begin.elapsed() > LONGEST {
+                child.kill()?;
+                child.wait()?;
+                bail!("sg-ctl {} ran longer than {LONGEST:?}", arguments.join(" "));
+            }
+            peak = f64::max(peak, most_memory(child.id()).unwrap_or_default());
+            thread::sleep(Duration::from_millis(2));
+        }
+    })?;
+    let mut told = String::new();
+    if let Some(mut errors) = child.stderr.take() {
+        errors.read_to_string(&mut told)?;
+    }
+    ensure!(
+        status.success(),
+        "sg-ctl {}: {status}: {told}",
+        arguments.join(" ")
+    );
+    Ok(Cost {
+        seconds,
+        megabytes: peak,
+    })
+}
+
+/// None of a process that ends just then.
+fn most_memory(pid: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kilobytes: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024.0 / 1e6)
+}
+
+const LONGEST: Duration = Duration::from_secs(120);
+
+/// `sg-ctl apply` of everything at once, on a machine where nothing is in force, and then
+/// `sg-ctl stats --json` of it.
+pub(crate) fn whole_policy(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let shape = Shape::million(effort);
+    let policy = shape.policy()?;
     let lab = Lab::new()?;
     let host = shape.machine(&lab, "whole")?;
-    let mut seconds: Vec<f64> = Vec::new();
+    let (mut applied, mut shown): (Vec<Cost>, Vec<Cost>) = (Vec::new(), Vec::new());
     effort.rounds(3, || {
-        // A slow one is not taken thrice.
-        if seconds.first().is_some_and(|first| *first > 15.0) {
-            return Ok(());
-        }
         let sg = Instance::on(&host)?;
-        let path = sg.write_policy(policy)?;
-        seconds.push(milliseconds(&sg, &["apply", &path]).context("applying")? / 1e3);
+        let path = sg.write_policy(&policy)?;
+        applied.push(cost(&sg, &["apply", &path])?);
+        shown.push(cost(&sg, &["stats", "--json"])?);
         Ok(())
     })?;
-    Ok(seconds)
+    let taken = names.iter().map(|name| {
+        let costs = if name.starts_with("apply") {
+            &applied
+        } else {
+            &shown
+        };
+        let figures = costs.iter().map(|cost| match name.ends_with("_mb") {
+            true => cost.megabytes,
+            false => cost.seconds,
+        });
+        Taken::new(name, Rounds::of(figures)).with("rules", shape.rules())
+    });
+    Ok(taken.collect())
 }
 
-fn compiling(policy: &str, effort: Effort) -> Result<Vec<f64>> {
+/// `sg-ctl apply` of a small policy for 300 interfaces, none of which is protected yet.
+pub(crate) fn many_interfaces(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let shape = Shape {
+        groups: effort.choose(300, 20),
+        rules_per_group: 1,
+        interfaces: effort.choose(300, 20),
+    };
+    let policy = shape.policy()?;
+    let lab = Lab::new()?;
+    let host = shape.machine(&lab, "many")?;
+    let mut seconds = Vec::new();
+    effort.rounds(5, || {
+        let sg = Instance::on(&host)?;
+        let path = sg.write_policy(&policy)?;
+        seconds.push(milliseconds(&sg, &["apply", &path])? / 1e3);
+        Ok(())
+    })?;
+    let taken = names.iter().map(|name| {
+        Taken::new(name, Rounds::of(seconds.iter().copied())).with("interfaces", shape.interfaces)
+    });
+    Ok(taken.collect())
+}
+
+/// The compiling of a million rules alone.
+pub(crate) fn compiling(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let shape = Shape::million(effort);
     let settings = Rehearsal::settings(judgement::FEW_FLOWS, Limits::default())?;
-    let policy = policies::read(policy)?;
+    let policy = policies::read(&shape.policy()?)?;
     let attached = policies::attached(&policy);
     let mut seconds = Vec::new();
     effort.rounds(5, || {
@@ -273,5 +354,8 @@ fn compiling(policy: &str, effort: Effort) -> Result<Vec<f64>> {
         drop(image);
         Ok(())
     })?;
-    Ok(seconds)
+    let taken = names.iter().map(|name| {
+        Taken::new(name, Rounds::of(seconds.iter().copied())).with("rules", shape.rules())
+    });
+    Ok(taken.collect())
 }

@@ -90,7 +90,18 @@ impl Wire {
         })
     }
 
-    /// Sends copies of a frame from random sources, and counts for this long.
+    /// Sends frames as they are from then on, not from random sources.
+    pub(crate) fn keep_source(&mut self) -> Result<()> {
+        Ok(self.flood.scatter(Scatter::still(0))?)
+    }
+
+    /// Sends so many frames at once.
+    pub(crate) fn send(&self, frame: &[u8], count: u32) -> Result<()> {
+        self.source
+            .enter(|| Ok(self.flood.send(self.ifindex, frame, count)?))
+    }
+
+    /// Sends copies of a frame, from random sources unless told otherwise, and counts for this long.
     pub(crate) fn flood(&mut self, frame: &[u8], span: Duration) -> Result<Rate> {
         /// A tenth of a second's worth: beginning and ending a call takes the kernel milliseconds.
         const AT_ONCE: u32 = 1 << 19;

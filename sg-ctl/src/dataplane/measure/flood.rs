@@ -131,7 +131,7 @@ fn load() -> Result<Ebpf, Error> {
         .map_err(|source| Error::Object(Box::new(source)))
 }
 
-fn xdp<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, Error> {
+pub(super) fn xdp<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, Error> {
     object
         .program(name)
         .ok_or(Error::ProgramMissing(name))?
@@ -139,7 +139,7 @@ fn xdp<'a>(object: &'a Ebpf, name: &'static str) -> Result<&'a Xdp, Error> {
         .map_err(|source| wrong(name, source))
 }
 
-fn wrong(name: &'static str, source: ProgramError) -> Error {
+pub(super) fn wrong(name: &'static str, source: ProgramError) -> Error {
     Error::Program {
         name,
         source: Box::new(source),

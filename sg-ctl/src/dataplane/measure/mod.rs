@@ -2,6 +2,7 @@
 //!
 //! [`Replay`] runs the installed programs on frames that no device has received, [`Rehearsal`] runs
 //! programs over maps of its own, [`Flood`] makes traffic, [`Budget`] says what programs and maps take,
+//! [`RandomLoads`] what memory takes,
 //! and [`Walker`] goes through a program's instructions.
 //!
 //! The feature `measure` adds this module, and a second object: the kernel's half with programs to
@@ -12,6 +13,7 @@ mod flood;
 mod look_up;
 #[cfg(test)]
 mod loops;
+mod random_loads;
 mod rehearsal;
 mod replay;
 mod replay_flows;
@@ -24,6 +26,7 @@ use aya_obj::Object;
 
 pub use self::budget::{Budget, MapCost, ProgramCost};
 pub use self::flood::{Bound, Flood};
+pub use self::random_loads::RandomLoads;
 pub use self::rehearsal::{Rehearsal, Yardstick};
 pub use self::replay::{Replay, ReplayHook};
 pub use self::replay_flows::ReplayFlows;
