@@ -62,6 +62,11 @@ enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("cannot read {} as an object: {source}", path.display())]
     Object {
         path: PathBuf,
@@ -88,6 +93,9 @@ fn main() -> ExitCode {
 fn build_objects() -> Result<(), Error> {
     let manifest_dir = PathBuf::from(cargo_var("CARGO_MANIFEST_DIR")?);
     let out_dir = PathBuf::from(cargo_var("OUT_DIR")?);
+    if env::var_os("CARGO_FEATURE_PROGRAMS").is_none() {
+        return leave_out_objects(&out_dir);
+    }
     let workspace = manifest_dir
         .parent()
         .ok_or(Error::Unset("CARGO_MANIFEST_DIR inside a workspace"))?;
@@ -117,6 +125,16 @@ fn build_objects() -> Result<(), Error> {
     });
     for object in wanted {
         build(object, workspace, &out_dir, &path)?;
+    }
+    Ok(())
+}
+
+/// A build that loads no program has nothing in their places.
+fn leave_out_objects(out_dir: &Path) -> Result<(), Error> {
+    println!("cargo::rerun-if-changed=build.rs");
+    for object in OBJECTS {
+        let path = out_dir.join(object.name);
+        std::fs::write(&path, []).map_err(|source| Error::Write { path, source })?;
     }
     Ok(())
 }

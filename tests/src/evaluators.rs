@@ -5,7 +5,9 @@
 //! next interface 11, and so on.
 
 mod host;
+#[cfg(feature = "programs")]
 mod kernel;
+#[cfg(feature = "programs")]
 mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +19,9 @@ use sg_ctl::policy::model::Policy;
 use sg_ctl::policy::names::InterfaceName;
 
 pub use host::HostEvaluator;
+#[cfg(feature = "programs")]
 pub use kernel::{Hooks, Kernel, Way, in_kernel, uninstall};
+#[cfg(feature = "programs")]
 pub use wires::Linear;
 
 use crate::corpus::{FlowIs, Flows};
