@@ -62,6 +62,8 @@ pub struct Strayed {
 pub enum StrayedTo {
     /// It has another name.
     Name(String),
+    /// Its entry does not match it any more.
+    Unmatched,
     /// It is in another network namespace.
     Namespace {
         /// Its name there.
@@ -79,7 +81,7 @@ impl Strayed {
     /// Whether its packets are judged, and not all dropped.
     pub fn is_judged(&self) -> bool {
         match &self.place {
-            StrayedTo::Name(_) => true,
+            StrayedTo::Name(_) | StrayedTo::Unmatched => true,
             StrayedTo::Namespace { is_judged, .. } => *is_judged,
             StrayedTo::Unknown => false,
         }
@@ -97,6 +99,11 @@ impl fmt::Display for Strayed {
                     "is called {name} now, and stays protected as {interface}"
                 )
             }
+            StrayedTo::Unmatched => write!(
+                f,
+                "does not match entry {} any more, and stays protected as before",
+                interface.entry()
+            ),
             StrayedTo::Namespace { name, netns, .. } => write!(
                 f,
                 "is {name} in {netns} now, and stays protected as {interface}"
@@ -293,14 +300,13 @@ impl Devices {
                 continue;
             }
             let (vpc, interface) = (attachment.vpc.clone(), attachment.name.clone());
-            let strayed = |place| Strayed {
-                vpc: vpc.clone(),
-                interface: interface.clone(),
-                ifindex,
-                place,
-            };
             let Some((netns, link)) = whereabouts(attachment, ifindex) else {
-                self.strayed.push(strayed(StrayedTo::Unknown));
+                self.strayed.push(Strayed {
+                    vpc,
+                    interface,
+                    ifindex,
+                    place: StrayedTo::Unknown,
+                });
                 continue;
             };
             let inode = netns.id().inode;
@@ -310,20 +316,30 @@ impl Devices {
                 continue;
             }
             let home = named.and_then(|interface| namespace(interface.netns.as_deref()).ok());
-            let name = link.name.clone();
-            self.strayed.push(strayed(
-                match home.is_some_and(|home| home.id() == netns.id()) {
-                    true => StrayedTo::Name(name),
-                    false => StrayedTo::Namespace {
-                        name,
-                        netns: netns.to_string(),
-                        is_judged: attachment.attached && attachment.netns_inode == inode,
-                    },
+            let is_home = home.is_some_and(|home| home.id() == netns.id());
+            // Another device may have its former name.
+            let name = match interface.device() {
+                Some(_) if is_home => InterfaceName::of_device(&interface, &link.name),
+                _ => interface,
+            };
+            let place = match (is_home, name.device()) {
+                (true, Some(_)) => StrayedTo::Unmatched,
+                (true, None) => StrayedTo::Name(link.name.clone()),
+                (false, _) => StrayedTo::Namespace {
+                    name: link.name.clone(),
+                    netns: netns.to_string(),
+                    is_judged: attachment.attached && attachment.netns_inode == inode,
                 },
-            ));
+            };
+            self.strayed.push(Strayed {
+                vpc: vpc.clone(),
+                interface: name.clone(),
+                ifindex,
+                place,
+            });
             self.found.push(Device {
                 vpc,
-                name: interface,
+                name,
                 netns,
                 link,
             });

@@ -10,13 +10,14 @@ use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
+use aya::programs::tc::SchedClassifierLink;
 use aya::programs::xdp::{XdpLink, XdpMode};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp};
+use aya::sys::SyscallError;
 use aya_obj::programs::XdpAttachType;
 
 use super::filters::{self, Place};
@@ -156,8 +157,11 @@ fn ensure_tcx(
         Way::Received => TcAttachType::Ingress,
         Way::Sent => TcAttachType::Egress,
     };
-    let mut program = open_tc(&program, device)?;
-    pin(attach_tc(&mut program, netns, device, attach_type)?, &link)
+    let program = sys::open_pin(&program).map_err(|source| Error::Folder {
+        path: program,
+        source,
+    })?;
+    attach_tc(program.as_fd(), netns, device, attach_type, &link)
 }
 
 fn ensure_xdp(
@@ -301,27 +305,33 @@ fn open_tc(program: &Path, device: &DeviceRecord) -> Result<SchedClassifier, Err
     })
 }
 
+/// Makes a link and pins it.
 pub(super) fn attach_tc(
-    program: &mut SchedClassifier,
+    program: BorrowedFd<'_>,
     netns: &Netns,
     device: &DeviceRecord,
     way: TcAttachType,
-) -> Result<FdLink, Error> {
-    let wrong = |source: ProgramError| Error::Attach {
+    path: &Path,
+) -> Result<(), Error> {
+    // First in line: no program before it can let a packet pass unjudged.
+    let attached = netns
+        .enter(|| sys::link_first(program, device.ifindex, way))
+        .map_err(Error::Netns)?;
+    let link = attached.map_err(|io_error| Error::Attach {
         interface: device.name.clone(),
         hook: ReceiveHook::Tc,
-        source: Box::new(source),
-    };
-    let attached = netns
-        .enter(|| {
-            // First in line: no program before it can let a packet pass unjudged.
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            let id = program.attach_with_options(device.name.as_str(), way, options)?;
-            program.take_link(id)
-        })
-        .map_err(Error::Netns)?;
-    let link: SchedClassifierLink = attached.map_err(wrong)?;
-    FdLink::try_from(link).map_err(|_| Error::NoLinks)
+        source: Box::new(ProgramError::from(SyscallError {
+            call: "bpf_link_create",
+            io_error,
+        })),
+    })?;
+    crash::at(Point::LinkMade);
+    sys::pin(link.as_fd(), path).map_err(|source| Error::Folder {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    crash::at(Point::LinkPinned);
+    Ok(())
 }
 
 fn attach_xdp(

@@ -10,6 +10,7 @@
 //! nothing stays open when a command is killed in between.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 use std::panic;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -137,6 +138,11 @@ fn place(
         path: folder.to_path_buf(),
         source,
     })?;
+    let program = program.fd().map_err(|source| Error::Program {
+        name: object::PASS,
+        source: Box::new(source),
+    })?;
+    let program = program.as_fd();
     for (netns, device) in devices {
         for (name, way) in [
             (device.link(Way::Sent), TcAttachType::Egress),
@@ -148,7 +154,7 @@ fn place(
             let path = folder.join(name);
             // What an interrupted command has left is dealt with later.
             if !path.exists() {
-                hooks::pin(hooks::attach_tc(program, netns, device, way)?, &path)?;
+                hooks::attach_tc(program, netns, device, way, &path)?;
                 placed.push(path);
                 crash::at(Point::LinkPlaced);
             }

@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use aya::maps::{MapData, MapError};
+use aya::programs::TcAttachType;
 
 use super::wire::Entry;
 
@@ -16,7 +17,10 @@ const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
+const BPF_TCX_INGRESS: u32 = 46;
 const BPF_TCX_EGRESS: u32 = 47;
+const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_F_BEFORE: u32 = 1 << 3;
 const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_LINK_DETACH: libc::c_long = 34;
 const MEMBARRIER_CMD_GLOBAL: libc::c_long = 1;
@@ -82,6 +86,52 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         true => Err(io::Error::last_os_error()),
         false => Ok(()),
     }
+}
+
+/// Joins a program and a device of the calling thread's namespace at TCX, first in line. The device is
+/// meant by its number: its name may be another's by now.
+pub(super) fn link_first(
+    program: BorrowedFd<'_>,
+    ifindex: u32,
+    way: TcAttachType,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Arguments {
+        program: u32,
+        ifindex: u32,
+        attach_type: u32,
+        flags: u32,
+        /// None of those there are: before all of them.
+        relative: u32,
+        padding: u32,
+        revision: u64,
+    }
+    let arguments = Arguments {
+        program: program.as_raw_fd() as u32,
+        ifindex,
+        attach_type: match way {
+            TcAttachType::Ingress => BPF_TCX_INGRESS,
+            _ => BPF_TCX_EGRESS,
+        },
+        flags: BPF_F_BEFORE,
+        relative: 0,
+        padding: 0,
+        revision: 0,
+    };
+    // SAFETY: the arguments outlive the call, and the size is theirs.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_LINK_CREATE,
+            &raw const arguments,
+            size_of::<Arguments>(),
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 /// What a link joins.

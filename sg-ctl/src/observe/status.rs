@@ -67,7 +67,8 @@ pub struct InterfaceStatus {
     pub attached: bool,
     /// Whether what is judged passes all the same.
     pub audit: bool,
-    /// `protected`, `audited`, `renamed` or `moved` where packets are judged; `astray` where a device
+    /// `protected`, `audited`, `renamed`, `moved`, or `unmatched` by its entry now, where packets are
+    /// judged; `astray` where a device
     /// has moved and drops everything; `waiting` for a device, `not-attached`, `to-be-detached`.
     pub state: &'static str,
     /// What the device is called, where its entry matches devices or it is not where the policy says.
@@ -112,6 +113,7 @@ impl InterfaceStatus {
     fn strayed(&self, strayed: &Strayed) -> Self {
         let (state, device) = match &strayed.place {
             StrayedTo::Name(name) => ("renamed", Some(name.clone())),
+            StrayedTo::Unmatched => ("unmatched", self.device.clone()),
             StrayedTo::Namespace {
                 name,
                 netns,

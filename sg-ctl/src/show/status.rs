@@ -27,6 +27,7 @@ pub fn status(status: &Status, style: Style) -> String {
         let device = interface.device.as_deref().unwrap_or_default();
         let state = match interface.state {
             "audited" => "audited: everything passes".to_owned(),
+            "unmatched" => "protected, no longer matched".to_owned(),
             "renamed" | "moved" => format!("protected, now {device}"),
             "astray" if device.is_empty() => "gone elsewhere: drops everything".to_owned(),
             "astray" => format!("now {device}: drops everything"),
