@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::sg::Sg;
+use crate::sg::{Sg, crashing_sg_ctl};
 
 /// Nothing that a daemon does takes this long, on a loaded machine either.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,7 +29,16 @@ impl Daemon {
     /// Starts one with a configuration, and waits until it answers.
     pub fn start(sg: &Sg, config: &str) -> Result<Self> {
         let config = sg.write("daemon.toml", config)?;
-        let mut child = sg.spawn(&["daemon", "--config", &config])?;
+        Self::of(sg, sg.spawn(&["daemon", "--config", &config])?)
+    }
+
+    /// Starts one that dies when it has made a step (see `sg_ctl::crash`).
+    pub fn start_to(sg: &Sg, point: &str) -> Result<Self> {
+        let child = sg.spawn_to(point, &crashing_sg_ctl()?, &["daemon"])?;
+        Self::of(sg, child)
+    }
+
+    fn of(sg: &Sg, mut child: Child) -> Result<Self> {
         let stderr = child.stderr.take().context("no stderr")?;
         let log = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&log);
@@ -86,10 +95,20 @@ impl Daemon {
 
     /// The status code and the body of a page.
     pub fn get(&self, path: &str) -> Result<(u16, String)> {
+        self.ask("GET", path, "")
+    }
+
+    /// The same of what is sent.
+    pub fn post(&self, path: &str, body: &str) -> Result<(u16, String)> {
+        self.ask("POST", path, body)
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         let mut stream = self.connect()?;
         write!(
             stream,
-            "GET {path} HTTP/1.1\r\nHost: sg\r\nConnection: close\r\n\r\n"
+            "{method} {path} HTTP/1.1\r\nHost: sg\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
         )?;
         let mut answer = String::new();
         stream

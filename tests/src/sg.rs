@@ -101,6 +101,11 @@ impl Sg {
         Self::finish(self.spawn(arguments)?, arguments)
     }
 
+    /// Waits for the end of a command that was started.
+    pub fn wait_for(&self, child: Child, arguments: &[&str]) -> Result<Ran> {
+        Self::finish(child, arguments)
+    }
+
     /// Runs `sg-ctl` as a root user without any capability: it may read its folders and do nothing
     /// that takes a privilege.
     pub fn run_unprivileged(&self, arguments: &[&str]) -> Result<Ran> {
@@ -136,6 +141,19 @@ impl Sg {
         let mut command = Command::new(program);
         command.env("SG_CRASH_AT", point);
         Self::finish(self.start(command, arguments)?, arguments)
+    }
+
+    /// Starts a build of `sg-ctl` that dies at a point, and returns at once.
+    pub fn spawn_to(&self, point: &str, program: &Path, arguments: &[&str]) -> Result<Child> {
+        let mut command = Command::new(program);
+        command.env("SG_CRASH_AT", point);
+        self.start(command, arguments)
+    }
+
+    /// Runs `sg-ctl` to its end on another machine, with the same state.
+    pub fn run_on(&self, host: &Host, arguments: &[&str]) -> Result<Ran> {
+        let command = Command::new(sg_ctl()?);
+        Self::finish(self.start_on(host, command, arguments)?, arguments)
     }
 
     /// Makes a copy of `sg-ctl` that differs as another build does: in its programs for the

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::controller::{Care, Controller, Done, Plan, Session, await_confirmation};
+use crate::controller::{self, Care, Controller, Done, Plan, Session, await_confirmation};
 use crate::dirs::DirOptions;
+use crate::policy::change::Change;
 use crate::show;
 
 use super::Answer;
@@ -31,21 +32,40 @@ impl Confirm {
         self.within.is_none()
     }
 
+    /// How long the change is to wait for its confirmation, if it is.
+    pub(super) fn within(&self) -> Option<Duration> {
+        self.within
+    }
+
+    /// Makes changes that need no interface in particular hold.
+    pub(super) fn change(
+        &self,
+        controller: &mut Controller,
+        changes: &[Change],
+        terminate: bool,
+    ) -> Result<Done> {
+        self.carefully(|care| controller.change_with(changes, terminate, care))
+    }
+
     /// Makes a plan hold, with progress where it takes long and warnings before it is too late.
     pub(super) fn install(&self, controller: &mut Controller, plan: Plan) -> Result<Done> {
-        let progress = Progress::start();
-        let done = controller.install_with(
-            plan,
-            &Care {
-                confirm_within: self.within,
-                session: Session::current(),
-                tell: &|news| progress.tell(&news),
-            },
-        );
-        drop(progress);
-        let done = done?;
+        let done = self.carefully(|care| controller.install_with(plan, care))?;
         warn_each(&done.warnings);
         Ok(done)
+    }
+
+    fn carefully(
+        &self,
+        work: impl FnOnce(&Care<'_>) -> Result<Done, controller::Error>,
+    ) -> Result<Done> {
+        let progress = Progress::start();
+        let done = work(&Care {
+            confirm_within: self.within,
+            session: Session::current(),
+            tell: &|news| progress.tell(&news),
+        });
+        drop(progress);
+        Ok(done?)
     }
 }
 

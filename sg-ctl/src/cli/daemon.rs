@@ -40,7 +40,7 @@ impl Daemon {
         match self.command {
             Some(Command::Status(command)) => command.run(dirs),
             None => {
-                daemon::run(dirs, self.config.as_deref())?;
+                daemon::run(dirs, self.config.as_deref(), super::edit::serve)?;
                 Ok(Answer::Yes)
             }
         }

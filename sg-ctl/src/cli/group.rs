@@ -17,9 +17,10 @@ use crate::policy::prefix::{check_member, parse_address};
 use crate::show::{self, Style};
 
 use super::confirm::Confirm;
+use super::edit::Edit as CommandEdit;
 use super::error::Result;
 use super::output::{print, print_json};
-use super::{Answer, change, choose};
+use super::{Answer, choose};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -111,35 +112,46 @@ fn member(text: &str) -> Result<IpAddr> {
 }
 
 impl Command {
+    /// What it changes, if anything.
+    pub(super) fn edit(self) -> Option<Result<CommandEdit>> {
+        match self {
+            Self::Create(command) => Some(command.edit()),
+            Self::Delete(command) => Some(Ok(command.edit())),
+            Self::Members(command) if command.changes_any() => Some(Ok(command.edit())),
+            _ => None,
+        }
+    }
+
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         match self {
-            Self::Create(command) => command.run(dirs),
-            Self::Delete(command) => command.delete(dirs),
+            Self::Create(command) => command.edit()?.run(dirs),
+            Self::Delete(command) => command.edit().run(dirs),
             Self::Show(command) => command.show(dirs),
             Self::List(command) => command.run(dirs),
             Self::Dependents(command) => command.dependents(dirs),
-            Self::Members(command) => command.run(dirs),
+            Self::Members(command) if command.changes_any() => command.edit().run(dirs),
+            Self::Members(command) => command.show(dirs),
         }
     }
 }
 
 impl Create {
-    fn run(self, dirs: &DirOptions) -> Result<Answer> {
+    fn edit(self) -> Result<CommandEdit> {
         check_description(&self.description)?;
-        change(dirs, &Confirm::default(), |policy| {
+        Ok(CommandEdit::new(Confirm::default(), move |policy| {
             let mut changes = match policy.vpcs.contains_key(&self.vpc) {
                 true => Vec::new(),
                 false => create_vpc(&self.vpc),
             };
             changes.extend(create_group(&self.vpc, &self.name, &self.description));
             Ok(changes)
-        })
+        }))
     }
 }
 
 impl Named {
-    fn delete(self, dirs: &DirOptions) -> Result<Answer> {
-        change(dirs, &Confirm::default(), |policy| {
+    fn edit(self) -> CommandEdit {
+        CommandEdit::new(Confirm::default(), move |policy| {
             let (vpc, _, name, _) = choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             Ok(vec![Change {
                 vpc: vpc.clone(),
@@ -207,20 +219,25 @@ impl List {
 }
 
 impl Members {
-    fn run(self, dirs: &DirOptions) -> Result<Answer> {
+    fn changes_any(&self) -> bool {
+        !self.add.is_empty() || !self.remove.is_empty() || self.set.is_some()
+    }
+
+    fn show(self, dirs: &DirOptions) -> Result<Answer> {
         let Named { group, vpc } = &self.named;
-        if self.add.is_empty() && self.remove.is_empty() && self.set.is_none() {
-            let view = View::open(dirs)?;
-            let (vpc_name, vpc, name, group) =
-                choose::vpc_of_group(&view.policy, vpc.as_ref(), group)?;
-            let members = observe::Members::of((vpc_name, vpc), (name, group), &view.devices()?);
-            match self.json {
-                true => print_json(&members)?,
-                false => print(&show::members(&members, Style::of_stdout()))?,
-            }
-            return Ok(Answer::Yes);
+        let view = View::open(dirs)?;
+        let (vpc_name, vpc, name, group) = choose::vpc_of_group(&view.policy, vpc.as_ref(), group)?;
+        let members = observe::Members::of((vpc_name, vpc), (name, group), &view.devices()?);
+        match self.json {
+            true => print_json(&members)?,
+            false => print(&show::members(&members, Style::of_stdout()))?,
         }
-        let changes = |policy: &Policy| {
+        Ok(Answer::Yes)
+    }
+
+    fn edit(self) -> CommandEdit {
+        CommandEdit::new(self.confirm, move |policy: &Policy| {
+            let Named { group, vpc } = &self.named;
             let (vpc, _, name, group) = choose::vpc_of_group(policy, vpc.as_ref(), group)?;
             let mut members: BTreeSet<IpAddr> = match &self.set {
                 Some(members) => members.iter().copied().collect(),
@@ -232,7 +249,6 @@ impl Members {
                 vpc: vpc.clone(),
                 edit: Edit::SetMembers(name.clone(), members),
             }])
-        };
-        change(dirs, &self.confirm, changes)
+        })
     }
 }

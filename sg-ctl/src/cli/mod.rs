@@ -11,6 +11,7 @@ mod confirm;
 mod daemon;
 mod diagnose;
 mod doctor;
+mod edit;
 mod error;
 mod events;
 mod explain;
@@ -48,10 +49,10 @@ use crate::controller::{
 };
 use crate::dirs::DirOptions;
 use crate::policy::change::Change;
-use crate::policy::model::Policy;
 use crate::show::{self, Style};
 
 use confirm::Confirm;
+use edit::Edit;
 use error::Result;
 
 /// How often a command looks again at what others replace while it looks.
@@ -165,6 +166,17 @@ enum Command {
 }
 
 impl Command {
+    /// What it changes, where that follows from the policy as it is.
+    fn edit(self) -> Option<Result<Edit>> {
+        match self {
+            Self::Group(command) => command.edit(),
+            Self::Rule(command) => command.edit(),
+            Self::PrefixList(command) => command.edit(),
+            Self::Vpc(command) => command.edit(),
+            _ => None,
+        }
+    }
+
     /// Whether it changes nothing.
     fn only_looks(&self) -> bool {
         match self {
@@ -183,6 +195,8 @@ enum Answer {
     Yes,
     /// It differs, or something was found.
     No,
+    /// It was not done, and the daemon has said why.
+    Refused,
 }
 
 /// Runs the command that the process was started with.
@@ -203,6 +217,7 @@ pub fn main() -> ExitCode {
         match run(command, &dirs) {
             Ok(Answer::Yes) => return ExitCode::SUCCESS,
             Ok(Answer::No) => return ExitCode::from(1),
+            Ok(Answer::Refused) => return ExitCode::from(2),
             // What it was looking at was replaced by another command, or by the daemon.
             Err(error)
                 if only_looks
@@ -255,17 +270,6 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::PrefixList(command) => command.run(dirs),
         Command::Vpc(command) => command.run(dirs),
     }
-}
-
-/// Makes changes that follow from the policy as it is, and shows them.
-fn change(
-    dirs: &DirOptions,
-    confirm: &Confirm,
-    changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
-) -> Result<Answer> {
-    let controller = Controller::open(dirs)?;
-    let changes = changes(controller.policy())?;
-    report(&make(controller, &changes, false, confirm)?)
 }
 
 /// Makes changes that need no interface in particular.

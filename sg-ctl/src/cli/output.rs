@@ -80,22 +80,29 @@ pub(super) fn json_list_start(name: &str) -> String {
 /// Says what went wrong. Findings stand as they are, so that editors find their places. What is too
 /// long to be said is written into the run folder.
 pub(super) fn complain(error: &Error, run_dir: &Path) {
-    let mut stderr = io::stderr().lock();
+    repeat(&complaint(error, run_dir));
+}
+
+/// The same as text.
+pub(super) fn complaint(error: &Error, run_dir: &Path) -> String {
     let Error::Findings(findings) = error else {
-        let _ = writeln!(stderr, "sg-ctl: {error}");
         let log = error
             .dataplane()
             .and_then(|error| error.keep_verifier_log(run_dir));
-        if let Some(log) = log {
-            let _ = writeln!(stderr, "sg-ctl: {log}");
-        }
-        return;
+        let log = log.map(|log| format!("sg-ctl: {log}\n"));
+        return format!("sg-ctl: {error}\n{}", log.unwrap_or_default());
     };
     let is_placed = findings.iter().any(|finding| finding.place.is_some());
     let prefix = if is_placed { "" } else { "sg-ctl: " };
-    for line in findings.to_string().lines() {
-        let _ = writeln!(stderr, "{prefix}{line}");
-    }
+    let text = findings.to_string();
+    text.lines()
+        .map(|line| format!("{prefix}{line}\n"))
+        .collect()
+}
+
+/// Says to the user what is a complaint already.
+pub(super) fn repeat(complaint: &str) {
+    let _ = io::stderr().lock().write_all(complaint.as_bytes());
 }
 
 /// Says what is wrong with the words of a command line, or gives the help that was asked for.
@@ -144,20 +151,25 @@ pub(super) fn overview() -> ExitCode {
 }
 
 /// Says what the user should know although the command goes on.
-pub(super) fn warn(warning: &impl Display) {
-    let _ = writeln!(io::stderr().lock(), "sg-ctl: warning: {warning}");
+pub(super) fn warn(told: &impl Display) {
+    repeat(&warning(told));
+}
+
+/// The same as text.
+pub(super) fn warning(told: &impl Display) -> String {
+    format!("sg-ctl: warning: {told}\n")
 }
 
 /// The same for several warnings: what many interfaces have in common is said once.
-pub(super) fn warn_each(warnings: &[impl Display]) {
+pub(super) fn warn_each(told: &[impl Display]) {
+    repeat(&warnings(told));
+}
+
+/// The same as text.
+pub(super) fn warnings(told: &[impl Display]) -> String {
     let mut said = BTreeSet::new();
-    for warning in warnings {
-        let text = warning.to_string();
-        if !said.contains(&text) {
-            warn(&text);
-            said.insert(text);
-        }
-    }
+    let texts = told.iter().map(warning);
+    texts.filter(|text| said.insert(text.clone())).collect()
 }
 
 /// Whether anything was printed.

@@ -16,9 +16,10 @@ use crate::policy::prefix::parse_prefix;
 use crate::show::{self, Style};
 
 use super::confirm::Confirm;
+use super::edit::Edit as CommandEdit;
 use super::error::Result;
 use super::output::{print, print_json};
-use super::{Answer, change, choose};
+use super::{Answer, choose};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -92,15 +93,32 @@ pub(super) struct Shown {
     json: bool,
 }
 
+fn add(prefixes: &mut BTreeSet<IpNet>, named: &[IpNet]) {
+    prefixes.extend(named);
+}
+
+fn remove(prefixes: &mut BTreeSet<IpNet>, named: &[IpNet]) {
+    prefixes.retain(|prefix| !named.contains(prefix));
+}
+
 impl Command {
+    /// What it changes, if anything.
+    pub(super) fn edit(self) -> Option<Result<CommandEdit>> {
+        match self {
+            Self::Set(command) => Some(Ok(command.edit())),
+            Self::Add(command) => Some(Ok(command.edit(add))),
+            Self::Remove(command) => Some(Ok(command.edit(remove))),
+            Self::Delete(command) => Some(Ok(command.edit())),
+            Self::List(_) | Self::Show(_) => None,
+        }
+    }
+
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         match self {
-            Self::Set(command) => command.run(dirs),
-            Self::Add(command) => command.run(dirs, |prefixes, named| prefixes.extend(named)),
-            Self::Remove(command) => command.run(dirs, |prefixes, named| {
-                prefixes.retain(|prefix| !named.contains(prefix));
-            }),
-            Self::Delete(command) => command.delete(dirs),
+            Self::Set(command) => command.edit().run(dirs),
+            Self::Add(command) => command.edit(add).run(dirs),
+            Self::Remove(command) => command.edit(remove).run(dirs),
+            Self::Delete(command) => command.edit().run(dirs),
             Self::List(command) => command.run(dirs),
             Self::Show(command) => command.run(dirs),
         }
@@ -108,8 +126,8 @@ impl Command {
 }
 
 impl Set {
-    fn run(self, dirs: &DirOptions) -> Result<Answer> {
-        change(dirs, &self.confirm, |policy| {
+    fn edit(self) -> CommandEdit {
+        CommandEdit::new(self.confirm, move |policy| {
             let vpc = match &self.vpc {
                 Some(vpc) => vpc.clone(),
                 None if is_new(policy, &self.name) => VpcName::default(),
@@ -137,12 +155,8 @@ fn is_new(policy: &Policy, name: &PrefixListName) -> bool {
 }
 
 impl Edited {
-    fn run(
-        self,
-        dirs: &DirOptions,
-        edit: impl Fn(&mut BTreeSet<IpNet>, &[IpNet]),
-    ) -> Result<Answer> {
-        change(dirs, &self.confirm, |policy| {
+    fn edit(self, edit: fn(&mut BTreeSet<IpNet>, &[IpNet])) -> CommandEdit {
+        CommandEdit::new(self.confirm, move |policy| {
             let (name, vpc) = choose::vpc_of_prefix_list(policy, self.vpc.as_ref(), &self.name)?;
             let stored = vpc.prefix_lists.get_key_value(&self.name);
             // As it was spelt first.
@@ -158,8 +172,8 @@ impl Edited {
 }
 
 impl Named {
-    fn delete(self, dirs: &DirOptions) -> Result<Answer> {
-        change(dirs, &Confirm::default(), |policy| {
+    fn edit(self) -> CommandEdit {
+        CommandEdit::new(Confirm::default(), move |policy| {
             let (vpc, _) = choose::vpc_of_prefix_list(policy, self.vpc.as_ref(), &self.name)?;
             Ok(vec![Change {
                 vpc: vpc.clone(),

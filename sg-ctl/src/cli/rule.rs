@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use clap::{Args, Subcommand};
 use sg_common::packet::Direction;
 
-use crate::controller::{Controller, View};
+use crate::controller::View;
 use crate::dirs::DirOptions;
 use crate::policy::change::{Change, Edit};
 use crate::policy::fan_out;
@@ -15,10 +15,11 @@ use crate::policy::rule_text::{Protocol, parse_icmp, parse_peer, parse_ports};
 use crate::policy::services::service;
 use crate::show::{self, Style};
 
-use super::confirm::{Confirm, next_step};
+use super::confirm::Confirm;
+use super::edit::Edit as CommandEdit;
 use super::error::{Error, Result};
-use super::output::{print, print_json, tell};
-use super::{Answer, choose, json, make};
+use super::output::{print, print_json};
+use super::{Answer, choose, json};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -179,20 +180,29 @@ impl Words {
 }
 
 impl Command {
+    /// What it changes, if anything.
+    pub(super) fn edit(self) -> Option<Result<CommandEdit>> {
+        match self {
+            Self::Add(command) => Some(command.edit()),
+            Self::Remove(command) => Some(command.edit()),
+            Self::List(_) => None,
+        }
+    }
+
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         match self {
-            Self::Add(command) => command.run(dirs),
-            Self::Remove(command) => command.run(dirs),
+            Self::Add(command) => command.edit()?.run(dirs),
+            Self::Remove(command) => command.edit()?.run(dirs),
             Self::List(command) => command.run(dirs),
         }
     }
 }
 
 impl Add {
-    fn run(self, dirs: &DirOptions) -> Result<Answer> {
+    fn edit(self) -> Result<CommandEdit> {
         let permissions = self.words.permissions(&self.group)?;
         check_description(&self.description)?;
-        change(dirs, (false, &self.confirm), |policy| {
+        let changes = move |policy: &Policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let rules = permissions.iter().map(|permission| {
@@ -214,12 +224,13 @@ impl Add {
                 })
             });
             rules.collect()
-        })
+        };
+        Ok(CommandEdit::new(self.confirm, changes).of_rules(false))
     }
 }
 
 impl Remove {
-    fn run(self, dirs: &DirOptions) -> Result<Answer> {
+    fn edit(self) -> Result<CommandEdit> {
         let permissions = match self.ids.is_empty() {
             true => self.words.permissions(&self.group).map_err(|error| {
                 match self.words.is_empty() {
@@ -230,7 +241,7 @@ impl Remove {
             false => Vec::new(),
         };
         let terminate = self.terminate;
-        change(dirs, (terminate, &self.confirm), |policy| {
+        let changes = move |policy: &Policy| {
             let (vpc, _, name, group) =
                 choose::vpc_of_group(policy, self.vpc.as_ref(), &self.group)?;
             let mut ids = self.ids.clone();
@@ -252,7 +263,8 @@ impl Remove {
                 edit: Edit::RemoveRule(name.clone(), id),
             });
             Ok(changes.collect())
-        })
+        };
+        Ok(CommandEdit::new(self.confirm, changes).of_rules(terminate))
     }
 }
 
@@ -273,21 +285,6 @@ fn find<'a>(group: &'a Group, permission: &Permission) -> Option<&'a Rule> {
         .rules
         .iter()
         .find(|rule| rule.permission == *permission)
-}
-
-/// Makes the changes and shows them with the ids of the rules.
-fn change(
-    dirs: &DirOptions,
-    (terminate, confirm): (bool, &Confirm),
-    changes: impl FnOnce(&Policy) -> Result<Vec<Change>>,
-) -> Result<Answer> {
-    let controller = Controller::open(dirs)?;
-    let changes = changes(controller.policy())?;
-    let done = make(controller, &changes, terminate, confirm)?;
-    let style = Style::of_stdout();
-    let changes = show::changes_with_ids(&done.before, &done.changes, style);
-    tell(&(changes + &next_step(&done)));
-    Ok(Answer::Yes)
 }
 
 impl List {

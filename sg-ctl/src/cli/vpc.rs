@@ -10,9 +10,10 @@ use crate::policy::names::VpcName;
 use crate::show::{self, Style};
 
 use super::confirm::Confirm;
+use super::edit::Edit as CommandEdit;
 use super::error::Result;
 use super::output::{print, print_json};
-use super::{Answer, change, choose};
+use super::{Answer, choose};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -38,10 +39,18 @@ pub(super) struct Delete {
 }
 
 impl Command {
+    /// What it changes, if anything.
+    pub(super) fn edit(self) -> Option<Result<CommandEdit>> {
+        match self {
+            Self::Delete(command) => Some(Ok(command.edit())),
+            Self::List(_) => None,
+        }
+    }
+
     pub(super) fn run(self, dirs: &DirOptions) -> Result<Answer> {
         match self {
             Self::List(command) => command.run(dirs),
-            Self::Delete(command) => command.run(dirs),
+            Self::Delete(command) => command.edit().run(dirs),
         }
     }
 }
@@ -68,8 +77,8 @@ impl List {
 }
 
 impl Delete {
-    fn run(self, dirs: &DirOptions) -> Result<Answer> {
-        change(dirs, &self.confirm, |policy| {
+    fn edit(self) -> CommandEdit {
+        CommandEdit::new(self.confirm, move |policy| {
             let (vpc, _) = choose::named_vpc(policy, &self.vpc)?;
             Ok(vec![Change {
                 vpc: vpc.clone(),

@@ -67,6 +67,34 @@ pub enum Error {
         /// What is wrong with the answer.
         why: String,
     },
+    /// No answer came, and nothing was changed.
+    #[error("{why}; nothing was changed, so run the command again")]
+    NotDone {
+        /// What is wrong with the answer.
+        why: String,
+    },
+    /// No answer came, and something was changed.
+    #[error(
+        "{why}; the policy was at revision {before} and is at {now}, so that this change or another \
+         one was made: look before you run the command again, and run `sg-ctl restore`, which makes \
+         the kernel hold what is stored"
+    )]
+    PerhapsDone {
+        /// What is wrong with the answer.
+        why: String,
+        /// The revision before the daemon was asked.
+        before: u64,
+        /// The revision there is.
+        now: u64,
+    },
+    /// No answer came, and what is stored cannot be read.
+    #[error(
+        "{why}; whether the change was made cannot be told: look before you run the command again"
+    )]
+    Unanswered {
+        /// What is wrong with the answer.
+        why: String,
+    },
     /// The system refused.
     #[error("cannot {doing}: {source}")]
     System {

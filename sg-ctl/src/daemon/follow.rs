@@ -141,6 +141,7 @@ impl Follower {
             None => self.look_at_what_is_stored()?,
         };
         self.followed.revision = revision;
+        self.state.keeper.saw(revision);
         self.namespaces = machine.namespaces;
         self.unconfirmed = unconfirmed;
         let is_overdue = |change: &Unconfirmed| change.left().is_zero();

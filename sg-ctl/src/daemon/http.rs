@@ -134,6 +134,7 @@ async fn serve(listener: Listener, router: Router) {
         };
         let router = router.clone();
         match accepted {
+            Ok(Stream::Unix(stream)) if !is_trusted(&stream) => {}
             Ok(stream) => drop(tokio::spawn(async move {
                 match stream {
                     Stream::Unix(stream) => answer(stream, router).await,
@@ -148,6 +149,13 @@ async fn serve(listener: Listener, router: Router) {
             }
         }
     }
+}
+
+/// Whether the process at the other end is root's, or of the user that this one is of.
+fn is_trusted(stream: &UnixStream) -> bool {
+    let own = nix::unistd::geteuid();
+    let peer = stream.peer_cred();
+    peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own.as_raw())
 }
 
 async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {

@@ -4,8 +4,11 @@
 //! change is taken for each change and given back, so that commands work beside the daemon; what they
 //! have changed meanwhile is noticed and read anew.
 
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::edits::Waiting;
 use crate::controller::{Controller, Done, Error, Resting, Result, View};
 use crate::dirs::DirOptions;
 use crate::policy::change::Change;
@@ -19,6 +22,12 @@ use crate::policy::model::Policy;
 pub struct Keeper {
     options: DirOptions,
     resting: Mutex<Option<Resting>>,
+    /// Edits that wait for whoever comes next.
+    queue: Mutex<Vec<Waiting>>,
+    /// Whoever has it makes all that wait.
+    turn: Mutex<()>,
+    /// As far as is known without waiting.
+    revision: AtomicU64,
 }
 
 impl Keeper {
@@ -26,6 +35,9 @@ impl Keeper {
         Self {
             options,
             resting: Mutex::default(),
+            queue: Mutex::default(),
+            turn: Mutex::default(),
+            revision: AtomicU64::new(0),
         }
     }
 
@@ -59,7 +71,7 @@ impl Keeper {
     }
 
     /// Does something with the right to change: what is kept is gone on from, or `open` reads all.
-    pub(super) fn with<T, E: From<Error>>(
+    pub fn with<T, E: From<Error>>(
         &self,
         open: impl FnOnce(&DirOptions) -> Result<Controller>,
         work: impl FnOnce(&mut Controller) -> Result<T, E>,
@@ -79,7 +91,32 @@ impl Keeper {
         };
         let done = work(&mut controller);
         *resting = controller.rest();
+        if let Some(resting) = &*resting {
+            self.saw(resting.revision().number());
+        }
         done
+    }
+
+    /// Where pins and locks are.
+    pub fn run_dir(&self) -> &Path {
+        &self.options.run_dir
+    }
+
+    pub(super) fn queue(&self) -> MutexGuard<'_, Vec<Waiting>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A revision that was stored, and no later one was seen.
+    pub(super) fn last_revision(&self) -> u64 {
+        self.revision.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn saw(&self, revision: u64) {
+        self.revision.store(revision, Ordering::Relaxed);
     }
 
     /// What is kept, without the right to change.

@@ -1,10 +1,12 @@
 //! The optional process that makes the machine follow what changes, without anybody typing a command.
 //!
 //! Enforcement never depends on it. It takes the same lock as every command for each change that it
-//! makes and keeps it no longer, so that commands work beside it; it ends between two changes, and
-//! starts with what it finds in force.
+//! makes and keeps it no longer, so that commands work beside it, and makes for them what it can make
+//! from memory; it ends between two changes, and starts with what it finds in force.
 
+mod commands;
 mod config;
+mod edits;
 mod error;
 mod follow;
 mod http;
@@ -33,6 +35,7 @@ use crate::dirs::{DirOptions, Dirs};
 use crate::privileges;
 use crate::store::SqliteStore;
 
+pub use commands::{Answered, Asked, Serve, forward};
 pub use config::{Config, ConfigError};
 pub use error::{Error, Result};
 pub use keeper::Keeper;
@@ -47,8 +50,8 @@ use watches::Watches;
 pub const CONFIG: &str = "/etc/sg/daemon.toml";
 
 /// Runs until a signal ends it. Without a configuration file at the usual place everything is as the
-/// defaults have it; a file that was asked for must be there.
-pub fn run(options: &DirOptions, config: Option<&Path>) -> Result<()> {
+/// defaults have it; a file that was asked for must be there. `commands` makes what commands ask for.
+pub fn run(options: &DirOptions, config: Option<&Path>, commands: Serve) -> Result<()> {
     privileges::check()?;
     let read = || Config::read(config);
     let first = read()?;
@@ -61,7 +64,7 @@ pub fn run(options: &DirOptions, config: Option<&Path>) -> Result<()> {
     log::start(first.log.level);
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(Error::system("start an event loop"))?;
-    let served = runtime.block_on(serve(&options, first, &read));
+    let served = runtime.block_on(serve(&options, first, &read, commands));
     // In this order: a command that finds the lock taken leaves the deadline to this process.
     drop(instance);
     if let Err(failed) = hand_over_confirmation(&options) {
@@ -74,12 +77,13 @@ async fn serve(
     options: &DirOptions,
     config: Config,
     read: &dyn Fn() -> Result<Config, ConfigError>,
+    commands: Serve,
 ) -> Result<()> {
     let catch = |kind| signal(kind).map_err(Error::system("catch signals"));
     let mut terminated = catch(SignalKind::terminate())?;
     let mut interrupted = catch(SignalKind::interrupt())?;
     let mut hung_up = catch(SignalKind::hangup())?;
-    let state = Arc::new(State::new(options.clone()));
+    let state = Arc::new(State::new(options.clone(), commands));
     let mut listeners = Listeners::new(Arc::clone(&state));
     listeners.open_socket()?;
     listeners.listen(&config).await?;

@@ -1,11 +1,13 @@
 //! What the daemon knows of itself, for those who ask.
 
 use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::commands::Serve;
 use super::keeper::Keeper;
 use crate::dirs::DirOptions;
 
@@ -19,6 +21,8 @@ pub struct State {
     pub options: DirOptions,
     /// The policy, and the way to change it.
     pub keeper: Keeper,
+    pub(super) serve: Serve,
+    pub(super) commands: AtomicU64,
     began: SystemTime,
     now: Mutex<Now>,
 }
@@ -61,16 +65,20 @@ pub struct Report {
     pub pid: u32,
     /// When it began, in seconds since 1970.
     pub began_unix_time_s: u64,
+    /// Commands that it has made for those who gave them.
+    pub commands: u64,
     /// What following the machine has come to.
     #[serde(flatten)]
     pub followed: Followed,
 }
 
 impl State {
-    pub(super) fn new(options: DirOptions) -> Self {
+    pub(super) fn new(options: DirOptions, serve: Serve) -> Self {
         Self {
             keeper: Keeper::new(options.clone()),
             options,
+            serve,
+            commands: AtomicU64::new(0),
             began: SystemTime::now(),
             now: Mutex::default(),
         }
@@ -83,6 +91,7 @@ impl State {
             daemon_version: env!("SG_VERSION").to_owned(),
             pid: process::id(),
             began_unix_time_s: began.map_or(0, |since| since.as_secs()),
+            commands: self.commands.load(Ordering::Relaxed),
             followed: self.now().followed.clone(),
         }
     }

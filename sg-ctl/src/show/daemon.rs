@@ -8,13 +8,14 @@ use crate::daemon::Report;
 pub fn daemon(report: &Report, style: Style) -> String {
     let followed = &report.followed;
     let mut text = format!(
-        "running: pid {}, version {}\nrevision {}; {} network namespaces watched; {} looks, {} changes\n",
+        "running: pid {}, version {}\nrevision {}; {} network namespaces watched; {} looks, {} changes; {} commands made\n",
         report.pid,
         report.daemon_version,
         followed.revision,
         number(followed.namespaces as u64),
         number(followed.looks),
         number(followed.changes),
+        number(report.commands),
     );
     if followed.changes > 0 {
         let ms = followed.last_change_us as f64 / 1_000.0;

@@ -13,6 +13,11 @@ impl Style {
     /// Text without colours.
     pub const PLAIN: Self = Self { coloured: false };
 
+    /// As somebody else has chosen.
+    pub fn new(coloured: bool) -> Self {
+        Self { coloured }
+    }
+
     /// Coloured on a terminal, unless NO_COLOR says otherwise (<https://no-color.org>).
     pub fn of_stdout() -> Self {
         let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -22,7 +27,7 @@ impl Style {
     }
 
     /// Whether there is someone to see colours.
-    pub(super) fn is_coloured(self) -> bool {
+    pub fn is_coloured(self) -> bool {
         self.coloured
     }
 
