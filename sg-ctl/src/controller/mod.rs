@@ -5,6 +5,7 @@
 //! stored is made to hold, whatever the kernel holds. What commands mean and how anything is
 //! shown is not known here.
 
+mod annotate;
 mod confirmation;
 mod devices;
 mod edit;
@@ -32,7 +33,7 @@ use crate::policy::change::Change;
 use crate::policy::diff::diff;
 use crate::policy::model::Policy;
 use crate::privileges;
-use crate::store::{Revision, SqliteStore, Store};
+use crate::store::{Annotation, Revision, SqliteStore, Store};
 
 pub use confirmation::{
     AWAIT_COMMAND, TakenBack, Unconfirmed, await_confirmation, hand_over_confirmation, note_failure,
@@ -65,6 +66,9 @@ pub struct Controller {
     /// Whether what is in force is kept compiled, and with what.
     holds: bool,
     held: Option<Held>,
+    /// What is noted with the next change, and what was there before it.
+    annotations: Vec<Annotation>,
+    annotations_before: Vec<Annotation>,
     // Dropped last, when nothing is open any more.
     lock: Lock,
 }
@@ -311,6 +315,8 @@ impl Controller {
             news: Vec::new(),
             holds: false,
             held: None,
+            annotations: Vec::new(),
+            annotations_before: Vec::new(),
             lock,
         })
     }
@@ -531,7 +537,11 @@ impl Controller {
             let begun = confirmation::begin(&mut *self.store, &self.dirs, before, within)?;
             self.unconfirmed = Some(begun);
         }
-        self.revision = self.store.commit(self.revision, changes)?;
+        let annotations = mem::take(&mut self.annotations);
+        self.annotations_before = annotate::inverse(&*self.store, &annotations)?;
+        self.revision = self
+            .store
+            .commit_annotated(self.revision, changes, &annotations)?;
         if !changes.is_empty() {
             TakenBack::forget(&mut *self.store)?;
         }
@@ -585,7 +595,10 @@ impl Controller {
     fn undo(&mut self, kernel: &mut impl Kernel, refused: &Policy, why: dataplane::Error) -> Error {
         let mut back = || -> Result<()> {
             let changes = diff(refused, &self.policy);
-            self.revision = self.store.commit(self.revision, &changes)?;
+            let notes = mem::take(&mut self.annotations_before);
+            self.revision = self
+                .store
+                .commit_annotated(self.revision, &changes, &notes)?;
             crash::at(Point::UndoStored);
             let Devices { found, .. } =
                 Devices::find(&self.policy, &Needed::None, &self.attached()?)?;

@@ -130,6 +130,8 @@ impl Resting {
             news: self.news,
             holds: true,
             held,
+            annotations: Vec::new(),
+            annotations_before: Vec::new(),
             lock,
         };
         controller.claim()?;

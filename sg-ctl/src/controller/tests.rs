@@ -69,6 +69,8 @@ fn controller(folder: &TempDir) -> Controller {
         news: Vec::new(),
         holds: false,
         held: None,
+        annotations: Vec::new(),
+        annotations_before: Vec::new(),
         lock,
     }
 }

@@ -462,6 +462,23 @@ id!(
     RuleId, "rule id", RULE_ID_PREFIX
 );
 
+id!(
+    /// Identifies a VPC for as long as it lives: `vpc-` and 17 hexadecimal digits.
+    VpcId, "VPC id", "vpc-"
+);
+id!(
+    /// Identifies a prefix list for as long as it lives: `pl-` and 17 hexadecimal digits.
+    PrefixListId, "prefix list id", PREFIX_LIST_ID_PREFIX
+);
+id!(
+    /// Identifies an interface for as long as it is attached: `eni-` and 17 hexadecimal digits.
+    InterfaceId, "interface id", "eni-"
+);
+id!(
+    /// Identifies a subnet for as long as it lives: `subnet-` and 17 hexadecimal digits.
+    SubnetId, "subnet id", "subnet-"
+);
+
 fn parse_id(prefix: &str, text: &str) -> Option<u128> {
     let digits = text.strip_prefix(prefix)?;
     // `from_str_radix` alone would take a sign.

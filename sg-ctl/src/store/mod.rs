@@ -4,6 +4,7 @@
 //! [`Policy::apply`], that changes are sound. It does make sure that they were made against the
 //! revision that is replaced, whole, and for good.
 
+mod annotation;
 #[cfg(test)]
 mod contract;
 mod sqlite;
@@ -20,6 +21,7 @@ use crate::policy::change::Change;
 use crate::policy::model::{Group, Policy, Rule};
 use crate::policy::names::{GroupName, RuleId, VpcName};
 
+pub use annotation::{Annotated, Annotation, Notes};
 pub use sqlite::SqliteStore;
 
 /// Keeps one policy, revision by revision, and the settings of the machine. The controller needs
@@ -33,7 +35,26 @@ pub trait Store {
 
     /// Makes the changes, all or none, if nobody else has changed anything since `expected`.
     /// When this returns, they survive a loss of power. Without changes nothing is written.
-    fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError>;
+    fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError> {
+        self.commit_annotated(expected, changes, &[])
+    }
+
+    /// As [`Self::commit`], with annotations in the same transaction. They are made after the changes.
+    fn commit_annotated(
+        &mut self,
+        expected: Revision,
+        changes: &[Change],
+        annotations: &[Annotation],
+    ) -> Result<Revision, StoreError>;
+
+    /// The policy and what is noted about its objects, of one revision.
+    fn annotated(&self) -> Result<(Revision, Policy, Annotated), StoreError>;
+
+    /// What is noted about one object.
+    fn notes(&self, object: &str) -> Result<Notes, StoreError>;
+
+    /// The revision there is.
+    fn revision(&self) -> Result<Revision, StoreError>;
 
     /// One group with its rules and static members, without the rest of the policy; none where there
     /// is none.

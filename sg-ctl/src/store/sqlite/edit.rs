@@ -13,7 +13,9 @@ use super::column::{Address, Code, Mac, Text, prefix};
 use super::rule_rows;
 use crate::policy::change::{Change, Edit};
 use crate::policy::model::{Group, Interface, Macs, OnRuleRemoval, Vpc};
-use crate::policy::names::{GroupId, GroupName, InterfaceName, PrefixListName, VpcName};
+use crate::policy::names::{
+    GroupId, GroupName, InterfaceId, InterfaceName, PrefixListId, PrefixListName, VpcId, VpcName,
+};
 
 /// Why an edit could not be made.
 #[derive(Debug)]
@@ -208,8 +210,10 @@ impl<'a> Rows<'a> {
             on_rule_removal,
             ..
         } = Vpc::bare(default_group);
-        let sql = "INSERT INTO vpc (name, on_rule_removal) VALUES (?, ?)";
-        self.write(sql, (name.as_str(), Code::<OnRuleRemoval>(on_rule_removal)))?;
+        let sql = "INSERT INTO vpc (name, on_rule_removal, object_id) VALUES (?, ?, ?)";
+        let id = Text(VpcId::random());
+        let removal = Code::<OnRuleRemoval>(on_rule_removal);
+        self.write(sql, (name.as_str(), removal, id))?;
         let vpc = self.db.last_insert_rowid();
         self.put_services(vpc, &link_local_services)?;
         groups
@@ -233,8 +237,9 @@ impl<'a> Rows<'a> {
         name: &PrefixListName,
         prefixes: &BTreeSet<IpNet>,
     ) -> Result {
-        let sql = "INSERT INTO prefix_list (vpc, name) VALUES (?, ?) ON CONFLICT DO NOTHING";
-        self.write(sql, (vpc, name.as_str()))?;
+        let sql = "INSERT INTO prefix_list (vpc, name, object_id) VALUES (?, ?, ?) \
+                   ON CONFLICT DO NOTHING";
+        self.write(sql, (vpc, name.as_str(), Text(PrefixListId::random())))?;
         let sql = "SELECT id FROM prefix_list WHERE vpc = ? AND name = ?";
         let list = self
             .id(sql, (vpc, name.as_str()))?
@@ -269,8 +274,8 @@ impl<'a> Rows<'a> {
     fn put_interface(&self, vpc: i64, name: &InterfaceName, given: &Interface) -> Result {
         let sql = "INSERT INTO interface (vpc, name, side, hook, netns, replace_xdp, tcp_pickup, \
                    strict_fragments, audit, tcp_established_s, udp_s, udp_stream_s, max_flows, egress_drops, \
-                   any_mac, match_name, match_mac, match_alias) \
-                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+                   any_mac, match_name, match_mac, match_alias, object_id) \
+                   VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
                    ON CONFLICT (vpc, name) DO UPDATE SET side = excluded.side, \
                    hook = excluded.hook, netns = excluded.netns, \
                    replace_xdp = excluded.replace_xdp, tcp_pickup = excluded.tcp_pickup, \
@@ -302,6 +307,7 @@ impl<'a> Rows<'a> {
                 matching.name.as_ref().map(ToString::to_string),
                 matching.mac.as_ref().map(ToString::to_string),
                 matching.alias.as_ref().map(ToString::to_string),
+                Text(InterfaceId::random()),
             ],
             |row| row.get(0),
         )?;

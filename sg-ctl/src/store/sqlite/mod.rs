@@ -7,6 +7,7 @@ mod column;
 mod draft;
 mod edit;
 mod load;
+mod notes;
 mod reading;
 mod rule_rows;
 mod watch;
@@ -20,7 +21,7 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, ffi,
 };
 
-use super::{Owned, Revision, Store, StoreError, StoreId};
+use super::{Annotated, Annotation, Notes, Owned, Revision, Store, StoreError, StoreId};
 use crate::crash::{self, Point};
 use crate::dirs::open_file;
 use crate::policy::change::Change;
@@ -33,7 +34,7 @@ use edit::Failure;
 const APPLICATION_ID: i64 = 0x7367_7374;
 
 /// Version of `schema.sql`. A newer program migrates an older file; an older one refuses a newer.
-const SCHEMA_VERSION: i64 = 8;
+const SCHEMA_VERSION: i64 = 9;
 const SCHEMA: &str = include_str!("schema.sql");
 /// What makes a file of each earlier version one of the next, from version 1 on.
 const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
@@ -60,6 +61,34 @@ const MIGRATIONS: [&str; SCHEMA_VERSION as usize - 1] = [
     "ALTER TABLE interface ADD COLUMN match_name TEXT;
      ALTER TABLE interface ADD COLUMN match_mac TEXT;
      ALTER TABLE interface ADD COLUMN match_alias TEXT;",
+    "ALTER TABLE vpc ADD COLUMN object_id TEXT NOT NULL DEFAULT '';
+     UPDATE vpc SET object_id = 'vpc-' || substr(lower(hex(randomblob(9))), 1, 17);
+     ALTER TABLE prefix_list ADD COLUMN object_id TEXT NOT NULL DEFAULT '';
+     UPDATE prefix_list SET object_id = 'pl-' || substr(lower(hex(randomblob(9))), 1, 17);
+     ALTER TABLE interface ADD COLUMN object_id TEXT NOT NULL DEFAULT '';
+     UPDATE interface SET object_id = 'eni-' || substr(lower(hex(randomblob(9))), 1, 17);
+     CREATE TABLE note (
+         object TEXT NOT NULL,
+         name TEXT NOT NULL,
+         value TEXT NOT NULL,
+         PRIMARY KEY (object, name)
+     ) STRICT, WITHOUT ROWID;
+     CREATE TRIGGER rule_has_no_notes AFTER DELETE ON rule BEGIN
+         DELETE FROM note WHERE object = OLD.rule_id;
+     END;
+     CREATE TRIGGER group_has_no_notes AFTER DELETE ON security_group BEGIN
+         DELETE FROM note WHERE object = OLD.group_id;
+     END;
+     CREATE TRIGGER vpc_has_no_notes AFTER DELETE ON vpc BEGIN
+         DELETE FROM note WHERE object = OLD.object_id;
+     END;
+     CREATE TRIGGER interface_has_no_notes AFTER DELETE ON interface BEGIN
+         DELETE FROM note WHERE object = OLD.object_id;
+     END;
+     CREATE TRIGGER prefix_list_has_no_notes AFTER DELETE ON prefix_list BEGIN
+         DELETE FROM note WHERE object = OLD.object_id
+             AND NOT EXISTS (SELECT 1 FROM prefix_list WHERE object_id = OLD.object_id);
+     END;",
 ];
 
 /// How long to wait for another process's commit.
@@ -247,6 +276,16 @@ impl SqliteStore {
             .map_err(&writing)
     }
 
+    fn read(&self, db: &Transaction<'_>) -> Result<(Revision, Policy), StoreError> {
+        let revision = revision(db).map_err(self.reading())?;
+        let policy = load::policy(db).map_err(self.reading())?;
+        let policy = policy.checked().map_err(|findings| StoreError::Damaged {
+            path: self.path.clone(),
+            why: findings.to_string(),
+        })?;
+        Ok((revision, policy))
+    }
+
     fn reading(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         let path = self.path.clone();
         move |error| explain(&path, "read", error)
@@ -265,13 +304,18 @@ impl Store for SqliteStore {
     fn snapshot(&self) -> Result<(Revision, Policy), StoreError> {
         // Reading within one transaction is what makes it one revision.
         let transaction = self.db.unchecked_transaction().map_err(self.reading())?;
-        let revision = revision(&transaction).map_err(self.reading())?;
-        let policy = load::policy(&transaction).map_err(self.reading())?;
-        let policy = policy.checked().map_err(|findings| StoreError::Damaged {
-            path: self.path.clone(),
-            why: findings.to_string(),
-        })?;
-        Ok((revision, policy))
+        self.read(&transaction)
+    }
+
+    fn annotated(&self) -> Result<(Revision, Policy, Annotated), StoreError> {
+        let transaction = self.db.unchecked_transaction().map_err(self.reading())?;
+        let (revision, policy) = self.read(&transaction)?;
+        let annotated = notes::read(&transaction).map_err(self.reading())?;
+        Ok((revision, policy, annotated))
+    }
+
+    fn notes(&self, object: &str) -> Result<Notes, StoreError> {
+        notes::of(&self.db, object).map_err(self.reading())
     }
 
     fn revision(&self) -> Result<Revision, StoreError> {
@@ -279,9 +323,15 @@ impl Store for SqliteStore {
         revision(&transaction).map_err(self.reading())
     }
 
-    fn commit(&mut self, expected: Revision, changes: &[Change]) -> Result<Revision, StoreError> {
+    fn commit_annotated(
+        &mut self,
+        expected: Revision,
+        changes: &[Change],
+        annotations: &[Annotation],
+    ) -> Result<Revision, StoreError> {
         let writing = self.writing();
-        if !changes.is_empty() {
+        let nothing = changes.is_empty() && annotations.is_empty();
+        if !nothing {
             self.refuse_if_read_only()?;
         }
         if changes.len() > MANY {
@@ -296,10 +346,11 @@ impl Store for SqliteStore {
         if found != expected {
             return Err(StoreError::Conflict { expected, found });
         }
-        if changes.is_empty() {
+        if nothing {
             return Ok(found);
         }
         edit::make(&transaction, changes)
+            .and_then(|()| notes::write(&transaction, annotations))
             .map_err(|failure| explain_failure(&self.path, failure))?;
         let revision = count_up(&transaction).map_err(&writing)?;
         crash::at(Point::StoreWritten);

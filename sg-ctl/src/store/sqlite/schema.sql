@@ -13,7 +13,8 @@ CREATE TABLE setting (
 CREATE TABLE vpc (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE COLLATE NOCASE,
-    on_rule_removal INTEGER NOT NULL
+    on_rule_removal INTEGER NOT NULL,
+    object_id TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
 CREATE TABLE link_local_service (
@@ -26,6 +27,8 @@ CREATE TABLE prefix_list (
     id INTEGER PRIMARY KEY,
     vpc INTEGER NOT NULL REFERENCES vpc ON DELETE CASCADE,
     name TEXT NOT NULL COLLATE NOCASE,
+    -- Lists that the API has in several VPCs share one.
+    object_id TEXT NOT NULL DEFAULT '',
     UNIQUE (vpc, name)
 ) STRICT;
 
@@ -102,6 +105,7 @@ CREATE TABLE interface (
     match_name TEXT,
     match_mac TEXT,
     match_alias TEXT,
+    object_id TEXT NOT NULL DEFAULT '',
     UNIQUE (vpc, name)
 ) STRICT;
 
@@ -139,3 +143,32 @@ CREATE TABLE guest_vlan (
     number INTEGER NOT NULL,
     PRIMARY KEY (interface, number)
 ) STRICT, WITHOUT ROWID;
+
+-- What is kept about an object besides what it means: tags and the like, by the object's id.
+CREATE TABLE note (
+    object TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (object, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER rule_has_no_notes AFTER DELETE ON rule BEGIN
+    DELETE FROM note WHERE object = OLD.rule_id;
+END;
+
+CREATE TRIGGER group_has_no_notes AFTER DELETE ON security_group BEGIN
+    DELETE FROM note WHERE object = OLD.group_id;
+END;
+
+CREATE TRIGGER vpc_has_no_notes AFTER DELETE ON vpc BEGIN
+    DELETE FROM note WHERE object = OLD.object_id;
+END;
+
+CREATE TRIGGER interface_has_no_notes AFTER DELETE ON interface BEGIN
+    DELETE FROM note WHERE object = OLD.object_id;
+END;
+
+CREATE TRIGGER prefix_list_has_no_notes AFTER DELETE ON prefix_list BEGIN
+    DELETE FROM note WHERE object = OLD.object_id
+        AND NOT EXISTS (SELECT 1 FROM prefix_list WHERE object_id = OLD.object_id);
+END;

@@ -21,7 +21,9 @@ use crate::policy::model::{
     EgressDrops, Hook, IcmpMatch, Interface, Macs, OnRuleRemoval, Peer, Permission, PortRange,
     Rule, Side, Timeouts, Traffic,
 };
-use crate::policy::names::{GroupId, GroupName, InterfaceName, NameError, RuleId};
+use crate::policy::names::{
+    GroupId, GroupName, InterfaceName, NameError, PrefixListId, PrefixListName, RuleId,
+};
 use crate::store::contract;
 
 fn name<T: FromStr<Err = NameError>>(text: &str) -> T {
@@ -337,7 +339,13 @@ fn a_store_of_the_first_version_goes_on_and_enforces() {
     let (revision, _) = store.snapshot().unwrap();
     store.commit(revision, &[put]).unwrap();
     let before = store.snapshot().unwrap();
-    let older = "DROP TABLE guest_vlan; DROP TABLE guest_mac; \
+    let older = "DROP TRIGGER rule_has_no_notes; DROP TRIGGER group_has_no_notes; \
+                 DROP TRIGGER vpc_has_no_notes; DROP TRIGGER interface_has_no_notes; \
+                 DROP TRIGGER prefix_list_has_no_notes; DROP TABLE note; \
+                 ALTER TABLE vpc DROP COLUMN object_id; \
+                 ALTER TABLE prefix_list DROP COLUMN object_id; \
+                 ALTER TABLE interface DROP COLUMN object_id; \
+                 DROP TABLE guest_vlan; DROP TABLE guest_mac; \
                  ALTER TABLE interface DROP COLUMN match_name; \
                  ALTER TABLE interface DROP COLUMN match_mac; \
                  ALTER TABLE interface DROP COLUMN match_alias; \
@@ -352,6 +360,50 @@ fn a_store_of_the_first_version_goes_on_and_enforces() {
     let after = store.snapshot().unwrap();
     assert_eq!(after, before);
     assert!(!after.1.vpcs[&vpc].interfaces[&eth0].audit);
+    let annotated = store.annotated().unwrap().2;
+    assert_eq!((annotated.vpcs.len(), annotated.interfaces.len()), (1, 1));
+}
+
+#[test]
+fn an_object_keeps_its_id_and_notes_until_it_goes() {
+    let (_folder, mut store) = new_store();
+    let office: PrefixListName = name("office");
+    let change = |edit| Change {
+        vpc: VpcName::default(),
+        edit,
+    };
+    let put = change(Edit::PutPrefixList(office.clone(), BTreeSet::new()));
+    let place = (VpcName::default(), office.clone());
+    let web: GroupName = name("web");
+    let mut do_with = |changes: &[Change], annotations: &[Annotation]| {
+        let (revision, _) = store.snapshot().unwrap();
+        let next = store.commit_annotated(revision, changes, annotations);
+        assert_eq!(next.unwrap(), store.revision().unwrap());
+        assert_ne!(store.revision().unwrap(), revision);
+        store.annotated().unwrap().2
+    };
+    let made = do_with(&[put.clone(), create_group("web")], &[]);
+    let id = made.prefix_lists[&place];
+    let note = |object: String| Annotation::set(object, "tag:a", "b");
+    let again = do_with(std::slice::from_ref(&put), &[note(id.to_string())]);
+    assert_eq!(again.prefix_lists[&place], id);
+    assert_eq!(again.notes[&id.to_string()]["tag:a"], "b");
+    let given: PrefixListId = name("pl-0123456789abcdef0");
+    let identify = Annotation::IdentifyPrefixList(place.0.clone(), office.clone(), given);
+    assert_eq!(do_with(&[], &[identify]).prefix_lists[&place], given);
+    let remove = change(Edit::RemovePrefixList(office.clone()));
+    let gone = do_with(&[remove], &[]);
+    assert!(gone.prefix_lists.is_empty());
+    let made = do_with(&[put], &[note(given.to_string())]);
+    assert_ne!(made.prefix_lists[&place], given);
+    // What is of no object stays until it is forgotten.
+    assert_eq!(made.notes.len(), 2);
+    let delete = change(Edit::DeleteGroup(web));
+    let gone = do_with(
+        &[delete],
+        &[Annotation::forget(given), Annotation::forget(id)],
+    );
+    assert!(gone.notes.is_empty());
 }
 
 #[test]
