@@ -12,6 +12,8 @@ pub mod compile;
 pub mod policy;
 
 #[cfg(feature = "programs")]
+pub mod api;
+#[cfg(feature = "programs")]
 pub mod aws;
 #[cfg(feature = "programs")]
 pub mod cli;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use sg_common::packet::Direction;
 
+use crate::api::KeyError;
 use crate::aws::{AnswerError, ImportError};
 use crate::controller;
 use crate::daemon;
@@ -32,6 +33,8 @@ pub(super) enum Error {
     Controller(Box<controller::Error>),
     #[error(transparent)]
     Daemon(#[from] daemon::Error),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error(transparent)]
     Answer(#[from] AnswerError),
     #[error(transparent)]

@@ -471,6 +471,70 @@ pub(super) static PAGES: &[Page] = &[
         &["sg-ctl-daemon(1)", "sg-ctl-status(1)"],
     ),
     page(
+        "api",
+        &[
+            (
+                "sg-ctl api key create terraform",
+                "an access key for a client of the EC2 API",
+            ),
+            ("sg-ctl api key list", "the keys there are"),
+        ],
+        None,
+        &["sg-ctl-api-key(1)", "sg-ctl-daemon(1)"],
+    ),
+    page(
+        "api key",
+        &[
+            (
+                "sg-ctl api key list",
+                "who may use the EC2 API that the daemon serves",
+            ),
+            ("sg-ctl api key delete terraform", "lock one of them out"),
+        ],
+        None,
+        &[
+            "sg-ctl-api-key-create(1)",
+            "sg-ctl-api-key-list(1)",
+            "sg-ctl-api-key-delete(1)",
+        ],
+    ),
+    page(
+        "api key create",
+        &[
+            (
+                "sg-ctl api key create terraform",
+                "a key that may change everything",
+            ),
+            (
+                "sg-ctl api key create dashboard --read-only",
+                "one that may only look",
+            ),
+        ],
+        None,
+        &["sg-ctl-api-key-list(1)", "sg-ctl-api-key-delete(1)"],
+    ),
+    page(
+        "api key list",
+        &[
+            ("sg-ctl api key list", "the keys, without their secrets"),
+            ("sg-ctl api key list --json", "the same for a program"),
+        ],
+        None,
+        &["sg-ctl-api-key-create(1)", "sg-ctl-api-key-delete(1)"],
+    ),
+    page(
+        "api key delete",
+        &[
+            (
+                "sg-ctl api key delete terraform",
+                "refuse whoever signs with it",
+            ),
+            ("sg-ctl api key delete SGKAVM7D4MCGC2J52SO7", "by its id"),
+        ],
+        None,
+        &["sg-ctl-api-key-create(1)", "sg-ctl-api-key-list(1)"],
+    ),
+    page(
         "confirm",
         &[
             ("sg-ctl confirm", "keep the change that waits"),
@@ -728,7 +792,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     (
         "Protect interfaces",
         &[
-            "attach", "detach", "restore", "confirm", "rollback", "daemon",
+            "attach", "detach", "restore", "confirm", "rollback", "daemon", "api",
         ],
     ),
     (

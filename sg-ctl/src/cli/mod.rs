@@ -3,6 +3,7 @@
 //! Each family of commands has a file. None of them formats for people, which is for
 //! [`crate::show`], or decides what a policy means.
 
+mod api;
 mod attach;
 mod check;
 mod choose;
@@ -160,6 +161,9 @@ enum Command {
     /// Work with prefix lists
     #[command(subcommand)]
     PrefixList(prefix_list::Command),
+    /// Let clients of the EC2 API in: make and delete their access keys
+    #[command(subcommand)]
+    Api(api::Command),
     /// Work with VPCs: each has groups, prefix lists and interfaces of its own
     #[command(subcommand)]
     Vpc(vpc::Command),
@@ -269,6 +273,7 @@ fn run(command: Command, dirs: &DirOptions) -> Result<Answer> {
         Command::Rule(command) => command.run(dirs),
         Command::PrefixList(command) => command.run(dirs),
         Command::Vpc(command) => command.run(dirs),
+        Command::Api(command) => command.run(dirs),
     }
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::CONFIG;
+use crate::api::Quotas;
 
 /// More than anybody writes into it.
 const MOST_BYTES: u64 = 1 << 20;
@@ -21,6 +22,59 @@ pub struct Config {
     pub log: Log,
     /// What Prometheus reads.
     pub metrics: Metrics,
+    /// What clients of the cloud's API drive.
+    pub api: Api,
+}
+
+/// `[api]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// Where the API is served; nowhere by default.
+    pub listen: Vec<SocketAddr>,
+    /// The account that everything belongs to: 12 digits.
+    pub account: Account,
+    /// How much clients may make; by default as much as there is room for.
+    pub quotas: Quotas,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            account: Account("0".repeat(Account::DIGITS)),
+            quotas: Quotas::default(),
+        }
+    }
+}
+
+/// An account's number, as text.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Account(String);
+
+impl Account {
+    const DIGITS: usize = 12;
+
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Account {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_digit = |byte: u8| byte.is_ascii_digit();
+        match text.len() == Self::DIGITS && text.bytes().all(is_digit) {
+            true => Ok(Self(text)),
+            false => Err(format!(
+                "{text:?} is no account; write {} digits",
+                Self::DIGITS
+            )),
+        }
+    }
 }
 
 /// `[log]`.
@@ -188,6 +242,14 @@ mod tests {
         check(
             "[metrics]\nlistn = []\n",
             "daemon.toml:2:1: listn: unknown field `listn`, expected `listen` or `rules`",
+        );
+        check(
+            "[api]\naccount = \"12\"\n",
+            "daemon.toml:2:11: account: \"12\" is no account; write 12 digits",
+        );
+        check(
+            "[api.quotas]\nawss = true\n",
+            "daemon.toml:2:1: awss: unknown field `awss`",
         );
         check("[logs]\n", "daemon.toml:1:2: unknown field `logs`");
         check("[log\n", "daemon.toml:1:5: ");

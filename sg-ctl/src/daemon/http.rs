@@ -20,12 +20,13 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tower::ServiceExt as _;
-use tracing::warn;
+use tracing::{info, warn};
 
-use super::config::Config;
+use super::config::{self, Config};
 use super::error::{Error, Result};
 use super::state::State;
 use super::{metrics, socket};
+use crate::api::{self, Api};
 
 /// The longest that a client may take to send its head; it is also how long a connection may be idle.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -35,6 +36,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(300);
 
 /// More clients at once wait for those that are served.
 const CLIENTS: usize = 64;
+/// Clients of the API keep their connections.
+const API_CLIENTS: usize = 16_384;
 
 /// How much of a head is read.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -45,6 +48,9 @@ pub(super) struct Listeners {
     socket: Option<JoinHandle<()>>,
     /// By address, what serves there.
     metrics: BTreeMap<SocketAddr, JoinHandle<()>>,
+    api: BTreeMap<SocketAddr, JoinHandle<()>>,
+    /// What the API serves with.
+    api_config: config::Api,
 }
 
 impl Listeners {
@@ -53,6 +59,8 @@ impl Listeners {
             state,
             socket: None,
             metrics: BTreeMap::new(),
+            api: BTreeMap::new(),
+            api_config: config::Api::default(),
         }
     }
 
@@ -60,7 +68,11 @@ impl Listeners {
     pub(super) fn open_socket(&mut self) -> Result<()> {
         let listener = socket::listen(&self.state.options.run_dir)?;
         let router = socket::router(Arc::clone(&self.state));
-        self.socket = Some(tokio::spawn(serve(Listener::Unix(listener), router)));
+        self.socket = Some(tokio::spawn(serve(
+            Listener::Unix(listener),
+            router,
+            CLIENTS,
+        )));
         Ok(())
     }
 
@@ -68,42 +80,80 @@ impl Listeners {
     /// the others are served.
     pub(super) async fn listen(&mut self, config: &Config) -> Result<()> {
         self.state.set_rules(config.metrics.rules);
-        let wanted = &config.metrics.listen;
-        self.metrics.retain(|address, served| {
-            let stays = wanted.contains(address);
-            if !stays {
+        let state = &self.state;
+        let metrics = open(
+            &mut self.metrics,
+            &config.metrics.listen,
+            "metrics.listen",
+            || (metrics::router(Arc::clone(state)), CLIENTS),
+        );
+        let metrics = metrics.await;
+        if self.api_config != config.api {
+            // Whoever listens still serves with what was configured before.
+            let all = std::mem::take(&mut self.api).into_values();
+            for served in all {
                 served.abort();
+                let _ = served.await;
             }
-            stays
-        });
-        let mut first = None;
-        for address in wanted {
-            if self.metrics.contains_key(address) {
-                continue;
-            }
-            match TcpListener::bind(address).await {
-                Ok(listener) => {
-                    let router = metrics::router(Arc::clone(&self.state));
-                    let served = tokio::spawn(serve(Listener::Tcp(listener), router));
-                    self.metrics.insert(*address, served);
-                }
-                Err(source) => {
-                    first.get_or_insert(Error::Listen {
-                        address: *address,
-                        what: "metrics.listen",
-                        source,
-                    });
-                }
-            }
+            self.api_config = config.api.clone();
         }
-        first.map_or(Ok(()), Err)
+        let api = Arc::new(Api::new(
+            &state.options,
+            config.api.account.as_str(),
+            &config.api.quotas,
+        ));
+        let api = open(&mut self.api, &config.api.listen, "api.listen", || {
+            (api::router(Arc::clone(&api)), API_CLIENTS)
+        });
+        metrics.and(api.await)
     }
 
     /// Listens no more. Those who are served get their answer.
     pub(super) fn close(&mut self) {
-        let all = self.metrics.values().chain(&self.socket);
-        all.for_each(JoinHandle::abort);
+        let all = self.metrics.values().chain(self.api.values());
+        all.chain(&self.socket).for_each(JoinHandle::abort);
     }
+}
+
+/// Listens on the addresses that are wanted and on no others of these.
+async fn open(
+    served: &mut BTreeMap<SocketAddr, JoinHandle<()>>,
+    wanted: &[SocketAddr],
+    what: &'static str,
+    router: impl Fn() -> (Router, usize),
+) -> Result<()> {
+    served.retain(|address, served| {
+        let stays = wanted.contains(address);
+        if !stays {
+            served.abort();
+        }
+        stays
+    });
+    let mut first = None;
+    for address in wanted {
+        if served.contains_key(address) {
+            continue;
+        }
+        match TcpListener::bind(address).await {
+            Ok(listener) => {
+                let (router, clients) = router();
+                // Port 0 is whatever the system gives.
+                if let Ok(at) = listener.local_addr() {
+                    info!("{what}: serves on {at}");
+                }
+                let serving = tokio::spawn(serve(Listener::Tcp(listener), router, clients));
+                served.insert(*address, serving);
+            }
+            Err(source) => {
+                first.get_or_insert(Error::Listen {
+                    address: *address,
+                    what,
+                    source,
+                });
+            }
+        }
+    }
+    first.map_or(Ok(()), Err)
 }
 
 enum Listener {
@@ -116,8 +166,8 @@ enum Stream {
     Tcp(TcpStream),
 }
 
-async fn serve(listener: Listener, router: Router) {
-    let clients = Arc::new(Semaphore::new(CLIENTS));
+async fn serve(listener: Listener, router: Router, clients: usize) {
+    let clients = Arc::new(Semaphore::new(clients));
     loop {
         let Ok(client) = Arc::clone(&clients).acquire_owned().await else {
             return;

@@ -4,6 +4,7 @@
 //! or the store, or prints.
 
 mod advice;
+mod api;
 mod changes;
 mod columns;
 mod confirmation;
@@ -27,6 +28,7 @@ mod verify;
 mod words;
 
 pub use advice::{AdviceLine, advice, advice_line};
+pub use api::{api_keys, new_api_key};
 pub use changes::{changes, changes_with_ids};
 pub use confirmation::{confirmed, step, taken_back, to_confirm};
 pub use consequences::consequences;

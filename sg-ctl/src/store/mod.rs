@@ -53,9 +53,6 @@ pub trait Store {
     /// What is noted about one object.
     fn notes(&self, object: &str) -> Result<Notes, StoreError>;
 
-    /// The revision there is.
-    fn revision(&self) -> Result<Revision, StoreError>;
-
     /// One group with its rules and static members, without the rest of the policy; none where there
     /// is none.
     fn group(
