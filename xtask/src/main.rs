@@ -15,6 +15,7 @@ mod lint;
 mod miri;
 mod package;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod workspace;
@@ -87,6 +88,8 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Lets everything happen at once for a while, and counts what may not happen
+    Soak(soak::Arguments),
     /// Boots Debian's kernels in an emulator and proves on each what must hold
     Kernels(kernels::Arguments),
     /// Looks for inputs that break a property: without a name, by each target in turn
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         Task::Test { quick, arguments } => test::run(quick, &arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Budget { json } => budget::run(json),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Kernels(arguments) => kernels::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Miri => miri::run(),
