@@ -1,14 +1,15 @@
 //! The way to the controller: the only place that reads and changes what is stored.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::fault::Result;
 use super::query::Params;
 use super::world::World;
-use crate::controller::{Controller, Needed, Plan};
-use crate::dirs::DirOptions;
+use crate::controller::Controller;
+use crate::daemon::State;
 use crate::policy::change::Change;
-use crate::store::{Annotation, SqliteStore, Store as _};
+use crate::store::{Annotation, Revision, SqliteStore, Store as _};
 
 /// What a call would do, and what it answers when that is done.
 #[derive(Debug, Default)]
@@ -30,91 +31,125 @@ impl Draft {
 }
 
 /// Reads and changes what is stored.
-#[derive(Debug)]
 pub(super) struct Front {
-    options: DirOptions,
-    read: Mutex<Read>,
+    state: Arc<State>,
+    world: RwLock<Option<World>>,
+    /// Open for as long as the API is: opening takes longer than asking.
+    store: Mutex<Option<SqliteStore>>,
+    /// Whoever changes something has it until what is looked at has changed too.
+    turn: Mutex<()>,
 }
 
-#[derive(Default)]
-struct Read {
-    store: Option<SqliteStore>,
-    world: Option<Arc<World>>,
-}
-
-impl std::fmt::Debug for Read {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Read")
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").finish_non_exhaustive()
     }
+}
+
+/// What a panic left half done is read again: nothing here is changed in steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Front {
-    pub(super) fn new(options: DirOptions) -> Self {
+    pub(super) fn new(state: Arc<State>) -> Self {
         Self {
-            options,
-            read: Mutex::default(),
+            state,
+            world: RwLock::default(),
+            store: Mutex::default(),
+            turn: Mutex::default(),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Read> {
-        // What a panic left half done is read again.
-        self.read.lock().unwrap_or_else(|poisoned| {
-            let mut read = PoisonError::into_inner(poisoned);
-            *read = Read::default();
-            read
-        })
-    }
-
-    /// Everything as it is stored. Blocks.
-    pub(super) fn world(&self) -> Result<Arc<World>> {
-        let mut read = self.lock();
-        let looked = self.look(&mut read);
-        if looked.is_err() {
-            // The file may have been replaced.
-            *read = Read::default();
-        }
-        looked
-    }
-
-    fn look(&self, read: &mut Read) -> Result<Arc<World>> {
-        let store = match read.store.take() {
-            Some(store) => store,
-            None => SqliteStore::open(&self.options.state_dir)?,
-        };
-        let store = read.store.insert(store);
-        let revision = store.revision()?;
-        if let Some(world) = &read.world
+    /// Lets `look` see everything as it is stored. Blocks; no change is made known meanwhile.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&World) -> Result<T>) -> Result<T> {
+        let revision = self.revision()?;
+        if let Some(world) = &*self.world()
             && world.revision == revision
         {
-            return Ok(Arc::clone(world));
+            return look(world);
         }
-        let (revision, policy, annotated) = store.annotated()?;
-        let world = Arc::new(World::new(revision, policy, annotated));
-        read.world = Some(Arc::clone(&world));
-        Ok(world)
+        // Another change of the API has perhaps been stored, and is about to be known.
+        let _turn = lock(&self.turn);
+        self.look_in_turn(self.revision()?, look)
+    }
+
+    fn look_in_turn<T>(
+        &self,
+        revision: Revision,
+        look: impl FnOnce(&World) -> Result<T>,
+    ) -> Result<T> {
+        if let Some(world) = &*self.world()
+            && world.revision == revision
+        {
+            return look(world);
+        }
+        let (revision, policy, annotated) = self.with_store(|store| store.annotated())?;
+        let world = World::new(revision, policy, annotated);
+        self.replace(Some(world));
+        match &*self.world() {
+            Some(world) => look(world),
+            None => Err(super::fault::Fault::overload("everything is being read")),
+        }
+    }
+
+    fn world(&self) -> RwLockReadGuard<'_, Option<World>> {
+        self.world.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, world: Option<World>) {
+        *self.world.write().unwrap_or_else(PoisonError::into_inner) = world;
+    }
+
+    fn revision(&self) -> Result<Revision> {
+        self.with_store(|store| store.revision())
+    }
+
+    fn with_store<T>(
+        &self,
+        ask: impl FnOnce(&SqliteStore) -> Result<T, crate::store::StoreError>,
+    ) -> Result<T> {
+        let mut kept = lock(&self.store);
+        // A file that could not be read may have been replaced.
+        let store = match kept.take() {
+            Some(store) => store,
+            None => SqliteStore::open(&self.state.options.state_dir)?,
+        };
+        let answer = ask(&store)?;
+        *kept = Some(store);
+        Ok(answer)
     }
 
     /// Does what `plan` makes of everything as it is, whole or not at all. Blocks.
     pub(super) fn change(&self, plan: impl FnOnce(&World) -> Result<Draft>) -> Result<String> {
+        let _turn = lock(&self.turn);
+        let keeper = &self.state.keeper;
         // Nobody else changes anything meanwhile.
-        let mut controller = Controller::open(&self.options)?;
-        let draft = plan(&*self.world()?)?;
-        match (draft.changes.is_empty(), draft.annotations.is_empty()) {
-            (true, true) => {}
-            (true, false) => {
-                controller.annotate(&draft.annotations)?;
+        keeper.with(Controller::open, |controller| {
+            let draft = self.look_in_turn(controller.revision(), plan)?;
+            if draft.changes.is_empty() {
+                if !draft.annotations.is_empty() {
+                    let revision = controller.annotate(&draft.annotations)?;
+                    self.know(revision, &[], &draft.annotations);
+                }
+                return Ok(draft.answer);
             }
-            (false, _) => {
-                let policy = controller.policy().clone().apply(&draft.changes);
-                let policy = policy.map_err(crate::controller::Error::from)?;
-                controller.annotate_next(draft.annotations);
-                controller.install(Plan {
-                    policy,
-                    needed: Needed::None,
-                    terminate: false,
-                })?;
-            }
+            controller.annotate_next(draft.annotations.clone());
+            let done = controller.change(&draft.changes)?;
+            self.know(done.revision, &done.changes, &draft.annotations);
+            Ok(draft.answer)
+        })
+    }
+
+    /// Makes known what was changed. What takes ids that the store gives is read again when it is next
+    /// looked at.
+    fn know(&self, revision: Revision, changes: &[Change], annotations: &[Annotation]) {
+        let world = &mut *self.world.write().unwrap_or_else(PoisonError::into_inner);
+        if !world
+            .as_mut()
+            .is_some_and(|world| world.advance(revision, changes, annotations))
+        {
+            *world = None;
         }
-        Ok(draft.answer)
     }
 }

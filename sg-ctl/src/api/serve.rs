@@ -25,7 +25,7 @@ use super::quotas::Quotas;
 use super::sigv4::{self, Claim};
 use super::world::World;
 use super::xml::Xml;
-use crate::dirs::DirOptions;
+use crate::daemon::State;
 
 /// The most that a request may hold.
 const MOST_BYTES: usize = 1 << 20;
@@ -51,11 +51,11 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves what is stored in these folders.
-    pub fn new(options: &DirOptions, account: &str, quotas: &Quotas) -> Self {
+    /// Serves what the daemon keeps.
+    pub fn new(state: Arc<State>, account: &str, quotas: &Quotas) -> Self {
         Self {
-            front: Front::new(options.clone()),
-            keys: KeyRing::new(Keys::of(&options.state_dir)),
+            keys: KeyRing::new(Keys::of(&state.options.state_dir)),
+            front: Front::new(state),
             account: account.to_owned(),
             quotas: quotas.clone(),
             busy: Arc::new(Semaphore::new(AT_ONCE)),
@@ -310,9 +310,11 @@ fn operate(
     };
     match run {
         Run::Look(look) => {
-            let world = api.front.world()?;
-            let answer = look(params, &api.context(&world, key, region))?;
-            params.done()?;
+            let answer = api.front.look(|world| {
+                let answer = look(params, &api.context(world, key, region))?;
+                params.done()?;
+                Ok(answer)
+            })?;
             match dry {
                 true => Err(would_do()),
                 false => Ok(answer.into_string()),

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
+use crate::policy::change::{Change, Edit};
 use crate::policy::model::{Group, Interface, Policy, Rule, Vpc};
 use crate::policy::names::{
     GroupId, GroupName, InterfaceId, InterfaceName, PrefixListId, PrefixListName, RuleId, VpcId,
     VpcName,
 };
-use crate::store::{Annotated, Notes, Revision};
+use crate::store::{Annotated, Annotation, Notes, Revision};
 
 /// One revision of everything.
 #[derive(Debug)]
@@ -86,6 +87,86 @@ impl World {
             rules: rules.into_iter().collect(),
             prefix_lists,
         }
+    }
+
+    /// Goes on to the revision that changes and annotations have made; false, with nothing to be relied
+    /// on any more, where that takes reading everything again.
+    pub(super) fn advance(
+        &mut self,
+        revision: Revision,
+        changes: &[Change],
+        annotations: &[Annotation],
+    ) -> bool {
+        let is_known = |change: &Change| {
+            matches!(
+                change.edit,
+                Edit::CreateGroup { .. }
+                    | Edit::DeleteGroup(_)
+                    | Edit::AddRule(..)
+                    | Edit::RemoveRule(..)
+                    | Edit::DescribeRule(..)
+            )
+        };
+        if !changes.iter().all(is_known) {
+            return false;
+        }
+        for Change { vpc, edit } in changes {
+            if let Edit::CreateGroup {
+                name,
+                id,
+                description,
+            } = edit
+            {
+                let group = Group::bare(*id, description.clone());
+                self.groups.insert(*id, (vpc.clone(), name.clone()));
+                match self.policy.vpcs.get_mut(vpc) {
+                    Some(vpc) => drop(vpc.groups.insert(name.clone(), group)),
+                    None => return false,
+                }
+            }
+        }
+        for Change { vpc, edit } in changes {
+            let group = |name: &GroupName| {
+                let vpc = self.policy.vpcs.get(vpc)?;
+                vpc.groups.get(name).map(|group| group.id)
+            };
+            match edit {
+                Edit::AddRule(name, rule) => match group(name) {
+                    Some(group) => drop(self.rules.insert(rule.id, group)),
+                    None => return false,
+                },
+                Edit::RemoveRule(_, rule) => {
+                    self.rules.remove(rule);
+                    self.annotated.notes.remove(&rule.to_string());
+                }
+                _ => {}
+            }
+        }
+        self.policy.make(changes);
+        for Change { vpc, edit } in changes {
+            if let Edit::DeleteGroup(name) = edit {
+                let vpc = self.policy.vpcs.get_mut(vpc);
+                let Some(group) = vpc.and_then(|vpc| vpc.groups.remove(name)) else {
+                    return false;
+                };
+                self.groups.remove(&group.id);
+                self.annotated.notes.remove(&group.id.to_string());
+                for rule in &group.rules {
+                    self.rules.remove(&rule.id);
+                    self.annotated.notes.remove(&rule.id.to_string());
+                }
+            }
+        }
+        for annotation in annotations {
+            match annotation {
+                Annotation::Note { .. } | Annotation::Forget { .. } => {
+                    self.annotated.make(annotation);
+                }
+                _ => return false,
+            }
+        }
+        self.revision = revision;
+        true
     }
 
     pub(super) fn notes(&self, object: impl ToString) -> Option<&Notes> {

@@ -342,6 +342,11 @@ impl Controller {
         &self.policy
     }
 
+    /// Its revision.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
     /// How much the instance may hold.
     pub fn limits(&self) -> &Limits {
         &self.limits

@@ -98,7 +98,7 @@ impl Listeners {
             self.api_config = config.api.clone();
         }
         let api = Arc::new(Api::new(
-            &state.options,
+            Arc::clone(state),
             config.api.account.as_str(),
             &config.api.quotas,
         ));
