@@ -1,6 +1,9 @@
 //! The real `sg-ctl`, on a machine of the lab, with state of its own.
 //!
 //! Nothing here knows what a command means; a test reads its exit code, its text or its JSON.
+//!
+//! With [`WITH_DAEMON`] in the environment each instance has a daemon from the start, which then makes
+//! what commands ask it for: promises about commands are proven both ways.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,6 +12,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,12 +31,19 @@ use crate::lab::{Host, Lab, Pair};
 /// No command of sg takes this long; a hanging one must not hang the tests.
 const LONGEST_RUN: Duration = Duration::from_secs(180);
 
+/// The variable that gives each instance a daemon.
+pub const WITH_DAEMON: &str = "SG_TEST_DAEMON";
+
+/// How long a daemon may take to listen.
+const LISTENS_WITHIN: Duration = Duration::from_secs(20);
+
 /// An instance of sg on one machine. Dropping it detaches everything and leaves no file or mount.
 #[derive(Debug)]
 pub struct Sg {
     host: Host,
     folder: TempDir,
     uses_filters: AtomicBool,
+    daemon: Option<Child>,
 }
 
 /// How a command ended.
@@ -55,11 +66,48 @@ impl Sg {
             .prefix("sgt-")
             .tempdir()
             .context("a folder")?;
-        Ok(Self {
+        let mut sg = Self {
             host: host.clone(),
             folder,
             uses_filters: AtomicBool::new(false),
-        })
+            daemon: None,
+        };
+        if env::var_os(WITH_DAEMON).is_some() {
+            sg.start_daemon()?;
+        }
+        Ok(sg)
+    }
+
+    fn start_daemon(&mut self) -> Result<()> {
+        let mut child = self.spawn(&["daemon"])?;
+        // A full pipe would stop it.
+        let outputs: [Option<Box<dyn Read + Send>>; 2] = [
+            child.stdout.take().map(|pipe| Box::new(pipe) as _),
+            child.stderr.take().map(|pipe| Box::new(pipe) as _),
+        ];
+        outputs
+            .into_iter()
+            .flatten()
+            .for_each(|pipe| drop(reader(pipe)));
+        let child = self.daemon.insert(child);
+        let began = Instant::now();
+        while UnixStream::connect(self.folder.path().join("run/sg.sock")).is_err() {
+            let ended = child.try_wait()?;
+            ensure!(
+                ended.is_none() && began.elapsed() < LISTENS_WITHIN,
+                "the daemon does not listen: {ended:?}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    fn end_daemon(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            // It may have ended already.
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
     }
 
     /// The usual two machines, one of which an instance protects by this policy.
@@ -354,6 +402,7 @@ impl Drop for Sg {
         {
             eprintln!("lab: {error:#}");
         }
+        self.end_daemon();
         if let Err(error) = self.unmount_all() {
             eprintln!("lab: {error:#}");
         }

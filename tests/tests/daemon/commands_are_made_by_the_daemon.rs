@@ -130,6 +130,33 @@ fn a_command_says_and_does_the_same_with_the_daemon_and_without() -> Result<()> 
 }
 
 #[test]
+fn a_command_in_a_session_is_told_what_becomes_of_it() -> Result<()> {
+    let (_alone_pair, alone) = machine()?;
+    let (_pair, sg) = machine()?;
+    let _daemon = Daemon::start(&sg, "")?;
+    let session = ["env", "SSH_CONNECTION=10.0.0.1 40000 10.0.0.10 22"];
+    let mut warnings = 0;
+    for line in [
+        "rule add web --ingress --protocol tcp --ports 23 --from 10.0.0.0/8",
+        "rule remove web --ingress --protocol tcp --ports 22 --from 10.0.0.0/8",
+        "group members admin --add 192.0.2.2",
+        "group members admin --add 10.0.0.1",
+        "group members admin --remove 10.0.0.1",
+        "prefix-list add clients 10.0.0.1/32",
+        "prefix-list remove clients 10.0.0.1/32 --confirm 60s",
+        "rollback",
+    ] {
+        let with = said(&sg.run_under(&session, &words(line))?, &sg);
+        let without = said(&alone.run_under(&session, &words(line))?, &alone);
+        ensure!(with == without, "{line}: {with:?}, alone {without:?}");
+        ensure!(with.0 == Some(0), "{line}: {with:?}");
+        warnings += usize::from(with.2.contains("you cannot connect again"));
+    }
+    ensure!(warnings == 4, "{warnings} warnings");
+    Ok(())
+}
+
+#[test]
 fn what_another_writer_and_the_machine_change_is_noticed() -> Result<()> {
     let (pair, sg) = machine()?;
     let _listener = TcpEcho::listen(&pair.host, ":80")?;

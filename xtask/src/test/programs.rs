@@ -31,6 +31,23 @@ const ALONE: [&str; 4] = [
     "lifecycle/the_package_leaves_nothing",
 ];
 
+/// Promises about what commands do, which hold with a daemon that makes them too: what is changed and
+/// what is refused, what is then in force for packets, and what reading commands say of it. Promises about
+/// what packets get, about boot, upgrades and killed commands have nothing to do with who makes a change, or
+/// start a daemon where it matters; what differs on purpose is mended by a daemon at once.
+const BOTH_WAYS: [&str; 7] = [
+    "flows/flows_can_be_ended",
+    "operate/json_has_its_schema",
+    "packets/groups_protect_a_machine",
+    "policy/attach_keeps_what_is_not_said",
+    "policy/bad_input_changes_nothing",
+    "updates/changes_apply_live",
+    "updates/edits_cost_what_they_change",
+];
+
+/// What has each instance of a test run with a daemon.
+const WITH_DAEMON: &str = "SG_TEST_DAEMON";
+
 /// A program that cargo has built from tests, or one promise of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Program {
@@ -41,6 +58,7 @@ pub(super) struct Program {
     folder: PathBuf,
     /// The module that is run, if not all of them are.
     promise: Option<String>,
+    with_daemon: bool,
 }
 
 impl Program {
@@ -58,7 +76,20 @@ impl Program {
             .env("CARGO_MANIFEST_DIR", &self.folder)
             .arg("--show-output")
             .args(self.promise.iter().map(|promise| format!("{promise}::")));
+        if self.with_daemon {
+            command.env(WITH_DAEMON, "1");
+        }
         command
+    }
+
+    /// The same with a daemon, for a promise that holds with it too.
+    fn with_daemon(&self) -> Option<Self> {
+        let holds = BOTH_WAYS.contains(&self.name.as_str());
+        holds.then(|| Self {
+            name: format!("{} with the daemon", self.name),
+            with_daemon: true,
+            ..self.clone()
+        })
     }
 
     /// A group of promises is run promise by promise, so that none waits for a long one of its group.
@@ -106,13 +137,16 @@ pub(super) fn build(is_quick: bool) -> Result<Built> {
         programs
             .retain(|program| program.promise.is_none() || QUICK.contains(&program.name.as_str()));
     }
+    let left_out = all - programs.len();
+    let both_ways: Vec<_> = programs.iter().filter_map(Program::with_daemon).collect();
+    programs.extend(both_ways);
     let built = messages(&["build", "--package=sg-ctl", "--bin=sg-ctl"])?;
     let mut built = built.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
     Ok(Built {
-        left_out: all - programs.len(),
+        left_out,
         programs,
         sg_ctl: built.next().context("cargo has built no sg-ctl")?,
     })
@@ -139,6 +173,7 @@ fn programs(messages: &str) -> Vec<Program> {
             path: message["executable"].as_str()?.into(),
             folder: manifest.parent()?.to_owned(),
             promise: None,
+            with_daemon: false,
         })
     });
     programs.collect()
@@ -153,7 +188,7 @@ mod tests {
     #[test]
     fn every_promise_that_is_named_is_there() {
         let folder = workspace::root().join("tests/tests");
-        for name in QUICK.iter().chain(&ALONE) {
+        for name in QUICK.iter().chain(&ALONE).chain(&BOTH_WAYS) {
             assert!(folder.join(format!("{name}.rs")).is_file(), "{name}");
         }
     }
@@ -194,6 +229,7 @@ mod tests {
             path: "/there/deps/flows-1".into(),
             folder: "/there/tests".into(),
             promise: None,
+            with_daemon: false,
         };
         assert_eq!(programs(messages), [expected]);
     }
