@@ -5,6 +5,7 @@
 //! With [`WITH_DAEMON`] in the environment each instance has a daemon from the start, which then makes
 //! what commands ask it for: promises about commands are proven both ways.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
@@ -370,11 +371,12 @@ impl Sg {
             .as_array()
             .map(Vec::as_slice)
             .unwrap_or_default();
-        for name in interfaces
-            .iter()
-            .filter_map(|interface| interface["name"].as_str())
-        {
-            self.run(&["detach", name])?.succeeded()?;
+        let names = interfaces.iter();
+        let names = names.filter_map(|interface| interface["name"].as_str());
+        // An entry goes with all the devices that it matches.
+        let entries = names.filter_map(|name| name.split('/').next());
+        for entry in entries.collect::<BTreeSet<_>>() {
+            self.run(&["detach", entry])?.succeeded()?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod attach_keeps_what_is_not_said;
 mod audited_interfaces_let_everything_pass;
 mod bad_input_changes_nothing;
 mod check_gives_advice;
+mod entries_match_devices;
 mod examples_do_what_they_say;
 mod input_is_uniform;
 mod large_policies_fit;

