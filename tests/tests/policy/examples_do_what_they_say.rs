@@ -82,6 +82,26 @@ const EXAMPLES: &[Example] = &[
         ],
     },
     Example {
+        file: "guests.yaml",
+        interfaces: &[
+            ("br0", "10.0.3.1/24"),
+            ("vnet4=web", ""),
+            ("vnet0=database", ""),
+            ("vnet7", ""),
+        ],
+        packets: &[
+            ("br0 ingress tcp 198.51.100.7:40000 10.0.3.1:22", Drop),
+            ("web ingress tcp 198.51.100.7:40000 10.0.3.7:443", Pass),
+            ("vnet4 ingress tcp 198.51.100.7:40000 10.0.3.7:22", Drop),
+            (
+                "database/vnet0 ingress tcp 10.0.3.7:40000 10.0.3.8:3306",
+                Pass,
+            ),
+            ("strangers ingress tcp 10.0.3.7:40000 192.0.2.254:443", Drop),
+            ("vnet7 egress tcp 10.0.3.7:443 192.0.2.254:40000", Drop),
+        ],
+    },
+    Example {
         file: "router.yaml",
         interfaces: &[("wan0", "192.0.2.10/24"), ("lan0", "192.168.1.1/24")],
         packets: &[
@@ -120,7 +140,12 @@ fn judge(example: &Example) -> Result<()> {
     let lab = Lab::new()?;
     let (machine, world) = (lab.host("machine")?, lab.host("world")?);
     for (name, address) in example.interfaces {
+        // A name with the alias that the device has, if it has one.
+        let (name, alias) = name.split_once('=').unwrap_or((name, ""));
         lab.join((&machine, name), (&world, name))?;
+        if !alias.is_empty() {
+            machine.run("ip", &["link", "set", name, "alias", alias])?;
+        }
         if !address.is_empty() {
             machine.add_addresses(name, &[address])?;
         }
