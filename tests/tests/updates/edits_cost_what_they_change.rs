@@ -2,18 +2,17 @@
 //! kernel holds what is stored.
 
 use std::fs;
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use sg_common::packet::Direction;
 use sg_ctl::controller::{Controller, Done};
+use sg_ctl::crash::Point;
 use sg_ctl::dirs::DirOptions;
 use sg_ctl::policy::change::{Change, Edit};
 use sg_ctl::policy::model::{Peer, Permission, PortRange, Rule, Traffic};
 use sg_ctl::policy::names::{GroupId, GroupName, RuleId};
 use tests::lab::{Lab, Pair};
-use tests::sg::Sg;
+use tests::sg::{Sg, crashing_sg_ctl};
 use tests::sockets::Outcome::{Connected, TimedOut};
 use tests::sockets::{TcpEcho, UdpEcho, tcp_connects, udp_roundtrip};
 
@@ -312,31 +311,48 @@ fn packets_meet_what_an_edit_makes() -> Result<()> {
     Ok(())
 }
 
+/// The steps of an edit.
+const STEPS: [Point; 13] = [
+    Point::StoreWritten,
+    Point::StoreCommitted,
+    Point::Marked,
+    Point::ArenasWritten,
+    Point::CountersCleared,
+    Point::BuffersPrepared,
+    Point::KeysWritten,
+    Point::GenerationRaised,
+    Point::ReadersGone,
+    Point::BuffersMirrored,
+    Point::KeysDeleted,
+    Point::RecordWritten,
+    Point::Unmarked,
+];
+
 #[test]
 fn a_killed_edit_is_completed_by_the_next_one() -> Result<()> {
     let (pair, sg) = protected()?;
+    let program = crashing_sg_ctl()?;
     let _listener = TcpEcho::listen(&pair.host, ":7")?;
     let connects = || tcp_connects(&pair.world, "10.0.0.10:7");
-    for kill in 0..24_u64 {
-        let command = match kill % 3 {
+    for (number, step) in STEPS.iter().enumerate() {
+        let command = match number % 3 {
             0 => format!(
                 "rule add web --ingress --protocol tcp --ports {} --from 192.0.2.0/24",
-                20_000 + kill
+                20_000 + number
             ),
-            1 => format!("group members admin --add 10.7.0.{kill}"),
-            _ => format!("prefix-list add clients 10.8.{kill}.0/24"),
+            1 => format!("group members admin --add 10.7.0.{number}"),
+            _ => format!("prefix-list add clients 10.8.{number}.0/24"),
         };
-        let mut child = sg.spawn(&edit(&command))?;
-        thread::sleep(Duration::from_millis(kill * 2));
-        child.kill()?;
-        child.wait()?;
+        let killed = sg.run_to(step.name(), &program, &edit(&command))?;
+        let at = format!("{command}, killed at {}", step.name());
+        ensure!(killed.code.is_none(), "{at}: not reached: {killed}");
         ensure!(
             connects()? == Connected,
-            "kill {kill}: what no edit is about is cut"
+            "{at}: what no edit is about is cut"
         );
-        let next = format!("prefix-list add partners 10.9.{kill}.0/24");
+        let next = format!("prefix-list add partners 10.9.{number}.0/24");
         sg.run(&edit(&next))?.succeeded()?;
-        holds(&sg).with_context(|| format!("kill {kill}"))?;
+        holds(&sg).with_context(|| at)?;
     }
     Ok(())
 }
