@@ -166,8 +166,6 @@ pub(super) enum Which {
     Used,
     /// Those that are not in force yet.
     New,
-    /// Those that may be in force, with or without a user.
-    InForce,
 }
 
 struct Known {
@@ -324,11 +322,6 @@ impl<E: Copy + Default + Eq + Hash> Slices<E> {
                 .map(|known| known.slice)
                 .collect(),
             Which::New => self.new.clone(),
-            Which::InForce => {
-                let new: BTreeSet<Slice> = self.new.iter().copied().collect();
-                let known = known.map(|known| known.slice);
-                known.filter(|slice| !new.contains(slice)).collect()
-            }
         };
         slices.sort_unstable_by_key(|slice| slice.offset);
         let slices = slices.into_iter();

@@ -30,14 +30,13 @@ use super::ranges::Laid;
 use crate::policy::model::{Peer, Policy, Vpc};
 use crate::policy::names::{GroupName, RuleId};
 
-/// After so many edits everything is compiled: that gives back what they leave behind, port tables that
-/// nothing leads to and sets that no address is in.
+/// After so many edits everything is to be compiled: that gives back what they leave behind, port tables
+/// that nothing leads to and sets that no address is in.
 const MOST_EDITS: u32 = 1 << 10;
 
 /// A compiled policy.
 pub struct Live {
     settings: Settings,
-    attached: Vec<AttachedInterface>,
     /// What the maps hold, but for the slices of arrays.
     image: Image,
     space: Space,
@@ -53,7 +52,9 @@ pub struct Live {
     /// How many rules have an id that more than one has.
     shared: BTreeMap<RuleId, u32>,
     edits: u32,
-    unsettled: Unsettled,
+    /// What was changed since the last time that everything was in force.
+    change: Change,
+    is_settled: bool,
 }
 
 /// A VPC that has attached interfaces.
@@ -62,24 +63,6 @@ struct LiveVpc {
     lists: Lists,
     members: Members,
 }
-
-/// What was changed since the last time that everything was in force.
-#[derive(Default)]
-struct Unsettled {
-    /// Everything, if it was compiled whole.
-    whole: Option<Box<Image>>,
-    policies: Before<u32, GroupSetEntry>,
-    policy_ranges: Before<u32, RangeTable>,
-    list_ranges: Before<u32, RangeTable>,
-    members: Before<MemberKey, Member>,
-    grants: Before<GrantKey, Grant>,
-    rules: Before<RuleId, RuleSlot>,
-    /// An edit stopped half way: numbers were given and rules sorted in.
-    is_torn: bool,
-}
-
-/// Entries as they were before they were changed.
-type Before<K, V> = BTreeMap<K, Option<V>>;
 
 /// What an edit changes in the maps.
 #[derive(Clone, Debug, Default)]
@@ -104,8 +87,9 @@ struct Dirty {
     lists: BTreeSet<(Family, Prefix)>,
 }
 
-/// An edit changes the shape of many cells, or finds no room.
-struct NeedsFullCompile;
+/// An edit changes the shape of many cells, or finds no room: everything is to be compiled.
+#[derive(Debug)]
+pub struct NeedsFullCompile;
 
 impl From<TooMuch> for NeedsFullCompile {
     fn from(_: TooMuch) -> Self {
@@ -128,16 +112,8 @@ impl Live {
         settings: &Settings,
     ) -> Result<Self, CompileError> {
         let nothing = Image::default();
-        let mut live = Self::compile(
-            policy,
-            attached,
-            previous.unwrap_or(&nothing),
-            settings,
-            true,
-        )?;
-        live.attached = attached.to_vec();
-        live.unsettled.whole = Some(Box::new(previous.cloned().unwrap_or_default()));
-        Ok(live)
+        let previous = previous.unwrap_or(&nothing);
+        Self::compile(policy, attached, previous, settings, true)
     }
 
     /// Computes every cell.
@@ -174,7 +150,6 @@ impl Live {
 
         let mut live = Self {
             settings: *settings,
-            attached: Vec::new(),
             space: Space::new(previous, limits, image.ids.rules.len()),
             image,
             vpcs: Vec::new(),
@@ -186,7 +161,8 @@ impl Live {
             slots,
             shared,
             edits: 0,
-            unsettled: Unsettled::default(),
+            change: Change::default(),
+            is_settled: false,
         };
         let mut members = Entries::new("MEMBERS", "members", limits.members);
         let mut grants = Entries::new("GRANTS", "grants", limits.grants);
@@ -302,7 +278,7 @@ impl Live {
 
     /// Whether everything that was changed is in force.
     pub fn is_settled(&self) -> bool {
-        self.unsettled.is_settled()
+        self.is_settled
     }
 
     /// Everything that is to be in force.
@@ -371,83 +347,32 @@ impl Live {
     pub fn settle(&mut self) {
         self.space.ports.slices().settle();
         self.space.ranges.settle();
-        self.unsettled = Unsettled::default();
+        self.change = Change::default();
+        self.is_settled = true;
     }
 
-    /// What is in force, whatever was changed since.
-    fn in_force(&mut self) -> Image {
-        if let Some(whole) = self.unsettled.whole.take() {
-            return *whole;
-        }
-        let mut image = self.image.clone();
-        self.put_slices(&mut image, Which::InForce);
-        image.ids.identities = self.identities.given().clone();
-        let Unsettled {
-            policies,
-            policy_ranges,
-            list_ranges,
-            members,
-            grants,
-            rules,
-            ..
-        } = &self.unsettled;
-        roll_back(&mut image.policies, policies);
-        roll_back(&mut image.policy_ranges, policy_ranges);
-        roll_back(&mut image.list_ranges, list_ranges);
-        roll_back(&mut image.members, members);
-        roll_back(&mut image.grants, grants);
-        roll_back(&mut image.ids.rules, rules);
-        image
-    }
-
-    /// Computes every cell again, beside what is in force.
-    pub fn compile_again(
-        &mut self,
-        policy: &Policy,
-        attached: &[AttachedInterface],
-    ) -> Result<Change, CompileError> {
-        let old = self.in_force();
-        // Should it fail, that is still what is in force.
-        self.unsettled.whole = Some(Box::new(old.clone()));
-        let mut live = Self::begin(policy, attached, Some(&old), &self.settings)?;
-        let new = live.image();
-        *self = live;
-        Ok(Change { old, new })
-    }
-
-    /// Computes the cells that edits touch, or everything where that is no more work. `policy` is the
-    /// one after the edits. What it returns is to be installed before [`Self::settle`] is called; an
-    /// edit before that rolls back what was not.
-    pub fn edit(&mut self, policy: &Policy, edits: &Edits) -> Result<Change, CompileError> {
+    /// Computes the cells that edits touch. What it returns is to be installed before [`Self::settle`] is
+    /// called. Where it fails, some of them are computed and some are not: nothing here is of use any
+    /// more, and everything is to be compiled beside what the maps hold.
+    pub fn edit(&mut self, edits: &Edits) -> Result<Change, NeedsFullCompile> {
         self.edits += 1;
-        if self.unsettled.is_settled()
-            && self.edits <= MOST_EDITS
-            && let Ok(change) = self.edit_alone(edits)
-        {
-            return Ok(change);
+        if !std::mem::take(&mut self.is_settled) || self.edits > MOST_EDITS {
+            return Err(NeedsFullCompile);
         }
-        let attached = self.attached.clone();
-        self.compile_again(policy, &attached)
-    }
-
-    fn edit_alone(&mut self, edits: &Edits) -> Result<Change, NeedsFullCompile> {
         let mut vpcs = self.vpcs.iter();
         let Some(at) = vpcs.position(|vpc| vpc.domain.name == edits.vpc) else {
             // Nothing is attached there.
             return Ok(Change::default());
         };
         let mut vpc = self.vpcs.remove(at);
-        let changed = vpc.touch(edits).and_then(|dirty| {
-            // From here on the rules are those after the edits.
-            self.unsettled.is_torn = true;
-            self.number(&mut vpc, edits)?;
-            self.compute(&mut vpc, dirty)?;
-            self.space.check()?;
-            self.unsettled.is_torn = false;
-            Ok(())
-        });
+        let dirty = vpc.touch(edits)?;
+        self.number(&mut vpc, edits)?;
+        self.compute(&mut vpc, dirty)?;
+        self.space.check()?;
         self.vpcs.insert(at, vpc);
-        changed.map(|()| self.change())
+        let mut change = self.change.clone();
+        self.put_slices(&mut change.new, Which::New);
+        Ok(change)
     }
 
     /// Gives rules of attached groups that come their counters, and sorts all in and out.
@@ -456,7 +381,8 @@ impl Live {
             let Some(group) = vpc.compiled_group(group) else {
                 continue;
             };
-            let known = self.image.ids.rules.get(&rule.id).copied();
+            let (image, change) = (&mut self.image, &mut self.change);
+            let known = image.ids.rules.get(&rule.id).copied();
             let slot = match (known, comes) {
                 (Some(slot), true) => {
                     *self.shared.entry(rule.id).or_insert(1) += 1;
@@ -468,22 +394,14 @@ impl Live {
                         .next_within()
                         .map(RuleSlot)
                         .ok_or(NeedsFullCompile)?;
-                    set(
-                        (&mut self.image.ids.rules, &mut self.unsettled.rules),
-                        rule.id,
-                        Some(slot),
-                    );
+                    set(image, change, |it| &mut it.ids.rules, rule.id, Some(slot));
                     self.image.ids.last_rule = self.slots.last();
                     slot
                 }
                 (Some(slot), false) => {
                     match self.shared.get_mut(&rule.id) {
                         Some(uses) if *uses > 1 => *uses -= 1,
-                        _ => set(
-                            (&mut self.image.ids.rules, &mut self.unsettled.rules),
-                            rule.id,
-                            None,
-                        ),
+                        _ => set(image, change, |it| &mut it.ids.rules, rule.id, None),
                     }
                     slot
                 }
@@ -524,7 +442,7 @@ impl Live {
         let Self {
             space,
             image,
-            unsettled,
+            change,
             policy_tables,
             ..
         } = self;
@@ -537,11 +455,7 @@ impl Live {
                 .copied()
                 .ok_or(NeedsFullCompile)?;
             changed.directions[direction.number() as usize] = entry;
-            set(
-                (&mut image.policies, &mut unsettled.policies),
-                policy,
-                Some(changed),
-            );
+            set(image, change, |it| &mut it.policies, policy, Some(changed));
         }
         for (policy, direction, family, region) in dirty.regions {
             let course = vpc.course(policy, direction)?;
@@ -550,11 +464,7 @@ impl Live {
             let laid = policy_tables.entry(index).or_default();
             space.ranges.change(laid, family, region.span(), &part);
             let table = Some(laid.table).filter(|table| *table != RangeTable::default());
-            set(
-                (&mut image.policy_ranges, &mut unsettled.policy_ranges),
-                index,
-                table,
-            );
+            set(image, change, |it| &mut it.policy_ranges, index, table);
         }
         for (policy, direction, kind, identity) in grants {
             let course = vpc.course(policy, direction)?;
@@ -585,11 +495,8 @@ impl Live {
         if granted.is_some_and(|granted| granted.index >= highest) {
             return Err(NeedsFullCompile);
         }
-        set(
-            (&mut self.image.grants, &mut self.unsettled.grants),
-            key,
-            granted,
-        );
+        let (image, change) = (&mut self.image, &mut self.change);
+        set(image, change, |it| &mut it.grants, key, granted);
         Ok(())
     }
 
@@ -603,11 +510,8 @@ impl Live {
                 .ranges
                 .change(laid, *family, region.span(), &part);
             let table = Some(laid.table).filter(|table| *table != RangeTable::default());
-            set(
-                (&mut self.image.list_ranges, &mut self.unsettled.list_ranges),
-                index,
-                table,
-            );
+            let (image, change) = (&mut self.image, &mut self.change);
+            set(image, change, |it| &mut it.list_ranges, index, table);
         }
         Ok(())
     }
@@ -635,67 +539,10 @@ impl Live {
             if member.is_some_and(|member| member.index >= highest) {
                 return Err(NeedsFullCompile);
             }
-            set(
-                (&mut self.image.members, &mut self.unsettled.members),
-                key,
-                member,
-            );
+            let (image, change) = (&mut self.image, &mut self.change);
+            set(image, change, |it| &mut it.members, key, member);
         }
         Ok(())
-    }
-
-    /// The entries that were changed.
-    fn change(&mut self) -> Change {
-        let mut change = Change::default();
-        let Change { old, new } = &mut change;
-        let (image, unsettled) = (&self.image, &self.unsettled);
-        put_changed(
-            &unsettled.policies,
-            &image.policies,
-            (&mut old.policies, &mut new.policies),
-        );
-        put_changed(
-            &unsettled.policy_ranges,
-            &image.policy_ranges,
-            (&mut old.policy_ranges, &mut new.policy_ranges),
-        );
-        put_changed(
-            &unsettled.list_ranges,
-            &image.list_ranges,
-            (&mut old.list_ranges, &mut new.list_ranges),
-        );
-        put_changed(
-            &unsettled.members,
-            &image.members,
-            (&mut old.members, &mut new.members),
-        );
-        put_changed(
-            &unsettled.grants,
-            &image.grants,
-            (&mut old.grants, &mut new.grants),
-        );
-        put_changed(
-            &unsettled.rules,
-            &image.ids.rules,
-            (&mut old.ids.rules, &mut new.ids.rules),
-        );
-        let mut slices = std::mem::take(new);
-        self.put_slices(&mut slices, Which::New);
-        change.new = slices;
-        change
-    }
-}
-
-impl Unsettled {
-    fn is_settled(&self) -> bool {
-        self.whole.is_none()
-            && !self.is_torn
-            && self.policies.is_empty()
-            && self.policy_ranges.is_empty()
-            && self.list_ranges.is_empty()
-            && self.members.is_empty()
-            && self.grants.is_empty()
-            && self.rules.is_empty()
     }
 }
 
@@ -836,36 +683,23 @@ fn add_services(domain: &Domain, vpc: &Vpc, sets: &mut Entries<ScopedPrefix, Ide
     }
 }
 
-/// Changes an entry, and remembers what it was.
+/// Changes an entry of a map, and notes what it was and is.
 fn set<K: Ord + Copy, V: Copy>(
-    (entries, before): (&mut BTreeMap<K, V>, &mut Before<K, V>),
+    image: &mut Image,
+    Change { old, new }: &mut Change,
+    map: impl Fn(&mut Image) -> &mut BTreeMap<K, V>,
     key: K,
     value: Option<V>,
 ) {
-    let was = match value {
-        Some(value) => entries.insert(key, value),
-        None => entries.remove(&key),
+    let put = |image: &mut Image, value: Option<V>| match value {
+        Some(value) => map(image).insert(key, value),
+        None => map(image).remove(&key),
     };
-    before.entry(key).or_insert(was);
-}
-
-fn roll_back<K: Ord + Copy, V: Copy>(entries: &mut BTreeMap<K, V>, before: &Before<K, V>) {
-    for (key, value) in before {
-        match value {
-            Some(value) => entries.insert(*key, *value),
-            None => entries.remove(key),
-        };
+    let was = put(image, value);
+    // What is changed twice was what it was before the first time.
+    let is_first = !map(old).contains_key(&key) && !map(new).contains_key(&key);
+    if is_first {
+        put(old, was);
     }
-}
-
-/// Puts changed entries into two maps, as they were and as they are.
-fn put_changed<K: Ord + Copy, V: Copy>(
-    before: &Before<K, V>,
-    entries: &BTreeMap<K, V>,
-    (old, new): (&mut BTreeMap<K, V>, &mut BTreeMap<K, V>),
-) {
-    let changed = before.iter();
-    old.extend(changed.filter_map(|(key, value)| Some((*key, (*value)?))));
-    let keys = before.keys();
-    new.extend(keys.filter_map(|key| Some((*key, *entries.get(key)?))));
+    put(new, value);
 }

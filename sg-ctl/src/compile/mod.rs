@@ -30,7 +30,7 @@ use image::Image;
 pub use in_use::{Arrays, Astray, edges};
 pub use interfaces::AttachedInterface;
 pub use limits::{CompileError, INTERFACE_SLOTS, Limit, Limits, Subject};
-pub use live::{Change, Live};
+pub use live::{Change, Live, NeedsFullCompile};
 pub use meaning::differing;
 
 /// What the machine and its operator say about the tables.

@@ -150,11 +150,10 @@ impl Controller {
         };
         self.policy.make(&edit.changes);
         let held = self.held.as_mut();
-        let prepared = held.map(|held| held.dataplane.prepare_edit(&self.policy, &edits));
-        match prepared {
-            Some(Ok(Some(prepared))) => self.install_edit(edit, prepared).map(Some),
+        match held.and_then(|held| held.dataplane.prepare_edit(&edits)) {
+            Some(prepared) => self.install_edit(edit, prepared).map(Some),
             // The whole is refused for the same reason, or does fit.
-            Some(Ok(None) | Err(_)) | None => {
+            None => {
                 self.policy.make(&edit.inverse);
                 self.news = edit.warnings;
                 self.news.retain(Warning::is_news);

@@ -12,7 +12,6 @@ use super::state::Record;
 use super::{Dataplane, Error, Outcome, tracing, update};
 use crate::compile::image::Image;
 use crate::compile::{Change, Edits, Live};
-use crate::policy::model::Policy;
 
 /// What is in force, compiled, with its maps open.
 pub(super) struct Held {
@@ -51,27 +50,18 @@ impl Dataplane {
         Ok(())
     }
 
-    /// Compiles what edits touch; `policy` is the one after them. Changes nothing in the kernel. None
-    /// where nothing is kept or the edits do not fit: then everything is to be prepared.
-    pub fn prepare_edit(
-        &mut self,
-        policy: &Policy,
-        edits: &Edits,
-    ) -> Result<Option<PreparedEdit>, Error> {
-        if self.files.is_marked() {
-            self.held = None;
-        }
-        let (Some(held), Some(in_force)) = (&mut self.held, &self.installed) else {
-            return Ok(None);
-        };
-        let change = held.live.edit(policy, edits)?;
+    /// Compiles what edits touch. Changes nothing in the kernel. None where nothing is kept or the edits
+    /// do not fit: then everything is to be prepared.
+    pub fn prepare_edit(&mut self, edits: &Edits) -> Option<PreparedEdit> {
+        // Whatever does not fit is kept no longer.
+        let mut held = self.held.take().filter(|_| !self.files.is_marked())?;
+        let record = self.record()?;
+        let change = held.live.edit(edits).ok()?;
         // Flows that are still to be moved wait for a change that moves them.
-        let fits = in_force.record.other_flows.is_none()
-            && in_force.record.sizes.fit_edit(&change, held.live.entries());
-        if !fits {
-            self.held = None;
-        }
-        Ok(fits.then_some(PreparedEdit(change)))
+        let fits =
+            record.other_flows.is_none() && record.sizes.fit_edit(&change, held.live.entries());
+        self.held = Some(held).filter(|_| fits);
+        fits.then_some(PreparedEdit(change))
     }
 
     /// The tables that would be in force after what was prepared last, as far as packets between
