@@ -280,11 +280,11 @@ impl Words {
     }
 }
 
+/// The rules of a group are sorted by what they allow.
 fn find<'a>(group: &'a Group, permission: &Permission) -> Option<&'a Rule> {
-    group
-        .rules
-        .iter()
-        .find(|rule| rule.permission == *permission)
+    let rules = &group.rules;
+    let at = rules.partition_point(|rule| rule.permission < *permission);
+    rules.get(at).filter(|rule| rule.permission == *permission)
 }
 
 impl List {

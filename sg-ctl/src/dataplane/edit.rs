@@ -83,12 +83,15 @@ impl Dataplane {
         self.files.mark()?;
         let globals = Self::globals(&record);
         let ids = held.live.ids();
-        let (_, record) = update::update(&mut held.maps, &globals, &old, &new, |after| {
+        let files = &self.files;
+        let (_, written) = update::update(&mut held.maps, &globals, &old, &new, |after| {
             record.generation = after.0;
             record.numbers = Numbers::of(ids);
-            record
+            files.write_next_record(&record)?;
+            Ok::<_, Error>(record)
         })?;
-        self.files.write_record(&record)?;
+        let record = written?;
+        self.files.put_next_record()?;
         self.files.unmark()?;
         held.live.settle();
         let generation = record.generation;

@@ -275,11 +275,23 @@ impl Files {
     }
 
     pub(super) fn write_record(&self, record: &Record) -> Result<(), Error> {
+        self.write_next_record(record)?;
+        self.put_next_record()
+    }
+
+    /// Writes a record beside the one that holds.
+    pub(super) fn write_next_record(&self, record: &Record) -> Result<(), Error> {
         let bytes = postcard::to_allocvec(record).map_err(|error| Error::Folder {
             path: self.record.clone(),
             source: io::Error::other(error),
         })?;
-        self.replace(&self.record, &seal::header(RECORD, FORMAT, &bytes), &bytes)?;
+        let header = seal::header(RECORD, FORMAT, &bytes);
+        self.write_beside(&self.record, &header, &bytes)
+    }
+
+    /// The record that was written last holds from here on.
+    pub(super) fn put_next_record(&self) -> Result<(), Error> {
+        self.put_beside(&self.record)?;
         self.former.remove()
     }
 
@@ -358,14 +370,24 @@ impl Files {
     }
 
     fn replace(&self, path: &Path, header: &[u8], content: &[u8]) -> Result<(), Error> {
-        let beside = path.with_extension("new");
-        let written = create_file(&beside)
-            .and_then(|mut file| {
-                file.write_all(header)?;
-                file.write_all(content)
-            })
-            .and_then(|()| fs::rename(&beside, path));
+        self.write_beside(path, header, content)?;
+        self.put_beside(path)
+    }
+
+    fn write_beside(&self, path: &Path, header: &[u8], content: &[u8]) -> Result<(), Error> {
+        let written = create_file(&path.with_extension("new")).and_then(|mut file| {
+            file.write_all(header)?;
+            file.write_all(content)
+        });
         written.map_err(|source| Error::Folder {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    fn put_beside(&self, path: &Path) -> Result<(), Error> {
+        let put = fs::rename(path.with_extension("new"), path);
+        put.map_err(|source| Error::Folder {
             path: path.to_path_buf(),
             source,
         })

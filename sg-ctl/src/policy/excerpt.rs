@@ -9,7 +9,7 @@ use super::change::{Change, Edit, sort};
 use super::model::{Group, Permission, Policy, Rule, Vpc};
 use super::names::{GroupName, PrefixListName, RuleId, VpcName};
 
-/// So many rules are sorted in one by one; more are sorted together.
+/// So many rules are looked for and sorted in one by one; more are together.
 const FEW: usize = 8;
 
 /// What changes of one VPC speak of.
@@ -23,6 +23,27 @@ struct Spoken<'a> {
 struct SpokenGroup<'a> {
     ids: HashSet<RuleId>,
     permissions: HashSet<&'a Permission>,
+}
+
+impl SpokenGroup<'_> {
+    /// Where the rules are that are spoken of.
+    fn rules_of(&self, group: &Group) -> BTreeSet<usize> {
+        let rules = &group.rules;
+        let few: Vec<RuleId> = self.ids.iter().copied().take(FEW + 1).collect();
+        let has_id = |rule: &Rule| match few.len() > FEW {
+            true => self.ids.contains(&rule.id),
+            false => few.contains(&rule.id),
+        };
+        let by_id = rules.iter().enumerate().filter(|(_, rule)| has_id(rule));
+        let mut found: BTreeSet<usize> = by_id.map(|(at, _)| at).collect();
+        for permission in &self.permissions {
+            let first = rules.partition_point(|rule| rule.permission < **permission);
+            let same = rules.iter().enumerate().skip(first);
+            let same = same.take_while(|(_, rule)| rule.permission == **permission);
+            found.extend(same.map(|(at, _)| at));
+        }
+        found
+    }
 }
 
 impl Policy {
@@ -129,13 +150,13 @@ fn excerpt_of(vpc: &Vpc, spoken: &Spoken<'_>) -> Vpc {
         let Some(spoken) = spoken.groups.get(name) else {
             return (name.clone(), Group::bare(group.id, String::new()));
         };
-        let is_spoken_of = |rule: &&Rule| {
-            spoken.ids.contains(&rule.id) || spoken.permissions.contains(&rule.permission)
-        };
+        let rules = spoken.rules_of(group).into_iter();
         let group = Group {
             id: group.id,
             description: group.description.clone(),
-            rules: group.rules.iter().filter(is_spoken_of).cloned().collect(),
+            rules: rules
+                .filter_map(|at| group.rules.get(at).cloned())
+                .collect(),
             members: group.members.clone(),
         };
         (name.clone(), group)
