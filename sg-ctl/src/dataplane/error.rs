@@ -90,6 +90,7 @@ pub enum Error {
     #[error("the eBPF object has no program {0}")]
     ProgramMissing(&'static str),
     /// The object's instructions cannot be read.
+    #[cfg(feature = "measure")]
     #[error("the eBPF object cannot be read: {0}")]
     Unreadable(Box<dyn std::error::Error + Send + Sync>),
     /// The kernel refuses the maps.
