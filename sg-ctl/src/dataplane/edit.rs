@@ -4,6 +4,7 @@
 //! they are no longer what was installed, everything is prepared and installed as by a command.
 
 use std::net::IpAddr;
+use std::sync::Mutex;
 
 use super::in_force::InForce;
 use super::maps::{LayoutMaps, layout_folder};
@@ -93,6 +94,7 @@ impl Dataplane {
         let record = written?;
         self.files.put_next_record()?;
         self.files.unmark()?;
+        self.rest = Mutex::default();
         held.live.settle();
         let generation = record.generation;
         self.installed = Some(InForce::recorded(&self.bpffs, record));

@@ -315,7 +315,7 @@ pub(super) fn attach_tc(
 ) -> Result<(), Error> {
     // First in line: no program before it can let a packet pass unjudged.
     let attached = netns
-        .enter(|| sys::link_first(program, device.ifindex, way))
+        .enter_briefly(|| sys::link_first(program, device.ifindex, way))
         .map_err(Error::Netns)?;
     let link = attached.map_err(|io_error| Error::Attach {
         interface: device.name.clone(),
@@ -543,7 +543,7 @@ pub(super) fn is_linked_in(send_link: &Path, netns: &Netns) -> bool {
     let Some(ends) = ends(send_link).filter(|ends| ends.ifindex != 0) else {
         return false;
     };
-    match netns.enter(|| sys::sending_links(ends.ifindex)) {
+    match netns.enter_briefly(|| sys::sending_links(ends.ifindex)) {
         Ok(Ok(links)) => links.contains(&ends.link),
         // There is no such device.
         Ok(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => false,

@@ -50,6 +50,7 @@ mod wire;
 use std::collections::{BTreeSet, HashMap};
 use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use aya::maps::Array;
 use sg_common::abi::{ABI, Globals};
@@ -117,6 +118,8 @@ pub struct Dataplane {
     /// What is installed is kept compiled.
     keeps: bool,
     held: Option<Held>,
+    /// What passes since the last installation, for the next one.
+    rest: Mutex<Option<Grace>>,
 }
 
 impl Dataplane {
@@ -168,6 +171,7 @@ impl Dataplane {
             owner: None,
             keeps: false,
             held: None,
+            rest: Mutex::default(),
         })
     }
 
@@ -193,6 +197,7 @@ impl Dataplane {
             owner: None,
             keeps: false,
             held: None,
+            rest: Mutex::default(),
         };
         dataplane.remove_everything()
     }
@@ -317,6 +322,7 @@ impl Dataplane {
         self.remove_unused(&record)?;
         crash::at(Point::UnusedRemoved);
         let generation = record.generation;
+        self.rest = Mutex::new(self.keeps.then(Grace::begin));
         self.hold(&record, prepared.live)?;
         self.installed = Some(match self.keeps {
             // The tables are in memory already, as they were compiled.
@@ -374,10 +380,13 @@ impl Dataplane {
         let folder = layout_folder(&self.bpffs, record.layout);
         let mut maps = LayoutMaps::open(&folder)?;
         let globals = Self::globals(&record);
-        let (after, ()) = update::update(&mut maps, &globals, image, &prepared.image, |_| ())?;
-        record.generation = after.0;
-        self.attach_all(&mut record, prepared, false)?;
-        Ok(record)
+        // A device without links has no packet yet that could have read the old generation.
+        let (_, attached) = update::update(&mut maps, &globals, image, &prepared.image, |after| {
+            record.generation = after.0;
+            self.attach_all(&mut record, prepared, false)?;
+            Ok(record)
+        })?;
+        attached
     }
 
     /// Every wanted device gets the layout's programs under its links; other links go. `replace`

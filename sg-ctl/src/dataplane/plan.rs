@@ -1,5 +1,7 @@
 //! What a policy needs of the kernel, found before anything is changed.
 
+use std::sync::PoisonError;
+
 use aya::maps::Array;
 use sg_common::abi::Interface;
 use sg_common::ids::Generation;
@@ -272,7 +274,12 @@ impl Dataplane {
     pub fn prepare_to_install(&self, wanted: &Wanted<'_>) -> Result<Prepared, Error> {
         let links = hooks::links_folder(&self.bpffs);
         let placing = Placing::begin(links, self.record(), wanted);
-        let rest = self.record().map(|_| Grace::begin());
+        let begun = self
+            .rest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let rest = self.record().map(|_| begun.unwrap_or_else(Grace::begin));
         Ok(Prepared {
             placing: Some(placing),
             rest,
