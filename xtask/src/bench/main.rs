@@ -6,6 +6,7 @@
 //! temporary folders of its own, and goes with it.
 
 mod before;
+mod follows;
 mod judgement;
 mod measure;
 mod memory;
@@ -180,6 +181,10 @@ const THEMES: &[Theme] = &[
     Theme {
         names: &["attach_300_s"],
         take: updates::many_interfaces,
+    },
+    Theme {
+        names: &["device_protected_ms", "address_enforced_ms"],
+        take: follows::follows,
     },
     Theme {
         names: &["bytes_per_flow", "bytes_per_prefix", "bytes_per_interface"],

@@ -77,6 +77,8 @@ pub(crate) const MEASURES: &[Measure] = &[
     absolute("stats_1m_mb", "MB", AtMost(300.0)),
     absolute("compile_1m_s", "s", AtMost(1.0)),
     absolute("attach_300_s", "s", AtMost(3.0)),
+    absolute("device_protected_ms", "ms", AtMost(20.0)),
+    absolute("address_enforced_ms", "ms", AtMost(50.0)),
     absolute("bytes_per_flow", "bytes", AtMost(128.0)),
     absolute("bytes_per_prefix", "bytes", AtMost(32.0)),
     absolute("bytes_per_interface", "bytes", AtMost(4096.0)),
