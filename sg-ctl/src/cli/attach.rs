@@ -345,7 +345,7 @@ impl Attach {
     /// The interface as it is to be.
     fn interface(&self, chosen: &Chosen<'_>, matching: Option<&DeviceMatch>) -> Result<Interface> {
         let mut wanted = chosen.known.cloned().unwrap_or_default();
-        wanted.matching = matching.cloned().or(wanted.matching);
+        wanted.matching = matching.cloned().map(Box::new).or(wanted.matching);
         wanted.netns.clone_from(&chosen.netns);
         wanted.groups = self.groups_of(chosen.name, wanted.groups)?;
         match self.side {

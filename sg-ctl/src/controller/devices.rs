@@ -182,7 +182,7 @@ impl Devices {
                             let missing = Namespace::read(netns).err().map_or_else(
                                 || Missing::Match {
                                     entry: name.clone(),
-                                    matching: wanted.clone(),
+                                    matching: DeviceMatch::clone(wanted),
                                 },
                                 Missing::from,
                             );

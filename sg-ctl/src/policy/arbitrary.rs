@@ -194,7 +194,7 @@ fn interface(groups: Vec<&'static str>) -> impl Strategy<Value = Interface> {
             udp_stream_s,
         ) = more;
         Interface {
-            matching,
+            matching: matching.map(Box::new),
             groups: groups.into_iter().map(parse).collect(),
             side: if guest.is_some() {
                 Side::Guest

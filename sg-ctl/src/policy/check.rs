@@ -326,7 +326,7 @@ impl VpcCheck<'_> {
             Some(_) => name.check_entry(),
         };
         problems.extend(named.err().map(Problem::from));
-        let matching = interface.matching.as_ref();
+        let matching = interface.matching.as_deref();
         if matching.is_some_and(DeviceMatch::is_empty) {
             problems.push(Problem::EmptyMatch);
         }

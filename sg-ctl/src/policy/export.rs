@@ -274,7 +274,7 @@ fn interface_item(interface: &Interface) -> String {
     let groups = interface.groups.iter().map(|name| scalar(name.as_str()));
     let mut parts: Vec<String> = interface
         .matching
-        .as_ref()
+        .as_deref()
         .map(match_item)
         .into_iter()
         .collect();

@@ -165,7 +165,7 @@ pub enum Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// Which devices it is for; `None` for the one of its name.
-    pub matching: Option<DeviceMatch>,
+    pub matching: Option<Box<DeviceMatch>>,
     /// Named groups of the VPC; never empty.
     pub groups: BTreeSet<GroupName>,
     /// What is protected.

@@ -50,7 +50,7 @@ fn read_interface(reader: &mut Reader, node: &Node<'_>) -> (Interface, Vec<(Grou
         return (interface, Vec::new());
     };
     if let Some(node) = fields.get("match") {
-        interface.matching = Some(read_match(reader, node));
+        interface.matching = Some(Box::new(read_match(reader, node)));
     }
     let groups = fields
         .get("groups")

@@ -329,7 +329,7 @@ fn every_setting_of_an_interface_is_read() {
         matching.add(criterion).unwrap();
     }
     let wanted = Interface {
-        matching: Some(matching),
+        matching: Some(Box::new(matching)),
         groups: BTreeSet::from([GroupName::default_group()]),
         side: Side::Guest,
         hook: Hook::Tc,

@@ -237,7 +237,7 @@ fn interfaces(db: &Connection, vpcs: &mut Vpcs) -> rusqlite::Result<()> {
                 }
             }
             let interface = Interface {
-                matching: (!found.is_empty()).then_some(found),
+                matching: (!found.is_empty()).then(|| Box::new(found)),
                 groups: Default::default(),
                 side: row.get::<_, Code<_>>(3)?.0,
                 hook: row.get::<_, Code<_>>(4)?.0,

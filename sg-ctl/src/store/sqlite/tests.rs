@@ -663,7 +663,7 @@ fn interface() -> impl Strategy<Value = Interface> {
                     _ => format!("alias=vm {number}"),
                 };
                 matching.add(&criterion).unwrap();
-                matching
+                Box::new(matching)
             });
             Interface {
                 matching,
