@@ -1,14 +1,18 @@
 //! The way to the controller: the only place that reads and changes what is stored.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::fault::Result;
 use super::query::Params;
 use super::world::World;
-use crate::controller::Controller;
+use crate::controller::{self, Controller};
 use crate::daemon::State;
+use crate::dataplane::Dataplane;
+use crate::dirs::Dirs;
 use crate::policy::change::Change;
+use crate::policy::names::InterfaceName;
 use crate::store::{Annotation, Revision, SqliteStore, Store as _};
 
 /// What a call would do, and what it answers when that is done.
@@ -28,6 +32,12 @@ impl Draft {
             ..Self::default()
         }
     }
+}
+
+/// How the policy calls a network namespace, or the one that the daemon is in.
+pub(super) fn namespace(asked: Option<&str>) -> Result<Option<String>> {
+    let name = controller::recorded_namespace(asked);
+    Ok(name.map_err(controller::Error::from)?)
 }
 
 /// Reads and changes what is stored.
@@ -118,6 +128,21 @@ impl Front {
         let answer = ask(&store)?;
         *kept = Some(store);
         Ok(answer)
+    }
+
+    /// The entries of the policy that judge a device of this machine.
+    pub(super) fn attached(&self) -> Result<BTreeSet<InterfaceName>> {
+        let dirs = Dirs::create(&self.state.options).map_err(controller::Error::from)?;
+        let bpffs = dirs.find_bpffs().map_err(controller::Error::from)?;
+        let Some(bpffs) = bpffs else {
+            return Ok(BTreeSet::new());
+        };
+        let attachments = Dataplane::attachments_in(dirs.run(), &bpffs.path);
+        let attachments = attachments.map_err(controller::Error::from)?;
+        let names = attachments.iter().filter(|attachment| attachment.attached);
+        Ok(names
+            .filter_map(|attachment| attachment.name.entry().parse().ok())
+            .collect())
     }
 
     /// Does what `plan` makes of everything as it is, whole or not at all. Blocks.

@@ -28,8 +28,12 @@ mod vpcs;
 mod world;
 mod xml;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
+use crate::policy::names::InterfaceName;
+
+use fault::Result;
 use world::World;
 
 pub use keys::{Key, KeyError, Keys};
@@ -37,13 +41,17 @@ pub use quotas::Quotas;
 pub use serve::{Api, router};
 
 /// What an operation knows of everything but its own request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Context<'a> {
     world: &'a World,
     account: &'a str,
     region: &'a str,
     quotas: &'a Quotas,
     key: &'a Key,
+    /// The entries of the policy that judge a device of this machine.
+    attached: &'a dyn Fn() -> Result<BTreeSet<InterfaceName>>,
+    /// How the policy calls a network namespace, or the one of the daemon.
+    namespace: fn(Option<&str>) -> Result<Option<String>>,
 }
 
 impl Context<'_> {

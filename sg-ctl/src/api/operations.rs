@@ -33,11 +33,13 @@ const OPERATIONS: &[(&str, Run)] = &[
         Change(rules::authorize_ingress),
     ),
     ("CreateManagedPrefixList", Change(prefix_lists::create)),
+    ("CreateNetworkInterface", Change(network_interfaces::create)),
     ("CreateSecurityGroup", Change(groups::create)),
     ("CreateSubnet", Change(subnets::create)),
     ("CreateTags", Change(tags::create)),
     ("CreateVpc", Change(vpcs::create)),
     ("DeleteManagedPrefixList", Change(prefix_lists::delete)),
+    ("DeleteNetworkInterface", Change(network_interfaces::delete)),
     ("DeleteSecurityGroup", Change(groups::delete)),
     ("DeleteSubnet", Change(subnets::delete)),
     ("DeleteTags", Change(tags::delete)),
@@ -48,6 +50,10 @@ const OPERATIONS: &[(&str, Run)] = &[
     ("DescribeInternetGateways", Look(account::internet_gateways)),
     ("DescribeManagedPrefixLists", Look(prefix_lists::describe)),
     ("DescribeNetworkAcls", Look(account::network_acls)),
+    (
+        "DescribeNetworkInterfaceAttribute",
+        Look(network_interfaces::describe_attribute),
+    ),
     (
         "DescribeNetworkInterfaces",
         Look(network_interfaces::describe),
@@ -80,6 +86,10 @@ const OPERATIONS: &[(&str, Run)] = &[
     ("GetManagedPrefixListEntries", Look(prefix_lists::entries)),
     ("GetSecurityGroupsForVpc", Look(groups::for_vpc)),
     ("ModifyManagedPrefixList", Change(prefix_lists::modify)),
+    (
+        "ModifyNetworkInterfaceAttribute",
+        Change(network_interfaces::modify_attribute),
+    ),
     ("ModifySecurityGroupRules", Change(rules::modify)),
     ("ModifyVpcAttribute", Change(vpcs::modify_attribute)),
     (

@@ -21,10 +21,14 @@ pub struct Quotas {
     pub groups: Option<usize>,
     /// Rules of a group in each direction, for each family of addresses.
     pub rules_per_group: Option<usize>,
+    /// Groups of an interface.
+    pub groups_per_interface: Option<usize>,
     /// Prefix lists.
     pub prefix_lists: Option<usize>,
     /// VPCs.
     pub vpcs: Option<usize>,
+    /// Network interfaces.
+    pub interfaces: Option<usize>,
 }
 
 impl Quotas {
@@ -61,6 +65,18 @@ impl Quotas {
         let message = "The maximum number of prefix lists has been reached.";
         let code = "PrefixListLimitExceeded";
         self.check(self.prefix_lists, 100, wanted, code, message)
+    }
+
+    pub(super) fn check_interfaces(&self, wanted: usize) -> Result<()> {
+        let message = "The maximum number of network interfaces has been reached.";
+        let code = "NetworkInterfaceLimitExceeded";
+        self.check(self.interfaces, 5_000, wanted, code, message)
+    }
+
+    pub(super) fn check_groups_of_interface(&self, wanted: usize) -> Result<()> {
+        let message = "The maximum number of security groups per interface has been reached.";
+        let code = "SecurityGroupsPerInterfaceLimitExceeded";
+        self.check(self.groups_per_interface, 5, wanted, code, message)
     }
 
     /// Counts the rules of one direction: a group counts in both families, a prefix list as many times

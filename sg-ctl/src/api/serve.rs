@@ -1,5 +1,6 @@
 //! HTTP to operations and back.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,15 +18,16 @@ use tracing::{info, warn};
 
 use super::Context;
 use super::fault::{Fault, Result};
-use super::front::{Draft, Front};
+use super::front::{self, Draft, Front};
 use super::keys::{Key, KeyRing, Keys};
 use super::operations::{self, EC2, Run, STS};
 use super::query::Params;
 use super::quotas::Quotas;
-use super::sigv4::{self, Claim};
+use super::sigv4::Claim;
 use super::world::World;
 use super::xml::Xml;
 use crate::daemon::State;
+use crate::policy::names::InterfaceName;
 
 /// The most that a request may hold.
 const MOST_BYTES: usize = 1 << 20;
@@ -63,8 +65,16 @@ impl Api {
         }
     }
 
-    fn context<'a>(&'a self, world: &'a World, key: &'a Key, region: &'a str) -> Context<'a> {
+    fn context<'a>(
+        &'a self,
+        world: &'a World,
+        key: &'a Key,
+        region: &'a str,
+        attached: &'a dyn Fn() -> Result<BTreeSet<InterfaceName>>,
+    ) -> Context<'a> {
         Context {
+            attached,
+            namespace: front::namespace,
             world,
             account: &self.account,
             region,
@@ -285,10 +295,11 @@ fn authenticate(api: &Api, parts: &Parts, body: &[u8]) -> Result<(Key, String)> 
         .keys
         .current()
         .map_err(|error| Fault::internal(error.to_string()))?;
-    let key = keys.get(&claim.scope.key_id).ok_or_else(sigv4::refuse)?;
+    let key = keys.get(&claim.scope.key_id);
+    let key = key.ok_or_else(|| claim.refuse_key())?;
     match claim.is_signed_with(&key.secret, parts, body) {
         true => Ok((key.clone(), claim.scope.region)),
-        false => Err(sigv4::refuse()),
+        false => Err(claim.refuse_signature()),
     }
 }
 
@@ -308,10 +319,11 @@ fn operate(
             "Request would have succeeded, but DryRun flag is set.",
         )
     };
+    let attached = &|| api.front.attached();
     match run {
         Run::Look(look) => {
             let answer = api.front.look(|world| {
-                let answer = look(params, &api.context(world, key, region))?;
+                let answer = look(params, &api.context(world, key, region, attached))?;
                 params.done()?;
                 Ok(answer)
             })?;
@@ -330,7 +342,7 @@ fn operate(
         )),
         Run::Change(draft) => {
             let plan = |world: &World| -> Result<Draft> {
-                let draft = draft(params, &api.context(world, key, region))?;
+                let draft = draft(params, &api.context(world, key, region, attached))?;
                 params.done()?;
                 match dry {
                     true => Err(would_do()),

@@ -54,8 +54,8 @@ fn incomplete(why: impl std::fmt::Display) -> Fault {
     Fault::new("IncompleteSignature", message)
 }
 
-/// What an unknown key and a wrong secret are told alike.
-pub(super) fn refuse() -> Fault {
+/// What EC2 tells whoever has an unknown key or a wrong secret, alike.
+fn refuse() -> Fault {
     Fault::with_status(
         StatusCode::UNAUTHORIZED,
         "AuthFailure",
@@ -128,6 +128,32 @@ impl Claim {
             ));
         }
         Ok(claim)
+    }
+
+    /// What is told where there is no such key. Each service has its own words.
+    pub(super) fn refuse_key(&self) -> Fault {
+        match self.scope.service.as_str() {
+            "sts" => Fault::with_status(
+                StatusCode::FORBIDDEN,
+                "InvalidClientTokenId",
+                "The security token included in the request is invalid; `sg-ctl api key list` shows \
+                 the access keys there are",
+            ),
+            _ => refuse(),
+        }
+    }
+
+    /// What is told where the key's secret has not signed the request.
+    pub(super) fn refuse_signature(&self) -> Fault {
+        match self.scope.service.as_str() {
+            "sts" => Fault::with_status(
+                StatusCode::FORBIDDEN,
+                "SignatureDoesNotMatch",
+                "The request signature we calculated does not match the signature you provided. Check \
+                 your AWS Secret Access Key and signing method.",
+            ),
+            _ => refuse(),
+        }
     }
 
     /// Whether the request is signed with the secret.
