@@ -5,6 +5,8 @@
 //!
 //! Nothing here knows what a right verdict is; the tests beside this library say that.
 
+#[cfg(feature = "programs")]
+pub mod api;
 pub mod corpus;
 #[cfg(feature = "programs")]
 pub mod daemon;

@@ -4,6 +4,8 @@
 //! nothing is printed and no network is touched. What can't be had ends in one sentence that says
 //! what to do.
 
+mod clients;
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -121,6 +123,7 @@ pub(crate) fn everything(bench: bool) -> Result<()> {
     for_linting()?;
     programs(LIVE)?;
     for_packages()?;
+    clients::install();
     if bench {
         for_measuring();
     }
@@ -150,6 +153,11 @@ pub(crate) fn for_live_traffic() -> Result<()> {
          run it again as root, or with `sudo -E env PATH=\"$PATH\"` before it"
     );
     programs(LIVE)
+}
+
+/// The clients of the API. Where they can't be had, tests say what they have not proven.
+pub(crate) fn for_clients() {
+    clients::install();
 }
 
 /// What trying a package needs. Where there is no apt there are no packages to try.

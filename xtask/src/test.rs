@@ -30,6 +30,7 @@ pub(crate) fn run(is_quick: bool, arguments: &[String]) -> Result<()> {
     setup::for_live_traffic()?;
     if !is_quick {
         setup::for_packages()?;
+        setup::for_clients();
     }
     setup::for_building()?;
     match arguments {
