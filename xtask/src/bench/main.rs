@@ -167,6 +167,10 @@ const THEMES: &[Theme] = &[
         take: updates::one_edit,
     },
     Theme {
+        names: &["edit_100k_over_100", "edit_100k_ms"],
+        take: updates::one_stored_edit,
+    },
+    Theme {
         names: &["rule_add_ms_1k", "rule_add_ms_100k"],
         take: updates::one_rule,
     },

@@ -69,6 +69,8 @@ pub(crate) const MEASURES: &[Measure] = &[
     ratio("crr_over_nft", AtLeast(1.0)),
     ratio("update_100k_over_100", AtMost(1.5)),
     absolute("update_ms_100k", "ms", AtMost(25.0)),
+    ratio("edit_100k_over_100", AtMost(1.5)),
+    absolute("edit_100k_ms", "ms", AtMost(25.0)),
     absolute("rule_add_ms_1k", "ms", AtMost(40.0)),
     absolute("rule_add_ms_100k", "ms", AtMost(400.0)),
     absolute("apply_1m_s", "s", AtMost(4.0)),

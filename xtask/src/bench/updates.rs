@@ -9,7 +9,10 @@ use std::{fs, thread};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sg_common::packet::Direction;
 use sg_ctl::compile::{Edits, Limits, Live, NeedsFullCompile, compile};
+use sg_ctl::controller::Controller;
 use sg_ctl::dataplane::measure::Rehearsal;
+use sg_ctl::dirs::DirOptions;
+use sg_ctl::policy::change::{self, Edit};
 use sg_ctl::policy::model::{Peer, Permission, Rule, Traffic};
 use sg_ctl::policy::names::{GroupName, RuleId, VpcName};
 use tests::lab::{Host, Lab};
@@ -142,6 +145,19 @@ pub(crate) fn one_rule(names: &[&'static str], effort: Effort) -> Result<Vec<Tak
     Ok(taken)
 }
 
+/// One rule more.
+fn more() -> Result<Rule> {
+    Ok(Rule {
+        id: RuleId::random(),
+        permission: Permission {
+            direction: Direction::Ingress,
+            traffic: Traffic::All,
+            peer: Peer::Prefix("40.0.0.128/25".parse()?),
+        },
+        description: String::new(),
+    })
+}
+
 /// A rule that comes and goes among so many of one group, compiled in memory and installed in maps.
 struct Edited {
     live: Live,
@@ -162,15 +178,7 @@ impl Edited {
         live.settle();
         let vpc = VpcName::default();
         let group: GroupName = "web".parse()?;
-        let rule = Rule {
-            id: RuleId::random(),
-            permission: Permission {
-                direction: Direction::Ingress,
-                traffic: Traffic::All,
-                peer: Peer::Prefix("40.0.0.128/25".parse()?),
-            },
-            description: String::new(),
-        };
+        let rule = more()?;
         let (mut comes, mut goes) = (Edits::of(vpc.clone()), Edits::of(vpc));
         comes.rules_added.push((group.clone(), rule.clone()));
         goes.rules_removed.push((group, rule));
@@ -217,6 +225,91 @@ pub(crate) fn one_edit(names: &[&'static str], effort: Effort) -> Result<Vec<Tak
             .with_median("add_ms_of_100", few.added.iter().copied())
             .with_median("remove_ms", many.removed.iter().copied())
             .with_median("remove_ms_of_100", few.removed.iter().copied())
+    });
+    Ok(taken.collect())
+}
+
+/// The same through a controller that keeps its policy compiled, on a device of its own: what it finds
+/// on the machine, writes to the store and waits for in the kernel included.
+struct Kept {
+    controller: Controller,
+    group: GroupName,
+    rule: Rule,
+    added: Vec<f64>,
+    removed: Vec<f64>,
+}
+
+impl Kept {
+    fn under(sg: &Sg, policy: &str) -> Result<Self> {
+        sg.apply(policy)?;
+        let mut controller = Controller::open(&DirOptions {
+            state_dir: sg.state_dir(),
+            run_dir: sg.run_dir(),
+        })?;
+        controller.hold()?;
+        Ok(Self {
+            controller,
+            group: "web".parse()?,
+            rule: more()?,
+            added: Vec::new(),
+            removed: Vec::new(),
+        })
+    }
+
+    fn round(&mut self) -> Result<()> {
+        let (group, id) = (self.group.clone(), self.rule.id);
+        let edits = [
+            (
+                Edit::AddRule(group.clone(), self.rule.clone()),
+                &mut self.added,
+            ),
+            (Edit::RemoveRule(group, id), &mut self.removed),
+        ];
+        for (edit, taken) in edits {
+            let vpc = VpcName::default();
+            let begin = Instant::now();
+            self.controller.change(&[change::Change { vpc, edit }])?;
+            taken.push(begin.elapsed().as_secs_f64() * 1e3);
+        }
+        Ok(())
+    }
+}
+
+/// A change by whoever keeps a policy compiled, as the daemon does.
+pub(crate) fn one_stored_edit(names: &[&'static str], effort: Effort) -> Result<Vec<Taken>> {
+    let lab = Lab::new()?;
+    let host = lab.host("edited")?;
+    host.ip("link add eth0 type veth peer name eth1")?;
+    let (few, many) = (Instance::on(&host)?, Instance::on(&host)?);
+    let count = effort.choose(100_000, 10_000);
+    let few_rules = policies::by_rules(100);
+    let many_rules = policies::by_rules(count).replace("eth0", "eth1");
+    // The controllers find the devices of the thread that asks them.
+    let (few, many) = host.enter(|| {
+        let mut few = Kept::under(&few, &few_rules)?;
+        let mut many = Kept::under(&many, &many_rules)?;
+        effort.rounds(41, || {
+            few.round()?;
+            many.round()
+        })?;
+        Ok(((few.added, few.removed), (many.added, many.removed)))
+    })?;
+    let ((added_to_few, removed_from_few), (added, removed)) = (few, many);
+    let ratios = added
+        .iter()
+        .zip(&added_to_few)
+        .map(|(many, few)| many / few);
+    let ratios: Vec<f64> = ratios.collect();
+    let taken = names.iter().map(|name| {
+        let rounds = match *name {
+            "edit_100k_ms" => Rounds::of(added.iter().copied()),
+            _ => Rounds::of(ratios.iter().copied()),
+        };
+        Taken::new(name, rounds)
+            .with_median("add_ms", added.iter().copied())
+            .with_median("add_ms_of_100", added_to_few.iter().copied())
+            .with_median("remove_ms", removed.iter().copied())
+            .with_median("remove_ms_of_100", removed_from_few.iter().copied())
     });
     Ok(taken.collect())
 }
