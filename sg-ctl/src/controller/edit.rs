@@ -6,7 +6,7 @@
 
 use super::devices::{Devices, Needed, refuse_unfit};
 use super::error::{Error, Result};
-use super::machine::{Machine, Seen};
+use super::machine::Seen;
 use super::{Care, Controller, Done, News, Plan, Step, Warning, session};
 use crate::compile::Reversible;
 use crate::dataplane::{self, Attachment, Dataplane, Device, PreparedEdit};
@@ -51,11 +51,6 @@ impl Held {
         let devices = Devices::find(policy, &Needed::None, &attachments)?;
         let seen = devices.found.iter().map(Seen::of);
         Ok(seen.eq(self.devices.iter().cloned()).then_some(devices))
-    }
-
-    /// Whether the tables were compiled for a machine like this one.
-    pub(super) fn is_of(&self, machine: &Machine) -> bool {
-        self.devices == machine.devices && self.attachments == machine.attachments
     }
 }
 

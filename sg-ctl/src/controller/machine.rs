@@ -51,6 +51,25 @@ impl Seen {
     }
 }
 
+/// The machine that something was installed for.
+pub(super) struct InstalledFor {
+    devices: Vec<Seen>,
+    attachments: Vec<Attachment>,
+}
+
+impl InstalledFor {
+    pub(super) fn new(devices: &[Device], attachments: Vec<Attachment>) -> Self {
+        Self {
+            devices: devices.iter().map(Seen::of).collect(),
+            attachments,
+        }
+    }
+
+    pub(super) fn is(&self, machine: &Machine) -> bool {
+        self.devices == machine.devices && self.attachments == machine.attachments
+    }
+}
+
 impl Machine {
     pub(super) fn of(policy: &Policy, attachments: Vec<Attachment>) -> Result<Self> {
         let interfaces = || {

@@ -50,6 +50,7 @@ pub use view::{Installation, InterfaceState, InterfaceStates, View};
 use crate::compile::image::Image;
 use devices::{Devices, refuse_unfit};
 use edit::Held;
+use machine::InstalledFor;
 
 /// The right to change what one instance enforces, and the policy as it is.
 pub struct Controller {
@@ -66,6 +67,8 @@ pub struct Controller {
     /// Whether what is in force is kept compiled, and with what.
     holds: bool,
     held: Option<Held>,
+    /// The machine as it was when everything was last installed.
+    installed_for: Option<InstalledFor>,
     /// What is noted with the next change, and what was there before it.
     annotations: Vec<Annotation>,
     annotations_before: Vec<Annotation>,
@@ -315,6 +318,7 @@ impl Controller {
             news: Vec::new(),
             holds: false,
             held: None,
+            installed_for: None,
             annotations: Vec::new(),
             annotations_before: Vec::new(),
             lock,
@@ -459,6 +463,11 @@ impl Controller {
         if let (Some(within), Some(unconfirmed)) = (confirm_within, &mut self.unconfirmed) {
             confirmation::restart(&mut *self.store, unconfirmed, within)?;
         }
+        // What cannot be told is looked at again.
+        self.installed_for = self
+            .attached()
+            .ok()
+            .map(|attachments| InstalledFor::new(&wanted.devices, attachments));
         if wanted.devices.is_empty() {
             self.dirs.unmount_if_empty(&self.lock)?;
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::confirmation::Unconfirmed;
 use super::edit::Held;
 use super::error::Result;
-use super::machine::Machine;
+use super::machine::{InstalledFor, Machine};
 use super::view::{self, Installation};
 use super::{Controller, Warning};
 use crate::dirs::Dirs;
@@ -29,6 +29,7 @@ pub struct Resting {
     limits: Limits,
     news: Vec<Warning>,
     held: Option<Held>,
+    installed_for: Option<InstalledFor>,
     installation: Installation,
 }
 
@@ -61,6 +62,7 @@ impl Controller {
             limits: self.limits,
             news: self.news,
             held: self.held,
+            installed_for: self.installed_for,
         })
     }
 }
@@ -100,8 +102,9 @@ impl Resting {
 
     /// Whether what is installed was installed for what is kept and for this machine.
     pub fn is_for(&self, machine: &Machine) -> bool {
-        let is_for = |held: &Held| self.is_installed() && held.is_of(machine);
-        self.held.as_ref().map_or(machine.is_idle(), is_for)
+        let installed_for = self.installed_for.as_ref();
+        let is_same = installed_for.is_some_and(|installed_for| installed_for.is(machine));
+        self.is_installed() && (is_same || machine.is_idle())
     }
 
     fn is_installed(&self) -> bool {
@@ -130,6 +133,7 @@ impl Resting {
             news: self.news,
             holds: true,
             held,
+            installed_for: self.installed_for,
             annotations: Vec::new(),
             annotations_before: Vec::new(),
             lock,

@@ -69,6 +69,7 @@ fn controller(folder: &TempDir) -> Controller {
         news: Vec::new(),
         holds: false,
         held: None,
+        installed_for: None,
         annotations: Vec::new(),
         annotations_before: Vec::new(),
         lock,

@@ -154,6 +154,40 @@ fn run_ip(words: &[&str]) -> Result<()> {
 }
 
 #[test]
+fn nothing_is_installed_again_while_nothing_changes() -> Result<()> {
+    let pair = Lab::pair()?;
+    let sg = Sg::on(&pair.host)?;
+    let changes = |sg: &Sg| -> Result<u64> {
+        let told = sg.json(&["daemon", "status"])?;
+        told["changes"].as_u64().context("changes")
+    };
+    for policy in [
+        POLICY,
+        "{groups: {web: {}}, interfaces: {eth7: {groups: [web]}}}",
+        "{groups: {web: {}}, interfaces: {}}",
+    ] {
+        pair.host.ip("link add eth7 type veth peer name eth8")?;
+        sg.apply(policy)?;
+        // An interface that has no device waits.
+        pair.host.ip("link del eth7")?;
+        let _daemon = Daemon::start(&sg, "")?;
+        let looks = |sg: &Sg| {
+            sg.json(&["daemon", "status"])
+                .map(|told| told["looks"].clone())
+        };
+        // The second look after an installation is its last one.
+        let mut last = (changes(&sg)?, looks(&sg)?);
+        eventually("nothing happens any more", || {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = (changes(&sg)?, looks(&sg)?);
+            Ok(std::mem::replace(&mut last, now.clone()) == now)
+        })?;
+        ensure!(changes(&sg)? <= 1, "{policy}: {} changes", changes(&sg)?);
+    }
+    Ok(())
+}
+
+#[test]
 fn what_a_command_changes_is_followed_at_once() -> Result<()> {
     let pair = Lab::pair()?;
     let _web = TcpEcho::listen(&pair.host, ":80")?;
