@@ -434,7 +434,7 @@ pub(super) fn create(params: &mut Params, context: &Context<'_>) -> Result<Draft
         }
     };
     let interface = Interface {
-        matching: Some(matching),
+        matching: Some(Box::new(matching)),
         groups,
         side,
         addresses: match side {
