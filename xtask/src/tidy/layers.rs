@@ -60,8 +60,8 @@ const ALL: &[Layers] = &[
         folder: "sg-ebpf/src",
         prefix: "crate::",
         lines: &[
-            "opaque registers words",
-            "frame globals",
+            "globals opaque registers words",
+            "frame",
             "context maps",
             "counters events flows trace untraced",
             "tables",
