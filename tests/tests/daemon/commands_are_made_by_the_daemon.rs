@@ -71,16 +71,19 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-/// What a command said, without ids, which are random, and the folder of its instance.
+/// What a command said, without ids, which are random, the folder of its instance, and the seconds that
+/// are left of a time, of which one may pass between two commands.
 fn said(ran: &Ran, sg: &Sg) -> (Option<i32>, String, String) {
     let plain = |text: &str| {
         let text = text.replace(&sg.state_dir().display().to_string(), "STATE");
-        let is_no_id = |word: &&str| {
-            let word = word.trim_start_matches('(');
-            !word.starts_with("sgr-") && !word.starts_with("sg-")
-        };
         let lines = text.lines().map(|line| {
-            let words: Vec<&str> = line.split(' ').filter(is_no_id).collect();
+            let counts_down = line.contains(" s left)");
+            let is_kept = |word: &&str| {
+                let word = word.trim_start_matches('(');
+                let is_id = word.starts_with("sgr-") || word.starts_with("sg-");
+                !is_id && !(counts_down && word.parse::<u64>().is_ok())
+            };
+            let words: Vec<&str> = line.split(' ').filter(is_kept).collect();
             words.join(" ")
         });
         lines.collect::<Vec<_>>().join("\n")
