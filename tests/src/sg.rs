@@ -103,7 +103,8 @@ impl Sg {
         Ok(())
     }
 
-    fn end_daemon(&mut self) {
+    /// Ends its daemon, if it has one: from here on commands do everything themselves.
+    pub fn end_daemon(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             // It may have ended already.
             let _ = daemon.kill();

@@ -330,7 +330,8 @@ const STEPS: [Point; 13] = [
 
 #[test]
 fn a_killed_edit_is_completed_by_the_next_one() -> Result<()> {
-    let (pair, sg) = protected()?;
+    let (pair, mut sg) = protected()?;
+    sg.end_daemon();
     let program = crashing_sg_ctl()?;
     let _listener = TcpEcho::listen(&pair.host, ":7")?;
     let connects = || tcp_connects(&pair.world, "10.0.0.10:7");
