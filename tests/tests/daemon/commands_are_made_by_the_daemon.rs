@@ -81,7 +81,8 @@ fn said(ran: &Ran, sg: &Sg) -> (Option<i32>, String, String) {
             let is_kept = |word: &&str| {
                 let word = word.trim_start_matches('(');
                 let is_id = word.starts_with("sgr-") || word.starts_with("sg-");
-                !is_id && !(counts_down && word.parse::<u64>().is_ok())
+                let is_time = counts_down && word.parse::<u64>().is_ok();
+                !(is_id || is_time)
             };
             let words: Vec<&str> = line.split(' ').filter(is_kept).collect();
             words.join(" ")
