@@ -97,11 +97,12 @@ pub(crate) fn sg_scattered_loads_xdp(context: XdpContext) -> u32 {
     let Some(_) = scatter(context.data(), context.data_end(), SOURCE) else {
         return xdp_action::XDP_ABORTED;
     };
-    // SAFETY: the frame has an IPv4 header, as `scatter` has compared.
-    let mut place = match context.data() + SOURCE + size_of::<u32>() <= context.data_end() {
-        true => unsafe { ((context.data() + SOURCE) as *const u32).read_unaligned() },
-        false => return xdp_action::XDP_ABORTED,
-    };
+    let at = context.data() + SOURCE;
+    if at + size_of::<u32>() > context.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: the four bytes lie before the end, as just compared.
+    let mut place = unsafe { (at as *const u32).read_unaligned() };
     for _ in 0..MOST_LOADS.min(LOADS.load()) {
         // Neighbouring numbers lead far apart (Knuth's multiplicative hashing).
         place = u32::from_be(place).wrapping_mul(0x9e37_79b1).swap_bytes();
