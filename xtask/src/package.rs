@@ -23,7 +23,7 @@ const NAME: &str = "sg-ctl";
 
 /// The most bytes of a program that is shipped. What makes it larger has to be worth it: machines
 /// fetch it, and agents load it. `nm --size-sort` on the program beside the packages tells what weighs.
-const MOST_BYTES: u64 = 17_000_000;
+const MOST_BYTES: u64 = 20_000_000;
 
 /// A file of `xtask/package` and where it goes.
 const FILES: &[(&str, &str)] = &[
