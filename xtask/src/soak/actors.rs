@@ -186,9 +186,9 @@ fn readers(stage: &Stage<'_>, mut random: Rng) -> Result<()> {
     const READING: [&[&str]; 5] = [
         &["status"],
         &["stats"],
-        &["flows"],
+        &["flows", "list"],
         &["rule", "list", "web"],
-        &["explain", "eth0", "tcp", "10.0.0.1", "22"],
+        &["explain", "eth0", "ingress", "tcp", "10.0.0.1", ":22"],
     ];
     while stage.tally.goes_on() {
         let words = READING[random.usize(..READING.len())];
