@@ -63,7 +63,6 @@ reasons! {
     MulticastMembership = Pass "multicast-membership" "Groups never filter MLD and IGMP, which tell the link who listens to which multicast group.",
     DhcpClient = Pass "dhcp-client" "Groups never filter the traffic of a DHCP client.",
     OwnCopy = Pass "own-copy" "It is the machine's own multicast or broadcast, given back to its own listeners.",
-    Decrypted = Pass "decrypted" "It was inside of an IPsec packet that came by the same interface and was judged.",
     LinkLocalService = Pass "link-local-service" "Groups never filter the listed link-local services.",
 
     NoRule = Drop "no-rule" "No rule of any attached group allows it.",

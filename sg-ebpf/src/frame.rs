@@ -7,13 +7,10 @@
 use core::arch::asm;
 use core::ops::ControlFlow;
 
-use aya_ebpf::bindings::bpf_xfrm_state;
-use aya_ebpf::helpers::generated::bpf_skb_get_xfrm_state;
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes};
 use aya_ebpf::programs::{TcContext, XdpContext};
 use sg_common::packet::{Packet, Turns, WINDOW};
 
-use crate::globals;
 use crate::opaque::in_register;
 
 /// Where headers may lie: far beyond what the parser's limits let any header reach, and small
@@ -87,23 +84,7 @@ pub(crate) trait HookContext {
     fn counted_segments(&self) -> Option<u32>;
     fn is_merged(&self) -> bool;
     fn is_own_copy(&self) -> bool;
-    fn is_decrypted(&self, room: &mut Buffer) -> bool;
     fn protocol_beside(&self) -> u16;
-}
-
-/// How a frame came to the hook.
-pub(crate) trait Arrival {
-    /// Whether the kernel has decrypted it: it was inside of an IPsec packet that the same device has
-    /// received, and now the device receives what was inside (`xfrm_input`, tunnel mode). No wire carries
-    /// it as it is. The room is for what the kernel says of it.
-    fn is_decrypted(&self, room: &mut Buffer) -> bool;
-}
-
-impl<C: HookContext> Arrival for Frame<'_, C> {
-    #[inline(always)]
-    fn is_decrypted(&self, room: &mut Buffer) -> bool {
-        self.context.is_decrypted(room)
-    }
 }
 
 /// A place in a map, of whose bytes the verifier knows nothing.
@@ -344,12 +325,6 @@ impl HookContext for XdpContext {
         false
     }
 
-    /// XDP in a driver sees IPsec packets only.
-    #[inline(always)]
-    fn is_decrypted(&self, _room: &mut Buffer) -> bool {
-        false
-    }
-
     #[inline(always)]
     fn protocol_beside(&self) -> u16 {
         0
@@ -428,19 +403,6 @@ impl HookContext for TcContext {
     fn is_own_copy(&self) -> bool {
         // SAFETY: the context lives as long as the program runs.
         unsafe { (*self.skb.skb).pkt_type == PACKET_LOOPBACK }
-    }
-
-    #[inline(always)]
-    fn is_decrypted(&self, room: &mut Buffer) -> bool {
-        if globals::HAS_XFRM.load() == 0 {
-            return false;
-        }
-        const { assert!(size_of::<bpf_xfrm_state>() <= Buffer::BYTES) };
-        let state = room.bytes.as_mut_ptr().cast();
-        let size = size_of::<bpf_xfrm_state>() as u32;
-        // SAFETY: the room is a map value of at least this size. A packet that was not decrypted has no
-        // first state.
-        unsafe { bpf_skb_get_xfrm_state(self.skb.skb, 0, state, size, 0) == 0 }
     }
 
     #[inline(always)]

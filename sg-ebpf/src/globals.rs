@@ -14,10 +14,6 @@ pub(crate) static GLOBALS: Array<Globals, 1> = Array::new();
 #[unsafe(no_mangle)]
 pub(crate) static NETNS: Global<u32> = Global::new(0);
 
-/// Whether the kernel can say what it has decrypted. Where it cannot, the verifier leaves the question out.
-#[unsafe(no_mangle)]
-pub(crate) static HAS_XFRM: Global<u32> = Global::new(0);
-
 #[btf_map]
 static CLOCK: Array<u64, 1> = Array::new();
 

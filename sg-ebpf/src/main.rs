@@ -40,11 +40,11 @@ use sg_common::flow::FlowKey;
 use sg_common::ids::RuleSlot;
 use sg_common::packet::{Framing, Packet};
 use sg_common::parse::ReadPart;
-use sg_common::report::{Decision, Reason, Verdict};
+use sg_common::report::{Reason, Verdict};
 use sg_common::tables::{Flows as _, Policies as _};
 
 use crate::context::Context;
-use crate::frame::{Arrival, Buffer, Frame};
+use crate::frame::{Buffer, Frame};
 use crate::tables::{ByContext, Maps};
 
 /// `TCX_NEXT`: whoever is attached after this program decides further.
@@ -144,25 +144,9 @@ fn drop_silently() -> i32 {
     unsafe { bpf_redirect(NO_DEVICE, 0) as i32 }
 }
 
-/// Whether a frame that would be refused, or open a flow, is what the kernel has taken out of an IPsec packet.
-/// The interface received that packet, which was judged; what is inside leaves no wire, and what answers
-/// it leaves as IPsec. A device without an Ethernet header may be an end of tunnels itself, which is
-/// protected by what comes out of them, and a guest's frames were decrypted by nobody here.
-#[inline(always)]
-fn is_decrypted<P: Arrival>(
-    frame: &P,
-    received: bool,
-    interface: &Interface,
-    context: &mut Context,
-) -> bool {
-    let is_end = interface.flags.has(InterfaceFlags::BARE);
-    let is_guest = interface.flags.has(InterfaceFlags::GUEST);
-    received && !is_end && !is_guest && frame.is_decrypted(&mut context.buffer)
-}
-
 /// Judges a frame: by the fast path, or else by reading all of it with `read`.
 #[inline(always)]
-fn judge<P: Packet + Arrival>(
+fn judge<P: Packet>(
     frame: &P,
     ifindex: u32,
     received: bool,
@@ -192,9 +176,6 @@ fn judge<P: Packet + Arrival>(
     // A trace tells of each step, which the fast ways leave out.
     if !trace::IS_ON {
         match decide_fast_v4(frame, received, interface, &maps) {
-            Some(FastDecision::Decided(decision))
-                if decision.reason.verdict() == Verdict::Drop
-                    && is_decrypted(frame, received, interface, context) => {}
             Some(FastDecision::Decided(decision)) => {
                 let event = match decision.reason {
                     Reason::Tracked => None,
@@ -214,9 +195,6 @@ fn judge<P: Packet + Arrival>(
     context.interface = place;
     if !trace::IS_ON && !admitted.is_some() {
         match decide_fast(frame, direction, interface, &maps, &mut context.scratch) {
-            Some(FastDecision::Decided(decision))
-                if decision.reason.verdict() == Verdict::Drop
-                    && is_decrypted(frame, received, interface, context) => {}
             Some(FastDecision::Decided(decision)) => {
                 let verdict = stages::conclude(context, interface, direction, decision);
                 return Ruling::of(verdict, interface);
@@ -224,11 +202,6 @@ fn judge<P: Packet + Arrival>(
             Some(FastDecision::Admitted(rule)) => admitted = rule,
             None => {}
         }
-    }
-    if is_decrypted(frame, received, interface, context) {
-        let decision = Decision::without_rule(Reason::Decrypted);
-        counters::count_frame(interface.slot, direction, decision, frame);
-        return Ruling::Pass;
     }
     trace::begin();
     context.admitted = admitted;

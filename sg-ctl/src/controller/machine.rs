@@ -42,7 +42,6 @@ impl Seen {
             netns: device.netns.id(),
             link: Link {
                 xdp_program: None,
-                has_generic_xdp: false,
                 is_up: false,
                 mtu: 0,
                 ..device.link.clone()

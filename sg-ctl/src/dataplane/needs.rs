@@ -44,14 +44,6 @@ const HELPERS: [BpfHelper; 19] = [
     BpfHelper::BPF_FUNC_skb_get_xfrm_state,
 ];
 
-/// What the programs do without where the kernel does not have it: it has no IPsec then.
-const OPTIONAL: BpfHelper = BpfHelper::BPF_FUNC_skb_get_xfrm_state;
-
-/// Whether the kernel can tell a program which packets it has decrypted.
-pub(super) fn has_xfrm() -> bool {
-    is_helper_supported(ProgramType::SchedClassifier, OPTIONAL).unwrap_or(false)
-}
-
 /// Something a program uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
@@ -97,7 +89,6 @@ fn needs(object: &[u8]) -> Option<BTreeMap<String, (ProgramType, BTreeSet<Need>)
 
 fn need_of(instruction: &bpf_insn) -> Option<Need> {
     match instruction.code {
-        CALL if instruction.src_reg() == HELPER && instruction.imm == OPTIONAL as i32 => None,
         CALL if instruction.src_reg() == HELPER => Some(Need::Helper(instruction.imm)),
         code if ATOMIC.contains(&code) && instruction.imm & FETCH != 0 => {
             Some(Need::FetchingAtomics)

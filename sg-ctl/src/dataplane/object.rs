@@ -153,8 +153,6 @@ pub(super) fn load_build(
     if let Some(folder) = &other_table {
         loader.map_pin_path("OTHER_FLOWS", folder.join(FLOW_TABLE));
     }
-    let has_xfrm = u32::from(needs::has_xfrm());
-    loader.override_global("HAS_XFRM", &has_xfrm, true);
     loader.override_global("NETNS", &netns, true);
     loader.override_global("REASONS_A_CPU", &reasons, true);
     loader.override_global("RULES_A_CPU", &sizes.rules, true);
@@ -196,8 +194,6 @@ pub(super) fn try_programs(sizes: &Sizes) -> Result<Vec<Error>, Error> {
     let reasons = reasons_index(sizes.slots, Direction::Ingress);
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(LOG_LEVEL);
-    let has_xfrm = u32::from(needs::has_xfrm());
-    loader.override_global("HAS_XFRM", &has_xfrm, true);
     loader.override_global("NETNS", &1_u32, true);
     loader.override_global("REASONS_A_CPU", &reasons, true);
     loader.override_global("RULES_A_CPU", &sizes.rules, true);

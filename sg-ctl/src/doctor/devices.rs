@@ -108,12 +108,11 @@ impl Around {
     }
 }
 
-/// What a tunnel carries is received by the interface that the ESP packets came by, once more. Generic XDP
-/// is shown it and not told so, as TC is.
+/// At TC what a tunnel carries is received by the interface that the ESP packets came by, once more.
 fn tunnelled(link: &Link, tunnel: &Tunnel) -> Option<Check> {
     let is_end = link.addresses.iter().any(|own| own.addr() == tunnel.local);
     let name = &link.name;
-    (is_end && link.has_generic_xdp).then(|| {
+    (is_end && link.xdp_program.is_none()).then(|| {
         Check::warning(
             "IPsec",
             format!(
@@ -121,7 +120,7 @@ fn tunnelled(link: &Link, tunnel: &Tunnel) -> Option<Check> {
                  answers leave as ESP packets, so that connections through the tunnel break",
                 tunnel.peer
             ),
-            format!("let {name} have the hook `tc`, and a rule for protocol 50"),
+            format!("let {name} have the hook `xdp`, where its driver has it, and a rule for protocol 50"),
         )
     })
 }
@@ -270,11 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn an_ipsec_tunnel_is_told_where_the_kernel_does_not_say_what_it_has_decrypted() {
-        let around = |has_generic_xdp| Around {
+    fn an_ipsec_tunnel_of_a_protected_interface_is_told() {
+        let around = |xdp_program| Around {
             links: vec![Link {
                 addresses: vec!["192.0.2.10/24".parse().unwrap()],
-                has_generic_xdp,
+                xdp_program,
                 ..link(1, "eth0", Kind::Physical)
             }],
             tunnels: vec![Tunnel {
@@ -284,8 +283,8 @@ mod tests {
             ..Around::default()
         };
         let protected = BTreeSet::from(["eth0"]);
-        let told = around(true).checks(&protected);
+        let told = around(None).checks(&protected);
         assert!(told[0].found.contains("tunnel from 192.0.2.1"), "{told:?}");
-        assert_eq!(around(false).checks(&protected), []);
+        assert_eq!(around(Some(7)).checks(&protected), []);
     }
 }

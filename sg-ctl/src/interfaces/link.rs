@@ -14,7 +14,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoIpVlan, InfoKind, IpVlanMode, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    LinkLayerType, LinkMessage, LinkXdp,
 };
 
 use super::conversation::{all, converse};
@@ -51,8 +51,6 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
     /// The id of an attached XDP program, whoever attached it.
     pub xdp_program: Option<u32>,
-    /// Whether the kernel runs one on socket buffers, in place of the driver (generic XDP).
-    pub has_generic_xdp: bool,
     /// The driver of a physical device.
     pub driver: Option<String>,
 }
@@ -266,7 +264,6 @@ impl Link {
             is_up: true,
             addresses: Vec::new(),
             xdp_program: None,
-            has_generic_xdp: false,
             driver: None,
         }
     }
@@ -291,7 +288,6 @@ impl Link {
             is_up: message.header.flags.contains(LinkFlags::Up),
             addresses,
             xdp_program: None,
-            has_generic_xdp: false,
             driver: None,
         };
         for attribute in message.attributes {
@@ -305,11 +301,7 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(ifindex) => link.master = Some(ifindex),
                 LinkAttribute::Link(ifindex) => link.parent = Some(ifindex),
-                LinkAttribute::Xdp(xdp) => {
-                    link.xdp_program = xdp.iter().find_map(program_id);
-                    link.has_generic_xdp =
-                        xdp.contains(&LinkXdp::Attached(XdpAttached::SocketBuffer));
-                }
+                LinkAttribute::Xdp(xdp) => link.xdp_program = xdp.iter().find_map(program_id),
                 LinkAttribute::ParentDevName(name) => parent = Some(name),
                 LinkAttribute::ParentDevBusName(name) => bus = Some(name),
                 LinkAttribute::LinkInfo(info) => {

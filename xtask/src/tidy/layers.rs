@@ -60,8 +60,8 @@ const ALL: &[Layers] = &[
         folder: "sg-ebpf/src",
         prefix: "crate::",
         lines: &[
-            "globals opaque registers words",
-            "frame",
+            "opaque registers words",
+            "frame globals",
             "context maps",
             "counters events flows trace untraced",
             "tables",
