@@ -407,6 +407,14 @@ impl Controller {
 
     /// As [`Self::install`], with a way back and word of what happens.
     pub fn install_with(&mut self, plan: Plan, care: &Care<'_>) -> Result<Done> {
+        /// Each time another device may go away.
+        const TRIES: u32 = 4;
+        self.install_trying(plan, care, TRIES)
+    }
+
+    /// A device that goes away between being found and getting its programs is no reason to fail: what
+    /// was begun is taken back, and done for the devices that are left.
+    fn install_trying(&mut self, plan: Plan, care: &Care<'_>, tries: u32) -> Result<Done> {
         (care.tell)(News::Step(Step::Compile));
         let changes = diff(&self.policy, &plan.policy);
         if let Some(unconfirmed) = &self.unconfirmed
@@ -450,8 +458,18 @@ impl Controller {
         match dataplane {
             None => self.store(&changes, &care)?,
             Some(mut dataplane) => {
-                let Outcome { flows_left, .. } =
-                    self.enforce(&mut dataplane, &wanted, &changes, &care)?;
+                let annotations = self.annotations.clone();
+                let enforced = self.enforce(&mut dataplane, &wanted, &changes, &care);
+                let Outcome { flows_left, .. } = match enforced {
+                    Err(Error::TakenBack { .. }) if tries > 1 && self.has_lost_one(&wanted)? => {
+                        drop(dataplane);
+                        self.annotations = annotations;
+                        self.news = warnings;
+                        self.news.retain(Warning::is_news);
+                        return self.install_trying(plan, &care, tries - 1);
+                    }
+                    enforced => enforced?,
+                };
                 if flows_left > 0 {
                     warnings.push(Warning::FlowsLeft(flows_left));
                 }
@@ -476,6 +494,15 @@ impl Controller {
             interfaces,
             ..self.done(plan.policy, changes, warnings)
         })
+    }
+
+    /// Whether a device that something was to be installed for is not there any more.
+    fn has_lost_one(&self, wanted: &Wanted<'_>) -> Result<bool> {
+        let there = Devices::find(wanted.policy, &Needed::None, &self.attached()?)?;
+        let place = |device: &dataplane::Device| (device.netns.id(), device.link.ifindex);
+        let there: BTreeSet<_> = there.found.iter().map(place).collect();
+        let mut wanted = wanted.devices.iter();
+        Ok(wanted.any(|device| !there.contains(&place(device))))
     }
 
     /// What is protected now. A record that is about to be replaced is not asked.
