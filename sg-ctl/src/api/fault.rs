@@ -57,7 +57,7 @@ impl Fault {
         )
     }
 
-    /// What nobody who sends requests can do anything about.
+    /// A fault of the server: the client can only try again.
     pub(super) fn internal(why: impl Into<String>) -> Self {
         Self::with_status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", why)
     }

@@ -46,7 +46,7 @@ pub(super) struct Front {
     world: RwLock<Option<World>>,
     /// Open for as long as the API is: opening takes longer than asking.
     store: Mutex<Option<SqliteStore>>,
-    /// Whoever changes something has it until what is looked at has changed too.
+    /// Held during a change, until the indexed copy of the policy is up to date.
     turn: Mutex<()>,
 }
 
@@ -149,7 +149,7 @@ impl Front {
     pub(super) fn change(&self, plan: impl FnOnce(&World) -> Result<Draft>) -> Result<String> {
         let _turn = lock(&self.turn);
         let keeper = &self.state.keeper;
-        // Nobody else changes anything meanwhile.
+        // The lock keeps other changes out.
         keeper.with(Controller::open, |controller| {
             let draft = self.look_in_turn(controller.revision(), plan)?;
             if draft.changes.is_empty() {

@@ -42,7 +42,7 @@ pub struct Key {
 }
 
 impl fmt::Debug for Key {
-    /// Says all but the secret, which is for nobody's log.
+    /// All fields but the secret, which must not be logged.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
             .field("id", &self.id)
@@ -99,7 +99,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Those of a state folder, which whoever changes them has locked.
+    /// The keys of a state folder. A caller that changes them holds the lock of the run folder.
     pub fn of(state: &Path) -> Self {
         Self {
             path: state.join(FILE),

@@ -232,7 +232,7 @@ impl Params {
         Ok(Some(read))
     }
 
-    /// Forgets fields that are meant for nobody here.
+    /// Removes fields that this server ignores.
     pub(super) fn ignore(&mut self, names: &[&'static str]) {
         for name in names {
             self.take(name);

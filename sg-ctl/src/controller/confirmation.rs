@@ -1,10 +1,10 @@
 //! A change that takes itself back unless somebody says in time that it did no harm.
 //!
 //! What is to be returned to is kept by the store before the change is made, as a copy of the whole
-//! policy, and the change is not made before somebody waits for the deadline: the daemon where one
-//! runs, a process of its own where none does. Should that one die too, the next command that changes
-//! anything completes what it was to do, and so do a daemon that starts and `restore` at the next boot: a machine that was restarted has lost whoever would have
-//! confirmed. Time is counted on the clock that goes on while the machine sleeps and that nobody
+//! policy, and the change is not made before a process waits for the deadline: the daemon where one
+//! runs, a process of its own where none does. Should that process die too, the next command that
+//! changes anything rolls back, and so do a daemon that starts and `restore` at the next boot: after a
+//! restart the session that would have confirmed is gone. Time is counted on the clock that goes on while the machine sleeps and that nobody
 //! can set.
 
 use std::fs;

@@ -125,7 +125,7 @@ enum Step {
     Prefixes(VpcName, PrefixListName, Vec<IpNet>, bool),
 }
 
-/// A request that waits for whoever makes all that wait.
+/// A request that waits until a thread makes all waiting requests.
 pub(super) struct Waiting {
     reading: Reading,
     answer: SyncSender<Result<Made, String>>,
