@@ -56,9 +56,6 @@ use confirm::Confirm;
 use edit::Edit;
 use error::Result;
 
-/// How often a command looks again at what others replace while it looks.
-const MOST_LOOKS: u32 = 10;
-
 /// Security groups for any Linux machine
 #[derive(Debug, Parser)]
 #[command(name = "sg-ctl", version = env!("SG_VERSION"), propagate_version = true)]
@@ -225,7 +222,7 @@ pub fn main() -> ExitCode {
             // What it was looking at was replaced by another command, or by the daemon.
             Err(error)
                 if only_looks
-                    && looks < MOST_LOOKS
+                    && looks < Installation::MOST_LOOKS
                     && !output::has_printed()
                     && error.dataplane().is_some()
                     && before.is_over(&dirs) =>

@@ -145,6 +145,9 @@ pub(super) fn attachments(dirs: &Dirs) -> Result<Vec<Attachment>> {
 pub struct Installation(Option<(u64, SystemTime)>);
 
 impl Installation {
+    /// How often it is looked at in vain: each time another command may replace it.
+    pub const MOST_LOOKS: u32 = 10;
+
     /// As it is now.
     pub fn of(options: &DirOptions) -> Self {
         Self::in_folder(&options.run_dir)
@@ -153,6 +156,21 @@ impl Installation {
     pub(super) fn in_folder(run: &Path) -> Self {
         let record = fs::metadata(run.join(Dataplane::RECORD)).ok();
         Self(record.and_then(|record| Some((record.ino(), record.modified().ok()?))))
+    }
+
+    /// Looks at what is installed; where it was replaced meanwhile, which is no failure, looks again.
+    pub fn look<T, E>(
+        options: &DirOptions,
+        mut look: impl FnMut() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        for _ in 1..Self::MOST_LOOKS {
+            let before = Self::of(options);
+            match look() {
+                Err(_) if before.is_over(options) => {}
+                looked => return looked,
+            }
+        }
+        look()
     }
 
     /// Waits until nobody replaces it, and says whether it was replaced.

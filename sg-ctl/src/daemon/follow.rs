@@ -17,9 +17,6 @@ use crate::store::SqliteStore;
 /// What is tried again after a failure, at first and at last.
 const RETRY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// How often something is looked at that others replace meanwhile.
-const MOST_LOOKS: u32 = 10;
-
 /// A device that moves to another namespace is nowhere for a moment, and may come to where nobody
 /// looks: it is looked for once more.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
@@ -87,17 +84,8 @@ impl Follower {
 
     fn look(&mut self, news: Instant) -> Next {
         self.followed.looks += 1;
-        let mut before = Installation::of(&self.state.options);
-        let mut looked = self.try_to_look(news);
-        // What a command replaces while it is looked at is no failure.
-        for _ in 0..MOST_LOOKS {
-            if looked.is_ok() || !before.is_over(&self.state.options) {
-                break;
-            }
-            before = Installation::of(&self.state.options);
-            looked = self.try_to_look(news);
-        }
-        match looked {
+        let state = Arc::clone(&self.state);
+        match Installation::look(&state.options, || self.try_to_look(news)) {
             Ok(is_changed) => {
                 if self.followed.failure.take().is_some() {
                     info!("what is stored is in force again");

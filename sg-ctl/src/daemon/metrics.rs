@@ -22,7 +22,7 @@ use sg_common::report::Verdict;
 use tokio::task::spawn_blocking;
 
 use super::state::{Report, State};
-use crate::controller::{self, View};
+use crate::controller::{self, Installation, View};
 use crate::observe::{ReasonStats, RuleStats, Stats, Status};
 
 /// More rules have no series of their own unless the configuration asks for them.
@@ -53,7 +53,8 @@ async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
 
 fn text(state: &State) -> controller::Result<String> {
     let mut registry = Registry::with_prefix("sg");
-    registry.register_collector(Box::new(Scrape::read(state)?));
+    let scrape = Installation::look(&state.options, || Scrape::read(state))?;
+    registry.register_collector(Box::new(scrape));
     let mut text = String::new();
     // Writing into a string fails only where something cannot be encoded, and then less is shown.
     let _ = encode(&mut text, &registry);
