@@ -229,29 +229,33 @@ fn for_each(
     outcome
 }
 
-/// Writes a JSON list under the name `flows` as its members come.
+/// Writes a JSON list under the name `flows` as its members come. Nothing is written before the first one:
+/// until then a command that finds what it reads replaced can look again.
 struct JsonFlows<'a> {
     output: &'a mut Output,
-    separator: &'static str,
+    separator: String,
 }
 
 impl<'a> JsonFlows<'a> {
-    fn begin(output: &'a mut Output) -> Result<Self> {
-        output.write(&json_list_start("flows"))?;
-        Ok(Self {
+    fn of(output: &'a mut Output) -> Self {
+        Self {
             output,
-            separator: "\n",
-        })
+            separator: json_list_start("flows") + "\n",
+        }
     }
 
     fn write(&mut self, flow: &impl Serialize) -> Result<()> {
         let text = uniform(flow)?;
         self.output.write(&format!("{}{text}", self.separator))?;
-        self.separator = ",\n";
+        self.separator = ",\n".to_owned();
         Ok(())
     }
 
     fn end(self) -> Result<()> {
+        let start = json_list_start("flows");
+        if self.separator.starts_with(&start) {
+            self.output.write(&start)?;
+        }
         self.output.write("\n]}\n")
     }
 }
@@ -263,7 +267,7 @@ impl List {
         let dataplane = view.dataplane()?;
         let mut output = Output::new();
         if self.json {
-            let mut list = JsonFlows::begin(&mut output)?;
+            let mut list = JsonFlows::of(&mut output);
             for_each(dataplane.as_ref(), &filter, |flow| {
                 list.write(&Flow::from(flow))
             })?;
@@ -289,7 +293,7 @@ impl Show {
         let rules = RuleNames::of(&view.policy);
         let with_rule = |flow: FlowReport| rules.join(Flow::from(flow));
         if self.json {
-            let mut list = JsonFlows::begin(&mut output)?;
+            let mut list = JsonFlows::of(&mut output);
             for_each(dataplane.as_ref(), &filter, |flow| {
                 list.write(&with_rule(flow))
             })?;
